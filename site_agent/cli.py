@@ -14,7 +14,6 @@ import click
 from click.core import ParameterSource
 
 from fedcervix import __version__
-from fedcervix.core.plan import SITE_NAME
 from fedcervix.core.profiles import PROFILES
 from fedcervix.runtime.cli_runtime import exits
 from fedcervix.runtime.commandline import (
@@ -28,7 +27,7 @@ from fedcervix.runtime.commandline import (
     verbose_option,
 )
 from fedcervix.runtime.printing import say
-from site_agent.commands.name_options import model_name, report_name, set_name
+from site_agent.commands.name_options import folder_name, model_name, set_name
 
 if TYPE_CHECKING:
     from site_agent.home import SiteHome
@@ -213,17 +212,11 @@ def _numbers(_context: click.Context, parameter: click.Parameter, text: str) -> 
         raise click.BadParameter(f"whole numbers with commas between them, as {parameter.default}") from None
 
 
-def _folder_name(_context: click.Context, _parameter: click.Parameter, text: str) -> str:
-    if SITE_NAME.fullmatch(text) is None:
-        raise click.BadParameter("a-z, 0-9 and inner hyphens")
-    return text
-
-
 @cli.command()
 @recipe_options
 @click.option("--batch-images", default="8,16,32", show_default=True, callback=_numbers, help="Values of N to try.")
 @click.option("--width", default="64,128,256", show_default=True, callback=_numbers, help="Dense widths to try.")
-@click.option("--name", default="sweep", show_default=True, callback=_folder_name, help="Folder below sweeps/.")
+@click.option("--name", default="sweep", show_default=True, callback=folder_name, help="Folder below sweeps/.")
 @with_home
 def sweep(home: SiteHome, profile: str | None, recipe_file: Path | None, seed: int | None, **options: Any) -> None:
     """Try out N and the dense width on this site's images.
@@ -254,7 +247,7 @@ def sweep(home: SiteHome, profile: str | None, recipe_file: Path | None, seed: i
 @click.option(
     "--name",
     "title",
-    callback=report_name,
+    callback=folder_name,
     help="Text after the date in the report folder's name. Default: the run, or NAME of --set.",
 )
 @with_home

@@ -44,8 +44,15 @@ if TYPE_CHECKING:
     from fedcervix.transport.identity import Certificate
 
 
+class _Section:
+    """A table of site.toml: values out of their bounds are refused."""
+
+    def __post_init__(self) -> None:
+        check_values(self)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LinkSection:
+class LinkSection(_Section):
     """Table [link]."""
 
     coordinator: str = ""
@@ -56,7 +63,7 @@ class LinkSection:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DataSection:
+class DataSection(_Section):
     """Table [data]."""
 
     manifest: str = ""
@@ -67,12 +74,9 @@ class DataSection:
     ignore_columns: tuple[str, ...] = ()
     """columns of the manifest to ignore, although they look like known ones"""
 
-    def __post_init__(self) -> None:
-        check_values(self)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HardwareSection:
+class HardwareSection(_Section):
     """Table [hardware]."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -89,15 +93,12 @@ class HardwareSection:
     acceleration: Literal["auto", "eager", "graph", "compile"] = "auto"
     deterministic: Literal["auto", "on", "off"] = "auto"
 
-    def __post_init__(self) -> None:
-        check_values(self)
-
 
 Limit = Annotated[int, Within(0)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Policy:
+class Policy(_Section):
     """Table [policy]: what this site lets a federation ask of it."""
 
     modes: tuple[Mode, ...] = tuple(MODES)
@@ -116,18 +117,25 @@ class Policy:
     epochs_per_month: Limit = 30_000
     upload_gib_per_month: Limit = 2000
 
-    def __post_init__(self) -> None:
-        check_values(self)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SiteConfig:
+class SiteConfig(_Section):
     """The file site.toml."""
 
     link: LinkSection = field(default_factory=LinkSection)
     data: DataSection = field(default_factory=DataSection)
     hardware: HardwareSection = field(default_factory=HardwareSection)
     policy: Policy = field(default_factory=Policy)
+
+
+class _Below:
+    """A path below the home folder."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, home: SiteHome, _kind: type[SiteHome]) -> Path:
+        return home.folder / self._name
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +211,11 @@ class SiteHome:
         """Return the path of the file of pairs that show two women, where one is named. Raises ConfigError."""
         named = self.config().data.not_same
         return (self.folder / named).resolve() if named else None
+
+    def imagenet_weights(self) -> Path | None:
+        """Return the path of the file with ImageNet's weights, where one is named. Raises ConfigError."""
+        named = self.config().hardware.imagenet_weights
+        return Path(named) if named else None
 
     def certificate(self) -> Certificate:
         """Return the site's certificate. Raises ConfigError where the site has not joined, StorageError."""

@@ -11,16 +11,16 @@ Rules
 from __future__ import annotations
 
 import re
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
+from fedcervix.runtime.cli_runtime import exits
 from fedcervix.runtime.printing import say
+from tools.programs import ROOT, run
 
-ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "deploy" / "constraints"
 LOWEST_PYTHON = "3.11"
 FROM_TORCH = ("torch", "torchvision")
@@ -69,7 +69,7 @@ def write(name: str, folder: Path, upgrade: bool) -> None:
     """Write the constraint file of a profile. The index that uv is configured to use is asked.
 
     Raises:
-        subprocess.CalledProcessError: uv found no set of versions, or reached no index; it has said so.
+        ConfigError: uv found no set of versions, or reached no index; it has said so.
 
     """
     profile = ALL[name]
@@ -80,7 +80,7 @@ def write(name: str, folder: Path, upgrade: bool) -> None:
     command += ["--output-file", str(folder / f"{name}.txt"), *["--upgrade"] * upgrade]
     if name != "dev":
         command += ["--constraint", str(folder / "dev.txt")]
-    subprocess.run(command, cwd=ROOT, check=True)
+    run(command)
 
 
 @click.command()
@@ -94,4 +94,4 @@ def main(to: Path, upgrade: bool) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    exits(main)

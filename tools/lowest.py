@@ -13,9 +13,10 @@ from pathlib import Path
 
 import click
 
+from fedcervix.runtime.cli_runtime import exits
 from fedcervix.runtime.printing import say
+from tools.programs import ROOT, run
 
-ROOT = Path(__file__).parents[1]
 EXTRAS = ("site", "tensorboard", "slurm", "export")
 TESTS_NEED = ("hypothesis", "pytest", "pytest-timeout", "tifffile")
 """any version of them that goes with the oldest of ours"""
@@ -59,12 +60,12 @@ def install(folder: Path) -> Path:
     """Install the oldest versions below a folder; return the environment's Python."""
     uv = [sys.executable, "-m", "uv", "--quiet", "pip"]
     python, oldest = folder / "environment" / "bin" / "python", folder / "oldest.txt"
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder / "environment")], check=True)
+    run([sys.executable, "-m", "venv", "--without-pip", str(folder / "environment")])
     compile_ = [*uv, "compile", "pyproject.toml", "--resolution", "lowest-direct", "--no-annotate", "--no-header"]
     extras = [f"--extra={extra}" for extra in EXTRAS]
-    subprocess.run([*compile_, *extras, "--python", str(python), "--output-file", str(oldest)], cwd=ROOT, check=True)
+    run([*compile_, *extras, "--python", str(python), "--output-file", str(oldest)])
     into = [*uv, "install", "--python", str(python)]
-    subprocess.run([*into, "--requirement", str(oldest), "--constraint", str(oldest), *TESTS_NEED], check=True)
+    run([*into, "--requirement", str(oldest), "--constraint", str(oldest), *TESTS_NEED])
     return python
 
 
@@ -91,4 +92,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    exits(main)

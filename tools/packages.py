@@ -17,8 +17,7 @@ import tarfile
 from pathlib import Path
 
 from fedcervix.errors import ConfigError
-
-ROOT = Path(__file__).parents[1]
+from tools.programs import ROOT, run
 
 
 def _git(*arguments: str) -> bytes:
@@ -50,9 +49,7 @@ def export(folder: Path) -> None:
 def build(source: Path, to: Path, epoch_s: int) -> Path:
     """Build sdist and wheel of the tree `source` into the folder `to`; return the wheel."""
     command = [sys.executable, "-m", "hatchling", "build", "--directory", str(to.absolute())]
-    subprocess.run(
-        command, cwd=source, env=os.environ | {"SOURCE_DATE_EPOCH": str(epoch_s)}, check=True, stdout=subprocess.DEVNULL
-    )
+    run(command, source, silent=True, SOURCE_DATE_EPOCH=str(epoch_s))
     [wheel] = to.glob("*.whl")
     return wheel
 

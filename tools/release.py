@@ -11,7 +11,6 @@ SHA256SUMS                                     the hashes of all these
 from __future__ import annotations
 
 import shutil
-import subprocess
 import sys
 import tempfile
 from hashlib import file_digest
@@ -25,6 +24,7 @@ from fedcervix.runtime.cli_runtime import exits
 from fedcervix.runtime.printing import say
 from tools import packages, shell_files, wheelhouse
 from tools.constraints import FOLDER, PROFILES
+from tools.programs import ROOT, run
 
 OURS = f"fedcervix-{__version__}"
 
@@ -32,8 +32,8 @@ OURS = f"fedcervix-{__version__}"
 def write_sbom(python: Path, to: Path) -> None:
     """Write what an environment consists of, as CycloneDX's JSON, without a time and a random number."""
     command = [sys.executable, "-m", "cyclonedx_py", "environment", str(python), "--output-reproducible"]
-    command += ["--pyproject", str(packages.ROOT / "pyproject.toml"), "--output-file", str(to)]
-    subprocess.run(command, check=True)
+    command += ["--pyproject", str(ROOT / "pyproject.toml"), "--output-file", str(to)]
+    run(command)
 
 
 def write_sums(folder: Path) -> None:
@@ -49,8 +49,8 @@ def make(to: Path, profiles: tuple[str, ...]) -> None:
     """Make a release in the folder `to`, which may not exist yet.
 
     Raises:
-        ConfigError: the folder exists; files differ from the commit; torch's CPU builds cannot be reached.
-        subprocess.CalledProcessError: a program failed; it has said why.
+        ConfigError: the folder exists; files differ from the commit; torch's CPU builds cannot be reached; a program
+            failed, and has said why.
 
     """
     if to.exists():

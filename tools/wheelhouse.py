@@ -11,7 +11,6 @@ Rules
 from __future__ import annotations
 
 import shutil
-import subprocess
 import sys
 import sysconfig
 from hashlib import sha256
@@ -19,6 +18,7 @@ from pathlib import Path
 
 from fedcervix.errors import ConfigError
 from tools.constraints import FOLDER, FROM_TORCH, PROFILES, read
+from tools.programs import run
 
 INSTALL = "/opt/fedcervix/bin/pip install --no-index --find-links . --require-hashes --requirement requirements.txt"
 
@@ -32,8 +32,7 @@ def fetch(profile: str, house: Path, own: Path) -> None:
     """Fill the folder `house` with the wheels of a profile, `own` (fedcervix) among them, and its requirements.txt.
 
     Raises:
-        subprocess.CalledProcessError: pip fetched no wheels; it has said why.
-        ConfigError: torch's CPU builds cannot be reached.
+        ConfigError: pip fetched no wheels, and has said why; torch's CPU builds cannot be reached.
 
     """
     house.mkdir(parents=True)
@@ -48,17 +47,13 @@ def install(house: Path, environment: Path) -> Path:
     """Install a folder of wheels into a new environment without asking an index; return the environment's Python.
 
     Raises:
-        subprocess.CalledProcessError: a wheel is missing, or is not for this machine; pip has said which.
+        ConfigError: a wheel is missing, or is not for this machine; pip has said which.
 
     """
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(environment)], check=True)
+    run([sys.executable, "-m", "venv", "--without-pip", str(environment)])
     python = environment / "bin" / "python"
     command = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-compile"]
-    subprocess.run(
-        [*command, "--no-index", "--find-links=.", "--require-hashes", "--requirement=requirements.txt"],
-        cwd=house,
-        check=True,
-    )
+    run([*command, "--no-index", "--find-links=.", "--require-hashes", "--requirement=requirements.txt"], house)
     return python
 
 
@@ -74,7 +69,7 @@ def requirements(house: Path, extras: tuple[str, ...] = ()) -> str:
 
 def _download(house: Path, *wanted: str) -> None:
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
-    subprocess.run([*command, "--dest", str(house), *wanted], check=True)
+    run([*command, "--dest", str(house), *wanted])
 
 
 def _fetch_torch(house: Path) -> None:
@@ -82,7 +77,7 @@ def _fetch_torch(house: Path) -> None:
     wanted = [f"{name}=={version}+cpu" for name in FROM_TORCH for version in pinned[name]]
     try:
         _download(house, *wanted)
-    except subprocess.CalledProcessError as error:
+    except ConfigError as error:
         raise ConfigError(
             f"cannot fetch {' and '.join(wanted)}",
             cause="they are in the index of the PyTorch project only, and pip is not configured to use it",

@@ -142,16 +142,12 @@ def corrected(comparisons: Sequence[HypothesisTest]) -> tuple[HypothesisTest, ..
     done = list(comparisons)
     family = [place for place, found in enumerate(done) if found.kind == "better"]
     for measure in TESTED:
-        p_values = holm([_counted(done[place].effects[measure]) for place in family])
+        found = [done[place].effects[measure].p for place in family]
+        p_values = holm([1.0 if p is None else p for p in found])  # 1 where nothing is decided
         for place, p in zip(family, p_values, strict=True):
             judged = _judged(done[place].effects[measure], p)
             done[place] = dataclasses.replace(done[place], effects={**done[place].effects, measure: judged})
     return tuple(done)
-
-
-def _counted(found: Effect) -> float:
-    """Return the p value with which an effect counts in the correction: 1 where nothing is decided."""
-    return 1.0 if found.p is None else found.p
 
 
 def _judged(found: Effect, p: float) -> Effect:

@@ -264,7 +264,3 @@ class StudyFindings:
     """of what judged"""
     draws: int
     seed: int
-
-    def of_profile(self, profile: str) -> tuple[SiteFindings, ...]:
-        """Return the sites of one profile."""
-        return tuple(found for found in self.sites if found.profile == profile)

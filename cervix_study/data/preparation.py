@@ -87,7 +87,7 @@ def prepare(asked: StudyConfig, places: Places, on_progress: OnProgress) -> Grou
         _check_enough(collection, site)
     first = {site: next(c for (name, _), c in found.items() if name == site) for site in whole}
     lots = {place: _lot(collection) for place, collection in found.items()}
-    data, weights = describe(found, _seen(first, places)), _imagenet(asked)
+    data, weights = describe(found, first, _seen(first, places)), _imagenet(asked)
     said = tuple(f"{site}: {remark.short()}" for site, c in first.items() for remark in remarks(c))
     return Ground(lots=lots, data=data, manifests=manifests, remarks=said, imagenet=weights)
 

@@ -13,7 +13,7 @@ from fedcervix.core.formats import contents
 from fedcervix.core.plan import EPOCHS_MAX, ROUNDS_MAX
 from fedcervix.core.seeds import derive
 from fedcervix.disk.files import write_whole
-from fedcervix.disk.storage import damaged, disk
+from fedcervix.disk.storage import disk, read_back
 from fedcervix.errors import ConfigError
 from fedcervix.json_text import parsed
 from site_agent.home import SiteHome
@@ -45,14 +45,8 @@ def manifest_of(asked: StudyConfig, places: Places, site: SiteSection, on_progre
 
 def _drawn(file: Path) -> dict[str, object]:
     """Return what phantoms were drawn from. Raises StorageError."""
-    with disk(file, "read"):
-        content = file.read_bytes()
-    try:
-        found: dict[str, object] = UNSAID | contents("the drawing", parsed(content))
-    except (ValueError, TypeError) as error:
-        next_step = f"delete {file.parent}: the phantoms are then drawn again"
-        raise damaged(file, error, next_step=next_step) from error
-    return found
+    next_step = f"delete {file.parent}: the phantoms are then drawn again"
+    return read_back(file, lambda content: UNSAID | contents("the drawing", parsed(content)), next_step=next_step)
 
 
 def _wanted(asked: StudyConfig, site: SiteSection) -> dict[str, object]:

@@ -16,11 +16,10 @@ JUDGED_MAX = 200
 """pairs listed, the most alike"""
 
 
-def describe(found: Mapping[tuple[str, Fold], Collection], seen: Sequence[SiteImage]) -> StudyData:
-    """Return data.json of the sites' collections in every fold. `seen` are all images, in their first fold."""
-    first: dict[str, Collection] = {}
-    for (site, _), collection in found.items():
-        first.setdefault(site, collection)
+def describe(
+    found: Mapping[tuple[str, Fold], Collection], first: Mapping[str, Collection], seen: Sequence[SiteImage]
+) -> StudyData:
+    """Return data.json of the sites' collections in every fold, and in the `first` one, whose images are `seen`."""
     return StudyData(
         rows=tuple(row for (site, fold), collection in found.items() for row in _rows(site, fold, collection)),
         quarantine=tuple(_quarantine(site, collection) for site, collection in first.items()),
@@ -36,10 +35,8 @@ def summary(data: StudyData) -> list[str]:
         pairs = {picture.patients for picture in data.shared if picture.site == site}
         found.append(f"{site}: {len(pairs)} women have several identifiers; they count as one woman each (data.json)")
     if data.near_duplicates:
-        count, most = (
-            len(data.near_duplicates),
-            " (those are listed)" if len(data.near_duplicates) == JUDGED_MAX else "",
-        )
+        count = len(data.near_duplicates)
+        most = " (those are listed)" if count == JUDGED_MAX else ""
         found.append(
             f"{count} pairs of pictures of different women{most} look alike: judge the pairs listed in data.json"
         )

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from site_agent.classifier.intervals import DISTANCE, RATE, WOMEN_MIN, Estimate
-from site_agent.classifier.resampling import Draws, Floats, Roster, Scored
+from site_agent.classifier.resampling import Draws, Floats, Roster, Scored, places_of
 
 BINS = 10
 TOO_FEW_IN_BIN = f"fewer than {WOMEN_MIN} test women in this bin"
@@ -80,12 +80,10 @@ def calibration(trainings: Sequence[Scored], drawn: Draws) -> Calibration:
 
 def _sums(scored: Scored, women: Roster) -> Floats:
     """Return (women, BINS, 4) of each woman: images, sum of probabilities, cases, sum of (p - y)^2."""
-    column = {woman: place for place, woman in enumerate(women.women)}
-    places = np.array([column[woman] for woman in scored.women], np.intp)
     case = scored.labels.astype(np.float64)
     values = np.stack([np.ones_like(case), scored.scores, case, (scored.scores - case) ** 2], axis=1)
     own = np.zeros((len(women.women), BINS, 4))
-    np.add.at(own, (places, bin_of(scored.scores)), values)
+    np.add.at(own, (places_of(scored, women), bin_of(scored.scores)), values)
     return own
 
 

@@ -49,10 +49,9 @@ def by_woman(right_first: Bools, right_second: Bools, women: Sequence[str]) -> D
     """Count over women: each votes for the classifier that called more of her images right. Raises DataError."""
     if not len(women) == len(right_first) == len(right_second):
         raise DataError(f"{len(women)} women, {len(right_first)} and {len(right_second)} images differ in number")
-    lead: dict[str, int] = {}
-    for woman, first, second in zip(women, right_first.tolist(), right_second.tolist(), strict=True):
-        lead[woman] = lead.get(woman, 0) + first - second
-    return Discordant(sum(ahead > 0 for ahead in lead.values()), sum(ahead < 0 for ahead in lead.values()))
+    _, row = np.unique(np.asarray(women), return_inverse=True)
+    lead = np.bincount(row, weights=right_first.astype(np.int64) - right_second)
+    return Discordant(int(np.sum(lead > 0)), int(np.sum(lead < 0)))
 
 
 def of_seeds(p_values: Sequence[float]) -> float:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import platform
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -137,7 +138,7 @@ def _provenance(bench: WorkerContext, cell: Cell, begun_at: str, details: Mappin
     return CellProvenance(
         begun_at=begun_at,
         ended_at=host.now(),
-        host=host.host(),
+        host=platform.node(),
         machine=bench.machine_name(cell.sites[0], cell.fold),
         threads=hardware.threads,
         versions=host.versions(),

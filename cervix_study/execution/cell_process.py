@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import os
 import signal
 import sys
@@ -79,12 +80,8 @@ def _make(bench: WorkerContext, stop: Stop, key: str) -> None:
     make(bench, key, keeping)
 
 
-def _open(bench: WorkerContext, _stop: Stop, key: str) -> None:
-    open_test(bench, bench.places.planned(key), bench.places.cell(key), keep_weights=True)
-
-
-def _open_and_drop(bench: WorkerContext, _stop: Stop, key: str) -> None:
-    open_test(bench, bench.places.planned(key), bench.places.cell(key), keep_weights=False)
+def _open(bench: WorkerContext, _stop: Stop, key: str, *, keep_weights: bool = True) -> None:
+    open_test(bench, bench.places.planned(key), bench.places.cell(key), keep_weights=keep_weights)
 
 
 def _time(bench: WorkerContext, _stop: Stop, key: str) -> None:
@@ -97,7 +94,7 @@ def _time(bench: WorkerContext, _stop: Stop, key: str) -> None:
 _WORK: dict[Work, Callable[[WorkerContext, Stop, str], None]] = {
     "make": _make,
     "open": _open,
-    "open and drop weights": _open_and_drop,
+    "open and drop weights": functools.partial(_open, keep_weights=False),
     "time": _time,
 }
 

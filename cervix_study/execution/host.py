@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import sys
 from datetime import UTC, datetime
@@ -24,11 +23,6 @@ def versions() -> dict[str, str]:
     return found
 
 
-def host() -> str:
-    """Return the machine's name."""
-    return platform.node()
-
-
 def processor() -> str:
     """Return the kind of processor."""
     try:
@@ -36,11 +30,6 @@ def processor() -> str:
     except OSError:
         return platform.machine()
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
-
-
-def cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0))
 
 
 def now() -> str:

@@ -10,6 +10,8 @@ Rules
 from __future__ import annotations
 
 import dataclasses
+import os
+import platform
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -242,9 +244,9 @@ class Running:
             command=host.command(),
             configuration=self.asked.text,
             versions=host.versions(),
-            host=host.host(),
+            host=platform.node(),
             machine=host.processor(),
-            cores=host.cores(),
+            cores=len(os.sched_getaffinity(0)),
             begun_at=read_study(self.places.folder).begun_at if file.exists() else host.now(),
         )
 

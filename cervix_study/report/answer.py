@@ -8,9 +8,9 @@ from collections.abc import Iterable, Sequence
 from cervix_study.analysis.comparing import Effect, HypothesisTest
 from cervix_study.analysis.findings import SiteFindings, StudyFindings
 from cervix_study.report.document import Block, Bullets, Heading, Summary
-from cervix_study.report.wording import difference, difference_interval, listed, often, p_value
+from cervix_study.report.wording import difference, difference_interval, often, p_value
 from site_agent.classifier.intervals import Tone, Verdict
-from site_agent.report.answer import counted
+from site_agent.report.answer import counted, listed
 from site_agent.report.page import three
 
 QUESTION = "Does learning without labels at several institutions give a better start than random weights?"
@@ -75,7 +75,7 @@ def _main_lines(findings: StudyFindings, asked: Sequence[HypothesisTest]) -> Ite
     for site in dict.fromkeys(found.site for found in asked):
         found = next(c for c in asked if c.site == site)
         auc = found.effects["auc"]
-        tested = next(s for s in findings.of_profile(found.profile) if s.site == site)
+        tested = next(s for s in findings.sites if (s.profile, s.site) == (found.profile, site))
         first, second = (often(value, tested.women) for value in (auc.first, auc.second))
         yield (
             f"**{site}** ({counted(tested.women, 'test woman', 'test women')}): the classifier that starts from "

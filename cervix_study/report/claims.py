@@ -24,8 +24,9 @@ from cervix_study.report.document import (
     left,
 )
 from cervix_study.report.scores import named
-from cervix_study.report.wording import NOTHING, difference_cell, listed, measure, p_value, verdict_cell
+from cervix_study.report.wording import NOTHING, difference_cell, measure, p_value, verdict_cell
 from site_agent.classifier.intervals import WOMEN_MIN
+from site_agent.report.answer import listed
 
 LEVEL_P = 0.05
 

@@ -20,9 +20,9 @@ from cervix_study.report.document import (
     columns,
     left,
 )
-from cervix_study.report.wording import NOTHING, energy, listed, seconds, size
+from cervix_study.report.wording import NOTHING, energy, seconds, size
 from site_agent.classifier.intervals import WOMEN_MIN
-from site_agent.report.answer import counted
+from site_agent.report.answer import counted, listed
 
 DIGEST_SHOWN = 12
 
@@ -73,9 +73,9 @@ WORDS = {
     "random.",
     "accuracy": "The share of images that were called correctly. With two controls per case, a classifier that never "
     "calls a case gets two thirds.",
-    "recall": "The share of case images that were called case; also sensitivity.",
-    "precision": "Of the images called case, the share that are cases. It falls where the disease is rarer than in "
-    "this test.",
+    "recall": "The share of case images that were classified as case; also called sensitivity.",
+    "precision": "Of the images classified as case, the share that are cases. It falls where the disease is rarer than "
+    "in this test.",
     "F1": "The harmonic mean of recall and precision.",
     "95 % interval": "How much the number might change with other women of the same kind, and with other seeds. "
     f"With fewer than {WOMEN_MIN} test women of a class, or only one in a fold, there is none.",

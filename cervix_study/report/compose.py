@@ -12,9 +12,8 @@ from cervix_study.report.answer import answer
 from cervix_study.report.document import Document
 from cervix_study.report.markdown import markdown
 from cervix_study.report.page import page
-from cervix_study.report.wording import listed
 from fedcervix.disk.files import write_whole
-from site_agent.report.answer import counted
+from site_agent.report.answer import counted, listed
 
 PAGE_FILE = "report.html"
 MARKDOWN_FILE = "report.md"

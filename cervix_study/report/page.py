@@ -10,7 +10,7 @@ import re
 
 from markupsafe import Markup, escape
 
-from cervix_study.report.document import Block, Document, Heading
+from cervix_study.report.document import Document, Heading
 from fedcervix.printable import printable_lines
 from site_agent.report.page import style, template
 
@@ -21,12 +21,7 @@ def page(document: Document) -> str:
     """Return the text of report.html."""
     headings = [block.text for block in document.blocks if isinstance(block, Heading) and block.level == 2]
     made = template(__package__, words=words, anchor=anchor)
-    return made.render(document=document, style=style(), headings=headings, kind_of=kind_of)
-
-
-def kind_of(block: Block) -> str:
-    """Return what a block is."""
-    return type(block).__name__
+    return made.render(document=document, style=style(), headings=headings)
 
 
 def words(text: str) -> Markup:

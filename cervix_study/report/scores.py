@@ -61,9 +61,9 @@ def table_two(findings: StudyFindings) -> Iterable[Block]:
             continue
         if found.undecided:
             yield Text(f"No intervals and no tests: {found.undecided}. These numbers allow no conclusion.")
-        yield _table_two(found, "measures", f"Scores at {named(found, findings)}, called case from .5")
+        yield _table_two(found, "measures", f"Scores at {named(found, findings)}, classified as case from .5")
         yield Details(
-            "Called a case from the threshold that validation images chose",
+            "Classified as a case from the threshold that validation images chose",
             (_table_two(found, "at_validation", f"Scores at {named(found, findings)}, validation thresholds"),),
         )
     yield Text(_interval_words(findings), quiet=True)
@@ -78,7 +78,7 @@ def _interval_words(findings: StudyFindings) -> str:
         f"calculated from this. There is no interval with fewer than {WOMEN_MIN} test women of a class, where a fold "
         "tests only one woman of a class, where all draws agree, and at the end of a scale (an AUC of 1). The "
         "trainings of a start are averaged. Over the folds of one training, counts are added and AUCs are averaged. "
-        "Scatter: standard deviation over seeds (with one seed, over folds). Images are called case from a "
+        "Scatter: standard deviation over seeds (with one seed, over folds). Images are classified as case from a "
         "probability of .5, as in the paper, unless said otherwise."
     )
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from cervix_study.analysis.comparing import Effect
 from cervix_study.report.document import TableCell
 from site_agent.classifier.intervals import Estimate
@@ -69,11 +67,6 @@ def verdict_cell(effect: Effect) -> TableCell:
     """Return the verdict, with the corrected p value below it, or why there is none."""
     p = (effect.difference.why,) if effect.corrected is None else (p_value(effect.corrected),)
     return TableCell(effect.verdict, tuple(filter(None, p)), verdict=effect.verdict)
-
-
-def listed(names: Sequence[str]) -> str:
-    """Return `a`, `a and b`, `a, b and c`."""
-    return " and ".join([*([", ".join(names[:-1])] if len(names) > 1 else []), *names[-1:]])
 
 
 def seconds(value: float) -> str:

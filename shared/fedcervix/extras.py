@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import shlex
 import sys
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -31,6 +33,17 @@ def lacking(error: ImportError) -> ConfigError | None:
 def missing(package: str) -> ConfigError:
     """Return what to tell where a package of `EXTRA_OF` is not installed: one line."""
     return ConfigError(f"{package} is not installed; next: {install(EXTRA_OF[package])}")
+
+
+def require(package: str) -> ModuleSpec:
+    """Return where a package of `EXTRA_OF` is installed; it is not loaded. Raises ConfigError."""
+    try:
+        found = importlib.util.find_spec(package)
+    except ModuleNotFoundError:
+        found = None
+    if found is None:
+        raise missing(package)
+    return found
 
 
 def install(extra: str) -> str:

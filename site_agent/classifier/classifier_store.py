@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from fedcervix import __version__
 from fedcervix.core.plan import Recipe
 from fedcervix.disk.files import digest_file
+from fedcervix.disk.paths import Below
 from fedcervix.errors import ModelError
 from site_agent.home import SiteHome
 from site_agent.starts import RINGS, TITLES, UNTRAINED
@@ -63,10 +64,8 @@ class StoredClassifier:
         """Of its random numbers."""
         return self.provenance.seed
 
-    @property
-    def weights(self) -> Path:
-        """The weights file."""
-        return self.folder / WEIGHTS
+    weights = Below(WEIGHTS)
+    """The weights file."""
 
     def check(self) -> None:
         """Raise ModelError where the weights file is no longer the one that was kept."""

@@ -234,7 +234,7 @@ def _one_repetition(folds: Sequence[Scored], drawn: Draws) -> Sampled:
     counts = np.zeros((len(drawn.copies), 4))
     areas = []
     for scored in folds:
-        places = _places(scored, drawn.roster)
+        places = places_of(scored, drawn.roster)
         counts += drawn.copies @ _counts_by_woman(scored, places, len(drawn.roster.women))
         areas.append(_areas(scored, places, drawn.copies))
     return {**rates(counts), "auc": np.mean(areas, axis=0)}
@@ -257,7 +257,7 @@ def _ratio(part: Floats, whole: Floats) -> Floats:
     return np.divide(part, whole, out=np.zeros_like(whole), where=whole > 0)
 
 
-def _places(scored: Scored, women: Roster) -> NDArray[np.intp]:
+def places_of(scored: Scored, women: Roster) -> NDArray[np.intp]:
     """Return the roster's column of each image."""
     column = {woman: place for place, woman in enumerate(women.women)}
     return np.array([column[woman] for woman in scored.women], np.intp)

@@ -30,7 +30,7 @@ from fedcervix import __version__
 from fedcervix.core.formats import contents
 from fedcervix.core.plan import Recipe, canonical_json, check, recipe_to_dict
 from fedcervix.disk.files import write_whole
-from fedcervix.disk.storage import damaged, disk
+from fedcervix.disk.storage import disk, read_back
 from fedcervix.errors import TrainingError
 from fedcervix.json_text import parsed
 from fedcervix.runtime.worker_protocol import WorkProgress
@@ -124,13 +124,12 @@ def read_cells(file: Path) -> dict[str, GridPoint]:
     """Return the finished cells by key; none where there is no file. Raises StorageError if it is damaged."""
     if not file.exists():
         return {}
-    with disk(file, "read"):
-        content = file.read_bytes()
-    try:
-        return {key: GridPoint(**fields) for key, fields in contents("the sweep", parsed(content)).items()}
-    except (ValueError, TypeError, AttributeError) as error:
-        next_step = f"delete it: rm {file}; the sweep then starts again from the beginning"
-        raise damaged(file, error, next_step=next_step) from error
+    next_step = f"delete it: rm {file}; the sweep then starts again from the beginning"
+    return read_back(file, _grid_points, next_step=next_step)
+
+
+def _grid_points(content: bytes) -> dict[str, GridPoint]:
+    return {key: GridPoint(**fields) for key, fields in contents("the sweep", parsed(content)).items()}
 
 
 def write_cells(file: Path, cells: Mapping[str, GridPoint]) -> None:

@@ -13,7 +13,6 @@ import os
 import shlex
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -21,28 +20,25 @@ from typing import Any, cast, get_args
 import numpy as np
 from PIL import Image as Pillow
 from PIL import ImageDraw
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
 from rich.table import Table
 
 from fedcervix.disk.files import check_writable, write_secret
 from fedcervix.errors import DataError, StorageError
 from fedcervix.runtime.printing import console, say
+from site_agent.commands.display import progress
 from site_agent.data.collection import Collection, Image, IndexSettings, Purpose, index, require
 from site_agent.data.dataset import settings_of
 from site_agent.data.duplicates import Duplicates, Leak
-from site_agent.data.not_same import DECLARED, SimilarImages, format_pairs
+from site_agent.data.not_same import DECLARED, format_pairs
 from site_agent.data.remarks import remarks
 from site_agent.home import SiteHome
-from site_agent.images.decode import PIXELS_MAX, OnCount, decode, each, square
+from site_agent.images.decode import PIXELS_MAX, decode, each, square
 from site_agent.manifest.reading import SPLITS, at_most
 
 LISTED_MAX = 10
 TILE_PX = 128
 MARGIN_PX = 4
 CAPTION_PX = 14
-PLAIN_REPORTS = 10
-"""lines of progress where there is no terminal"""
 LABEL_COLOURS = {1: (214, 60, 60), 0: (60, 150, 90), None: (130, 130, 130)}
 LABEL_NAMES = {1: "case", 0: "control", None: "unlabelled"}
 
@@ -125,10 +121,7 @@ def _pair_writer(pairs: Path | None) -> Callable[[Duplicates], None]:
             return
         judged = ((False, found.leaks), (True, found.told_apart))
         candidates = [
-            SimilarImages(leak.images, leak.patients, declared)
-            for declared, leaks in judged
-            for leak in leaks
-            if not leak.identical
+            (leak.images, leak.patients, declared) for declared, leaks in judged for leak in leaks if not leak.identical
         ]
         write_secret(pairs, format_pairs(candidates).encode())
         named = json.dumps(str(pairs.absolute()), allow_nan=False)
@@ -182,27 +175,6 @@ def contact_sheet(collection: Collection, count: int, seed: int) -> Pillow.Image
             _draw_tile(canvas, tile, image, left, below)
         top += height
     return canvas
-
-
-@contextmanager
-def progress(what: str) -> Iterator[OnCount]:
-    """Yield a function (done, total) that shows progress on stderr: a bar on a terminal, else a few plain lines."""
-    screen = console(stderr=True)
-    if not screen.is_terminal:
-        yield _plain(what)
-        return
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Bar(*columns, console=screen, transient=True) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-def _plain(what: str) -> OnCount:
-    def report(done: int, total: int) -> None:
-        if done * PLAIN_REPORTS // total != (done - 1) * PLAIN_REPORTS // total:
-            say(f"{what}: {done} of {total}", err=True)
-
-    return report
 
 
 def _census_table(collection: Collection) -> Table:

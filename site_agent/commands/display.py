@@ -11,6 +11,7 @@ import contextlib
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
 from typing import TextIO, cast
 
 from rich import progress as bars
@@ -23,6 +24,8 @@ from site_agent.federation import shown
 
 PLAIN_S = 10.0
 """in a log file, at most one progress line in this time"""
+PLAIN_REPORTS = 10
+"""lines of progress where there is no terminal"""
 
 
 def echo(text: str, *, err: bool = False) -> None:
@@ -110,3 +113,29 @@ def _described(event: shown.Advanced) -> str:
     loss = f", loss {at.loss:.3f}" if at.loss else ""
     rate = f", {at.images_per_s:.0f} images/s" if at.images_per_s else ""
     return f"{event.task}: {at.stage}{loss}{rate}"
+
+
+@contextlib.contextmanager
+def progress(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Yield a function (done, total) that shows progress on stderr: a bar on a terminal, else a few plain lines."""
+    screen = console(stderr=True)
+    if not screen.is_terminal:
+        yield _plain(what)
+        return
+    columns = (
+        bars.TextColumn("{task.description}", markup=False),
+        bars.BarColumn(),
+        bars.MofNCompleteColumn(),
+        bars.TimeRemainingColumn(),
+    )
+    with bars.Progress(*columns, console=screen, transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _plain(what: str) -> Callable[[int, int], None]:
+    def report(done: int, total: int) -> None:
+        if done * PLAIN_REPORTS // total != (done - 1) * PLAIN_REPORTS // total:
+            say(f"{what}: {done} of {total}", err=True)
+
+    return report

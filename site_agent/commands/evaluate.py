@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -27,13 +28,11 @@ def evaluate(home: SiteHome, name: str, run: str, title: str) -> None:
     from site_agent.report.printed import printed
     from site_agent.report.writing import write_report
 
-    now, display = datetime.now(UTC), Display()
-    try:
+    now = datetime.now(UTC)
+    with contextlib.closing(Display()) as display:
         content = _made(home, name, run, now, display)
         display.show(shown.Message("evaluate: drawing the page"))
         folder = write_report(content, home.reports, title or content.run or name or "site", now)
-    finally:
-        display.close()
     console = stdout_console()
     for part in printed(content):
         console.print(part)

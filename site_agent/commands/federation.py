@@ -6,7 +6,7 @@ import contextlib
 import functools
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,13 +14,22 @@ from typing import TYPE_CHECKING
 from fedcervix.core.rounds.state import Outcome
 from fedcervix.disk.files import make_folder, write_secret, write_whole
 from fedcervix.disk.storage import disk
-from fedcervix.errors import EXIT_OF_OUTCOME, INTERRUPTED, ConfigError, FedcervixError, IdentityError, LinkError
+from fedcervix.errors import (
+    EXIT_OF_OUTCOME,
+    INTERRUPTED,
+    ConfigError,
+    FedcervixError,
+    IdentityError,
+    LinkError,
+    RunError,
+)
 from fedcervix.runtime.commandline import meant_here
 from fedcervix.runtime.log_budgets import LineBudgets
 from fedcervix.runtime.printing import say
 from fedcervix.runtime.signals import end_on_signals
 from fedcervix.transport import identity, invitations
 from fedcervix.transport.key_files import read_pem
+from site_agent.commands.command_line import command_line
 from site_agent.federation.joining import check_home
 from site_agent.home import SiteHome, configured, write
 from site_agent.manifest.manifest_file import read_manifest
@@ -53,7 +62,7 @@ def join(
         certificate = _enroll(invited, identity.request(key, who))
     except LinkError as error:  # `check` needs the certificate that is not here yet
         _look(invited)
-        again = home.command(shlex.join(["join", str(invitation), *_options(manifest, threads, ignore_columns)]))
+        again = command_line(home, "join")
         error.next_step = f"ask the coordinator's operator whether the coordinator is running; then repeat: {again}"
         raise
     identity.check_issuer(certificate, invited.authority_pem)
@@ -68,19 +77,22 @@ def join(
     home.key_file(NEW_KEY).unlink()
     say(f"joined federation {who.federation} as site {who.name}; certificate until {found.not_after:%Y-%m-%d}")
     say(f"the invitation is used up: delete {invitation}")
+    _say_refusal(home)
     if not home.config().data.manifest:
         say(f"the manifest is not configured yet: write its path into {home.config_file}, [data] manifest")
     say(f"next: {home.command('check')}")
 
 
-def _options(manifest: Path | None, threads: int | None, ignore_columns: Sequence[str]) -> Iterator[str]:
-    """Yield the options of a `join` that is to be repeated: it has written nothing of them."""
-    if manifest is not None:
-        yield from ("--manifest", str(manifest))
-    if threads is not None:
-        yield from ("--threads", str(threads))
-    for name in ignore_columns:
-        yield from ("--ignore-column", name)
+def _say_refusal(home: SiteHome) -> None:
+    """Say it where the coordinator's present run does not take this site: it was revoked in it, for example."""
+    from site_agent.federation.site_check import welcome
+
+    try:
+        welcome(home)
+    except RunError as error:
+        say(f"note: {error.explain()}")
+    except FedcervixError:
+        return  # `check` finds it, and says more
 
 
 def _look(invited: invitations.Invitation) -> None:
@@ -119,10 +131,8 @@ def _enroll(invited: invitations.Invitation, request_pem: bytes) -> bytes:
         certificate_pem=invited.certificate_pem,
         key_pem=invited.key_pem,
     )
-    try:
+    with contextlib.closing(link):
         return link.enroll(request_pem)
-    finally:
-        link.close()
 
 
 def check(home: SiteHome) -> None:
@@ -160,18 +170,12 @@ def run(home: SiteHome) -> None:
     from site_agent.federation.agent import Agent, Checks
     from site_agent.federation.context import AgentContext
     from site_agent.federation.fencing import succeed
-    from site_agent.federation.link import GrpcLink
+    from site_agent.federation.site_check import connect
     from site_agent.worker.worker import Worker
 
     site, display = certificate.identity.name, Display(LineBudgets())
     with home.locked():
-        link = GrpcLink(
-            address,
-            claim=succeed(home),
-            authority_pem=home.pem("authority.crt"),
-            certificate_pem=home.pem("site.crt"),
-            key_pem=home.pem("site.key"),
-        )
+        link = connect(home, succeed(home))
         worker = Worker(home, site)
         look = functools.partial(tls.look, address, home.pem("authority.crt"), home.own_files())
         agent = Agent(
@@ -183,14 +187,11 @@ def run(home: SiteHome) -> None:
         end_on_signals(agent.stop, at_once=worker.kill)  # a worker that hangs would not end with its input
         echo(f"site {site} of federation {certificate.identity.federation}, coordinator {address}", err=True)
         try:
-            leave = agent.run()
+            with contextlib.closing(link), contextlib.closing(display):
+                leave = agent.run()
         except KeyboardInterrupt:
-            display.close()
             echo(f"stopped; continue with: {home.command()}", err=True)
             sys.exit(INTERRUPTED)
-        finally:
-            display.close()
-            link.close()
     echo(f"{leave.outcome}: {leave.reason}")
     if leave.outcome is not Outcome.ABORTED:
         echo(f"next: {home.command('finetune')}")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
@@ -17,17 +17,17 @@ from fedcervix.runtime.worker_protocol import WorkProgress
 from site_agent.classifier import classifier_store
 from site_agent.classifier.finetune import Finetuned, build_classifier, predict
 from site_agent.classifier.finetune import finetune as fit
+from site_agent.commands.command_line import command_line
 from site_agent.commands.display import Display
 from site_agent.commands.open_images import open_images
 from site_agent.commands.setting import Setting, machine_of, reading, site_name
-from site_agent.commands.stopping import command_line, stops
+from site_agent.commands.stopping import stops
 from site_agent.data import dataset, digests
 from site_agent.data.collection import Collection
 from site_agent.data.image_sets import Labelled
 from site_agent.federation import shown
 from site_agent.home import SiteHome
 from site_agent.metrics import best_threshold
-from site_agent.network.devices import Machine
 from site_agent.network.encoder import backbone_state, build_encoder, load_imagenet, load_weights, state_digest
 from site_agent.network.precision import resolve_precision
 from site_agent.starts import UNTRAINED, title
@@ -60,9 +60,7 @@ class Workplace:
     home: SiteHome
     name: str
     """of the set; empty for the first one"""
-    used: Setting
-    recipe: Recipe
-    machine: Machine
+    context: TrainingContext
     collection: Collection
     train: Labelled
     valid: Labelled
@@ -72,34 +70,31 @@ class Workplace:
 def finetune(home: SiteHome, used: Setting, starts: tuple[str, ...], name: str) -> None:
     """Fine-tune classifiers on this site's labels, one from each start, in the set `name`."""
     with home.locked("lock-finetune", who="another finetune"), stops(command_line(home, "finetune")):
-        _finetune(home, used, starts, name)
-
-
-def _finetune(home: SiteHome, used: Setting, starts: tuple[str, ...], name: str) -> None:
-    chosen = starts or ("random", *_newest(home))
-    own = [model_store.named(home, start, UNTRAINED) for start in chosen if start not in UNTRAINED]
-    _check_labels(home, own)
-    machine, display = machine_of(home, used.recipe), Display()
-    recipe = resolve_precision(used.recipe, machine.device, home.cache)
-    say(f"fine-tuning on {machine.device} in {recipe.precision}, recipe of {used.source}", err=True)
-    collection = open_images(home, display, recipe)
-    train, valid = (dataset.labelled(home, collection, recipe, split, reading(display)) for split in ("train", "valid"))
-    place = Workplace(home, name, used, recipe, machine, collection, train, valid, display)
-    for model in own:
-        _check_start(home, model, recipe, collection)  # before the first classifier takes another's place
-    for start in chosen:
-        _one(place, _beginning(home, start, recipe, collection))
-    say(f"next: {home.command('evaluate')}{f' --set {name}' if name else ''}")
+        chosen = starts or ("random", *_newest(home))
+        own = [model_store.named(home, start, UNTRAINED) for start in chosen if start not in UNTRAINED]
+        _check_labels(home, own)
+        machine, display = machine_of(home, used.recipe), Display()
+        recipe = resolve_precision(used.recipe, machine.device, home.cache)
+        say(f"fine-tuning on {machine.device} in {recipe.precision}, recipe of {used.source}", err=True)
+        collection = open_images(home, display, recipe)
+        train = dataset.labelled(home, collection, recipe, "train", reading(display))
+        valid = dataset.labelled(home, collection, recipe, "valid", reading(display))
+        context = TrainingContext(recipe=recipe, seed=used.seed, stream=site_name(home), machine=machine)
+        place = Workplace(home, name, context, collection, train, valid, display)
+        for model in own:
+            _check_start(home, model, recipe, collection)  # before the first classifier takes another's place
+        for start in chosen:
+            _one(place, _beginning(home, start, recipe, collection))
+        say(f"next: {home.command('evaluate')}{f' --set {name}' if name else ''}")
 
 
 def _one(place: Workplace, beginning: Beginning) -> None:
     """Fine-tune and keep one classifier."""
-    stream = site_name(place.home)
-    context = TrainingContext(recipe=place.recipe, seed=place.used.seed, stream=stream, machine=place.machine)
-    classifier, loaded = build_classifier(place.recipe, place.used.seed, beginning.state)
+    context = place.context
+    classifier, loaded = build_classifier(context.recipe, context.seed, beginning.state)
     taken = f"{loaded.tensors} of {loaded.of} backbone tensors" if loaded else "no tensors: random weights"
     place.display.show(shown.Message(f"start {beginning.label}: loaded {taken}"))
-    try:
+    with contextlib.closing(place.display):
         fitted = fit(
             classifier,
             place.train,
@@ -108,9 +103,7 @@ def _one(place: Workplace, beginning: Beginning) -> None:
             on_epoch=lambda _epoch: None,
             on_step=_steps(place.display, beginning.label),
         )
-    finally:
-        place.display.close()
-    scores = predict(classifier, place.valid.pixels, device=place.machine.device)
+    scores = predict(classifier, place.valid.pixels, device=context.device)
     kept = _keep(place, beginning, fitted, float(best_threshold(place.valid.labels, scores)))
     best = fitted.history[fitted.best_epoch - 1]
     say(
@@ -127,8 +120,8 @@ def _keep(
         label=beginning.label,
         weights="",
         start=beginning.start,
-        recipe=place.recipe,
-        seed=place.used.seed,
+        recipe=place.context.recipe,
+        seed=place.context.seed,
         data=data,
         made_at=utc_now().isoformat(timespec="seconds"),
     )
@@ -156,16 +149,12 @@ def _check_labels(home: SiteHome, own: Sequence[model_store.CervixModel]) -> Non
     label, count = max(Counter(model.start for model in own).items(), key=lambda item: item[1], default=("", 0))
     if count > 1:
         twice = [model.folder.name for model in own if model.start == label]
+        new_set = f"from-{twice[0]}"[:SET_CHARS].strip("-")
         raise ModelError(
             f"{' and '.join(twice)} are both {label} models",
             cause=f"a set holds one {label} classifier",
-            next_step=home.command(f"finetune --start {twice[0]} --name {_set_for(twice[0])}"),
+            next_step=home.command(f"finetune --start {twice[0]} --name {new_set}"),
         )
-
-
-def _set_for(model: str) -> str:
-    """Return a name for a set that holds the classifier of a model."""
-    return f"from-{model}"[:SET_CHARS].strip("-")
 
 
 def _beginning(home: SiteHome, name: str, recipe: Recipe, collection: Collection) -> Beginning:
@@ -175,19 +164,15 @@ def _beginning(home: SiteHome, name: str, recipe: Recipe, collection: Collection
     if name == "imagenet":
         state = _imagenet(home, recipe)
         return Beginning(title(name), Start(name=name, weights=state_digest(state)), state, Seen())
-    return _from_model(home, model_store.read(home.models / name), recipe, collection)
+    model = model_store.read(home.models / name)
+    seen = _check_start(home, model, recipe, collection)
+    return Beginning(model.start, model.as_start, load_weights(model.weights), seen)
 
 
 def _imagenet(home: SiteHome, recipe: Recipe) -> dict[str, torch.Tensor]:
-    weights = home.config().hardware.imagenet_weights
     encoder = build_encoder(recipe, derive(0, "imagenet-head"))
-    load_imagenet(encoder, Path(weights) if weights else None)
+    load_imagenet(encoder, home.imagenet_weights())
     return backbone_state(encoder.state_dict())
-
-
-def _from_model(home: SiteHome, model: model_store.CervixModel, recipe: Recipe, collection: Collection) -> Beginning:
-    seen = _check_start(home, model, recipe, collection)
-    return Beginning(model.start, model.as_start, load_weights(model.weights), seen)
 
 
 def _check_start(home: SiteHome, model: model_store.CervixModel, recipe: Recipe, collection: Collection) -> Seen:

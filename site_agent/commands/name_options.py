@@ -23,8 +23,8 @@ def set_name(_context: click.Context, _parameter: click.Parameter, text: str | N
     return _name(text, TITLES)
 
 
-def report_name(_context: click.Context, _parameter: click.Parameter, text: str | None) -> str:
-    """Return the name of a report, empty where none is given. Raises BadParameter."""
+def folder_name(_context: click.Context, _parameter: click.Parameter, text: str | None) -> str:
+    """Return the name of a report or sweep, empty where none is given. Raises BadParameter."""
     return _name(text, ())
 
 

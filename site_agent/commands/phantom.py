@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from fedcervix.runtime.printing import console, say
+from fedcervix.runtime.printing import say
+from site_agent.commands.display import progress
 from site_agent.phantom import INSTITUTIONS, write_institution
-
-PLAIN_LINES = 10
-"""how many progress lines are printed where there is no terminal"""
 
 
 def phantom(
@@ -25,7 +19,7 @@ def phantom(
 
     Raises click.UsageError, StorageError.
     """
-    with _progress(console(stderr=True)) as report:
+    with progress("drawing images") as report:
         try:
             write_institution(
                 folder,
@@ -43,21 +37,3 @@ def phantom(
     images = sum(1 for _ in (folder / "images").iterdir())
     say(f"wrote {images} images and {manifest}: phantom {institution}, {women} labelled women{more}, seed {seed}")
     say(f"  next: site-agent data check {shlex.quote(str(manifest))}")
-
-
-@contextmanager
-def _progress(screen: Console) -> Iterator[Callable[[int, int], None]]:
-    """Yield the callback that shows (done, all): a bar on a terminal, a few plain lines elsewhere."""
-    if not screen.is_terminal:
-        yield _plain_lines
-        return
-    columns = TextColumn("drawing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=screen, transient=True) as bar:
-        task = bar.add_task("drawing", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-def _plain_lines(done: int, total: int) -> None:
-    step = max(2, total // PLAIN_LINES // 2 * 2)  # images come in pairs
-    if done % step == 0 or done == total:
-        say(f"drawing: {done} of {total} images", err=True)

@@ -15,7 +15,7 @@ from site_agent.classifier.classifier_store import StoredClassifier
 from site_agent.classifier.csv_names import path_cell
 from site_agent.classifier.notices import CSV_NOTE
 from site_agent.classifier.picture_files import Listing, list_files
-from site_agent.commands.data import progress
+from site_agent.commands.display import progress
 from site_agent.commands.loading import loading
 from site_agent.data.collection import patients_of
 from site_agent.home import SiteHome

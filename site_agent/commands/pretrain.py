@@ -16,6 +16,7 @@ from fedcervix.disk.storage import disk
 from fedcervix.errors import ModelError, StorageError
 from fedcervix.runtime.printing import say
 from fedcervix.runtime.worker_protocol import WorkProgress
+from site_agent.commands.command_line import command_line
 from site_agent.commands.display import Display
 from site_agent.commands.open_images import open_images
 from site_agent.commands.setting import (
@@ -25,7 +26,7 @@ from site_agent.commands.setting import (
     reading,
     site_name,
 )
-from site_agent.commands.stopping import command_line, stops
+from site_agent.commands.stopping import stops
 from site_agent.data import dataset
 from site_agent.data.collection import Collection, can, digest_of, index
 from site_agent.federation import shown
@@ -43,7 +44,7 @@ from site_agent.training.loop import Epoch, Position, StepReport
 from site_agent.training.monitor import epoch_line, images_per_s
 from site_agent.training.pretrain import Callbacks, Pretrained
 from site_agent.training.pretrain import pretrain as train
-from site_agent.training.stopping import Stop, Stoppable
+from site_agent.training.stopping import Stoppable
 from site_agent.worker.tasks import first_seed
 
 Part = Literal["train", "valid"]
@@ -63,7 +64,41 @@ def pretrain(
     folder = home.models / (name or ("cssl" if also else "ssl"))
     _check_place(home, folder)
     with home.locked("lock-pretrain", who="another pretrain"), stops(command_line(home, "pretrain")) as stop:
-        _pretrain(home, used, folder, also, tensorboard, stop, restart=restart)
+        machine, display, site = machine_of(home, used.recipe), Display(), site_name(home)
+        recipe = resolve_precision(used.recipe, machine.device, home.cache)
+        say(f"contrastive training on {machine.device} in {recipe.precision}, recipe of {used.source}", err=True)
+        with contextlib.ExitStack() as stack:
+            stack.callback(display.close)
+            require_tensorboard(tensorboard)
+            collections = _collections(home, also, display, recipe)
+            contract = _contract(recipe, used.seed, site, collections)
+            events = _events(stack, tensorboard, recipe, folder.name, contract)
+            parts = {split: dataset.pooled(home, collections, recipe, split, reading(display)) for split in PARTS}
+            encoder = start_encoder(recipe, first_seed(used.seed), home.imagenet_weights())
+            check_room(home.models, COPIES * sum(tensor.nbytes for tensor in encoder.state_dict().values()))
+            checkpoints = Stoppable(home.folder / "checkpoints", contract, stop)
+            if restart:
+                checkpoints.drop()
+            if events:
+                events.sheet(contact_sheet(home, collections[0], recipe, used.seed))
+            watch = Watch(recipe, display, events)
+            with stop.waits_for_checkpoint():
+                trained = train(
+                    encoder,
+                    parts["train"],
+                    parts["valid"],
+                    TrainingContext(recipe=recipe, seed=used.seed, stream=site, machine=machine),
+                    Callbacks(watch.step, watch.epoch, watch.resumed),
+                    probe=label_probe(home, collections[0], recipe, machine.device),
+                    checkpoints=checkpoints,
+                )
+        kept = _keep(home, used, folder.name, recipe, trained, collections)
+        checkpoints.drop()
+        say(f"kept epoch {trained.best_epoch} of {len(trained.history)}: {kept.weights}")
+        if can(collections[0], "finetune"):
+            say(f"next: {command_line(home, 'finetune', RECIPE_OPTIONS)}")
+        else:
+            say("to fine-tune a classifier, at least 3 labelled women of each class are needed here")
 
 
 def _check_place(home: SiteHome, folder: Path) -> None:
@@ -80,54 +115,6 @@ def _holds_model_of_run(folder: Path) -> bool:
     with contextlib.suppress(ModelError):
         return bool(model_store.read(folder).run)
     return False
-
-
-def _pretrain(
-    home: SiteHome,
-    used: Setting,
-    folder: Path,
-    also: Sequence[Path],
-    tensorboard: Path | None,
-    stop: Stop,
-    *,
-    restart: bool,
-) -> None:
-    machine, display, site = machine_of(home, used.recipe), Display(), site_name(home)
-    recipe = resolve_precision(used.recipe, machine.device, home.cache)
-    say(f"contrastive training on {machine.device} in {recipe.precision}, recipe of {used.source}", err=True)
-    with contextlib.ExitStack() as stack:
-        stack.callback(display.close)
-        require_tensorboard(tensorboard)
-        collections = _collections(home, also, display, recipe)
-        contract = _contract(recipe, used.seed, site, collections)
-        events = _events(stack, tensorboard, recipe, folder.name, contract)
-        parts = {split: dataset.pooled(home, collections, recipe, split, reading(display)) for split in PARTS}
-        weights = home.config().hardware.imagenet_weights
-        encoder = start_encoder(recipe, first_seed(used.seed), Path(weights) if weights else None)
-        check_room(home.models, COPIES * sum(tensor.nbytes for tensor in encoder.state_dict().values()))
-        checkpoints = Stoppable(home.folder / "checkpoints", contract, stop)
-        if restart:
-            checkpoints.drop()
-        if events:
-            events.sheet(contact_sheet(home, collections[0], recipe, used.seed))
-        watch = Watch(recipe, display, events)
-        with stop.waits_for_checkpoint():
-            trained = train(
-                encoder,
-                parts["train"],
-                parts["valid"],
-                TrainingContext(recipe=recipe, seed=used.seed, stream=site, machine=machine),
-                Callbacks(watch.step, watch.epoch, watch.resumed),
-                probe=label_probe(home, collections[0], recipe, machine.device),
-                checkpoints=checkpoints,
-            )
-    kept = _keep(home, used, folder.name, recipe, trained, collections)
-    checkpoints.drop()
-    say(f"kept epoch {trained.best_epoch} of {len(trained.history)}: {kept.weights}")
-    if can(collections[0], "finetune"):
-        say(f"next: {command_line(home, 'finetune', RECIPE_OPTIONS)}")
-    else:
-        say("to fine-tune a classifier, at least 3 labelled women of each class are needed here")
 
 
 def check_room(folder: Path, needed: int) -> None:

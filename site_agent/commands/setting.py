@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedcervix.core.plan import Plan, Recipe
+from fedcervix.core.plan import Recipe
 from fedcervix.core.profiles import PROFILES
 from fedcervix.errors import ConfigError
 from fedcervix.runtime.config import apply_profile, read_toml
@@ -15,7 +15,7 @@ from fedcervix.runtime.printing import say
 from fedcervix.runtime.worker_protocol import WorkProgress
 from site_agent.commands.display import Display
 from site_agent.federation import shown
-from site_agent.home import HardwareSection, SiteHome
+from site_agent.home import SiteHome
 from site_agent.store.run_store import last_federation
 
 if TYPE_CHECKING:
@@ -50,9 +50,8 @@ def setting(home: SiteHome, profile: str | None, recipe_file: Path | None, seed:
         return Setting(found.recipe, seed or 0, str(recipe_file))
     if profile is not None:
         return Setting(PROFILES[profile].recipe, seed or 0, f"profile {profile}")
-    plan = last_plan(home)
-    if plan is not None:
-        return Setting(plan.recipe, plan.terms.seed if seed is None else seed, "the last run's plan")
+    if last := last_federation(home):
+        return Setting(last.plan.recipe, last.plan.terms.seed if seed is None else seed, "the last run's plan")
     return Setting(PROFILES["paper"].recipe, seed or 0, "profile paper")
 
 
@@ -78,27 +77,14 @@ def _recipe_keys(file: Path) -> dict[str, Any]:
 def machine_of(home: SiteHome, recipe: Recipe) -> Machine:
     """Set this process up, and say what of the configuration does nothing outside a federation."""
     hardware = home.config().hardware
-    for note in _without_effect(hardware, recipe):
-        say(f"note: {note}", err=True)
+    if hardware.processes != 1 or hardware.launcher:
+        many = f"processes = {hardware.processes} is for federated training; this command uses one process"
+        say(f"note: {many}", err=True)
+    if recipe.proximal:
+        say(f"note: proximal = {recipe.proximal:g} has no effect here: it is a term of federated rounds", err=True)
     from site_agent.network.devices import ready  # it loads torch, and a mistake in a recipe is found without
 
     return ready(hardware)
-
-
-def _without_effect(hardware: HardwareSection, recipe: Recipe) -> list[str]:
-    notes = {
-        f"processes = {hardware.processes} is for federated training; this command uses one process": (
-            hardware.processes != 1 or hardware.launcher
-        ),
-        f"proximal = {recipe.proximal:g} has no effect here: it is a term of federated rounds": (recipe.proximal),
-    }
-    return [note for note, applies in notes.items() if applies]
-
-
-def last_plan(home: SiteHome) -> Plan | None:
-    """Return the plan of the run that this site took part in last."""
-    federation = last_federation(home)
-    return federation.plan if federation else None
 
 
 def site_name(home: SiteHome) -> str:

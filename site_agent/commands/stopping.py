@@ -11,20 +11,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shlex
 import signal
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from types import FrameType
-from typing import Any
-
-import click
-from click.core import ParameterSource
 
 from fedcervix.errors import INTERRUPTED
 from fedcervix.runtime.printing import say
 from fedcervix.runtime.signals import SIGNALS
-from site_agent.home import SiteHome
 from site_agent.training.stopping import Stop
 
 _WAITS = b"\nstopping at the end of this step; a checkpoint is saved. Press Ctrl-C again to stop immediately.\n"
@@ -35,9 +29,8 @@ def stops(go_on: str) -> Iterator[Stop]:
     """Listen to signals; `go_on` is the command that continues a stopped training. Raises SystemExit(130)."""
     stop = Stop()
 
-    def heard(_number: int, _frame: FrameType | None) -> None:
-        if stop.asked or not stop.ask():
-            raise KeyboardInterrupt
+    def heard(number: int, frame: FrameType | None) -> None:
+        stop.heard(number, frame)
         os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, _WAITS)  # a handler may take no lock of a stream
 
     before = {number: signal.signal(number, heard) for number in SIGNALS}
@@ -49,27 +42,3 @@ def stops(go_on: str) -> Iterator[Stop]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def command_line(home: SiteHome, command: str, options: Collection[str] | None = None) -> str:
-    """Return a command to type, with the options that were given to the running command.
-
-    `options` are the parameters to take over; default: all but `restart`, which would delete the training to continue.
-    """
-    context = click.get_current_context()
-    words = ["site-agent", "--home", str(home.folder), command]
-    for option in context.command.params:
-        name = str(option.name)
-        taken = name != "restart" if options is None else name in options
-        if taken and name in context.params and context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
-            words += _given(option, context.params[name])
-    return shlex.join(words)
-
-
-def _given(option: click.Parameter, value: Any) -> list[str]:
-    several = value if option.multiple else [value]
-    return [word for one in several for word in (option.opts[0], _text(one))]
-
-
-def _text(value: Any) -> str:
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -28,16 +28,17 @@ from site_agent.classifier.sweep import (
     write_cells,
 )
 from site_agent.classifier.sweep import sweep as train_cells
+from site_agent.commands.command_line import command_line
 from site_agent.commands.display import Display
 from site_agent.commands.open_images import open_images
 from site_agent.commands.setting import Setting, machine_of, reading, site_name
-from site_agent.commands.stopping import command_line, stops
+from site_agent.commands.stopping import stops
 from site_agent.data import dataset
 from site_agent.data.collection import Collection, digest_of
 from site_agent.federation import shown
 from site_agent.home import SiteHome
 from site_agent.images.decode import OnCount
-from site_agent.network.encoder import Encoder, start_encoder
+from site_agent.network.encoder import start_encoder
 from site_agent.network.precision import resolve_precision
 from site_agent.store.archive import retire, utc_now
 from site_agent.training.checkpoints import Checkpoints
@@ -61,41 +62,37 @@ def sweep(
     Test images are not used. Finished combinations are kept: an interrupted sweep continues when started again.
 
     E (epochs_per_round) exists only in a federation: run one with each E, and compare the mean validation losses.
+    Raises click.BadParameter where no such combination can be trained, and a FedcervixError.
     """
+    folder = home.folder / "sweeps" / name
     with home.locked(f"lock-sweep-{name}", who=f"another sweep {name}"), stops(command_line(home, "sweep")) as stop:
-        _sweep(home, used, batch_images, width, home.folder / "sweeps" / name, stop)
-
-
-def _sweep(
-    home: SiteHome, used: Setting, batch_images: tuple[int, ...], width: tuple[int, ...], folder: Path, stop: Stop
-) -> None:
-    machine, display = machine_of(home, used.recipe), Display()
-    try:
-        recipes = combinations(resolve_precision(used.recipe, machine.device, home.cache), batch_images, width)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from error
-    kept = read_cells(folder / CELLS)
-    say(f"{len(recipes)} combinations on {machine.device}, recipe of {used.source}", err=True)
-    try:
-        collection = open_images(home, display, used.recipe)
-        material = gather(home, collection, used.recipe, reading(display))
-        stream = site_name(home)
-        contexts = [TrainingContext(recipe=r, seed=used.seed, stream=stream, machine=machine) for r in recipes]
-        if finished := len({cell_key(context, material.digest) for context in contexts} & kept.keys()):
-            display.show(shown.Message(f"{finished} of them were trained before"))
-        cells = train_cells(
-            contexts,
-            material,
-            kept,
-            start_of=_starting(home, used.seed),
-            on_cell=_keeper(folder, kept, stop, display),
-            on_trouble=lambda recipe, error: display.show(shown.Message(f"{_named(recipe)}: {error.explain()}")),
-            on_progress=lambda task, at: display.show(shown.Advanced(task, at)),
-            keeping=lambda key: _keeping(folder, key, stop),
-        )
-    finally:
-        display.close()
-    _report(home, folder, used, recipes, cells, material)
+        machine, display = machine_of(home, used.recipe), Display()
+        try:
+            recipes = combinations(resolve_precision(used.recipe, machine.device, home.cache), batch_images, width)
+        except ValueError as error:
+            raise click.BadParameter(str(error)) from error
+        kept = read_cells(folder / CELLS)
+        say(f"{len(recipes)} combinations on {machine.device}, recipe of {used.source}", err=True)
+        try:
+            collection = open_images(home, display, used.recipe)
+            material = gather(home, collection, used.recipe, reading(display))
+            stream = site_name(home)
+            contexts = [TrainingContext(recipe=r, seed=used.seed, stream=stream, machine=machine) for r in recipes]
+            if finished := len({cell_key(context, material.digest) for context in contexts} & kept.keys()):
+                display.show(shown.Message(f"{finished} of them were trained before"))
+            cells = train_cells(
+                contexts,
+                material,
+                kept,
+                start_of=lambda recipe: start_encoder(recipe, first_seed(used.seed), home.imagenet_weights()),
+                on_cell=_keeper(folder, kept, stop, display),
+                on_trouble=lambda recipe, error: display.show(shown.Message(f"{_named(recipe)}: {error.explain()}")),
+                on_progress=lambda task, at: display.show(shown.Advanced(task, at)),
+                keeping=lambda key: _keeping(folder, key, stop),
+            )
+        finally:
+            display.close()
+        _report(home, folder, used, recipes, cells, material)
 
 
 @contextlib.contextmanager
@@ -169,11 +166,6 @@ def write_choice(home: SiteHome, file: Path, text: str) -> Path | None:
 
 def _settings(text: str) -> list[str]:
     return [line for line in text.splitlines() if not line.startswith("#")]
-
-
-def _starting(home: SiteHome, seed: int) -> Callable[[Recipe], Encoder]:
-    weights = home.config().hardware.imagenet_weights
-    return lambda recipe: start_encoder(recipe, first_seed(seed), Path(weights) if weights else None)
 
 
 def _keeper(folder: Path, kept: dict[str, GridPoint], stop: Stop, display: Display) -> Callable[[str, GridPoint], None]:

@@ -157,12 +157,8 @@ class Collection:
     """identifiers that are one, written in several ways; each set counts as one woman"""
     doubts: tuple[Doubt, ...] = ()
     """identifiers that may be wrong"""
-    renamed: tuple[tuple[str, str], ...] = ()
-    """(identifier now, identifier then) of those whom splits.csv knows under an earlier one"""
-    absent_patients: int = 0
-    """of splits.csv, whose identifiers are not in the manifest"""
-    earlier_patients: int = 0
-    """of splits.csv"""
+    recognised: Recognised = NOBODY
+    """whom splits.csv knows"""
     odd_images: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """name of a check of `quality` -> the images for which it holds; they are used all the same"""
 
@@ -281,9 +277,7 @@ def index(
         ignored_columns=listed.read.ignored,
         spellings=spellings,
         doubts=doubts(_labels(seen, women)),
-        renamed=before.renamed,
-        absent_patients=before.absent,
-        earlier_patients=before.earlier,
+        recognised=before,
         odd_images=_odd_images(looks),
     )
 
@@ -522,18 +516,19 @@ def _look(
 ) -> ImageFingerprint | str:
     try:
         now = path.stat()
-        if known is not None and (known.size_bytes, known.mtime_ns) == (now.st_size, now.st_mtime_ns):
-            return known
+    except PermissionError:
+        return CLOSED
+    except (OSError, ValueError):  # ValueError: a name that the machine's locale cannot write
+        return NO_SUCH_FILE
+    if known is not None and (known.size_bytes, known.mtime_ns) == (now.st_size, now.st_mtime_ns):
+        return known
+    try:
         with opened(path, pixels_max=pixels_max) as found:
             digest, small = pixel_digest(found.pixels), thumbnail(found.pixels)
             keep(digest, found.pixels)
             return ImageFingerprint(now.st_size, now.st_mtime_ns, digest, small, oddities(found))
     except UnreadableError as error:
         return error.reason
-    except PermissionError:
-        return CLOSED
-    except (OSError, ValueError):  # ValueError: a name that the machine's locale cannot write
-        return NO_SUCH_FILE
 
 
 def _odd_images(looks: Sequence[tuple[ManifestRow, ImageFingerprint | str]]) -> dict[str, tuple[str, ...]]:

@@ -68,13 +68,6 @@ def joined(parts: Sequence[Images]) -> Images:
     return Images(pixel_arrays.joined([part.pixels for part in parts]), patients, runs)
 
 
-def selected(images: Images, rows: Sequence[int]) -> Images:
-    """Return some of one site's images, in the order of `rows`; no pixel is copied."""
-    from site_agent.data.image_sets import Images
-
-    return Images(pixel_arrays.selected(images.pixels, rows), tuple(images.patients[row] for row in rows))
-
-
 def pooled(
     home: SiteHome,
     collections: Sequence[Collection],
@@ -91,11 +84,10 @@ def pooled(
     barred = _barred(collections, split)
     parts = []
     for number, collection in enumerate(collections):
-        images = contrastive(home, collection, recipe, split, on_progress)
-        kept = [k for k, image in enumerate(collection.contrastive(split)) if image.digest not in barred]
-        found = selected(images, kept)
-        women = found.patients if number == 0 else tuple(f"{number}:{woman}" for woman in found.patients)
-        parts.append(Images(found.pixels, women))
+        require(collection, "pretrain")
+        chosen = tuple(image for image in collection.contrastive(split) if image.digest not in barred)
+        women = tuple(f"{number}:{image.woman}" if number else image.woman for image in chosen)
+        parts.append(Images(_pixels(home, collection, chosen, recipe, on_progress), women))
     return joined(parts)
 
 

@@ -14,7 +14,6 @@ import csv
 import io
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from fedcervix.disk.descriptors import check_used_up
@@ -26,16 +25,6 @@ Pair = frozenset[str]
 """two images"""
 COLUMNS = ("image_a", "image_b", "verdict", "patients")
 DECLARED, VERDICTS = "different", ("", "same", "different")
-
-
-@dataclass(frozen=True, slots=True)
-class SimilarImages:
-    """Two pictures that look alike."""
-
-    images: tuple[str, ...]
-    patients: tuple[str, ...]
-    declared: bool
-    """to be of two women"""
 
 
 def read_pairs(file: Path) -> frozenset[Pair]:
@@ -68,13 +57,13 @@ def _cells(header: Sequence[str], cells: Sequence[str]) -> dict[str, str]:
     return dict(itertools.zip_longest(header, cells[: len(header)], fillvalue=""))
 
 
-def format_pairs(candidates: Iterable[SimilarImages]) -> str:
-    """Return the text of a file with these pairs."""
+def format_pairs(candidates: Iterable[tuple[Sequence[str], Sequence[str], bool]]) -> str:
+    """Return the text of a file with these pairs: their images, their patients, whether they are declared."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
-    for one in sorted(candidates, key=lambda one: one.images):
-        writer.writerow((*one.images, DECLARED if one.declared else "", " = ".join(one.patients)))
+    for images, patients, declared in sorted(candidates):
+        writer.writerow((*images, DECLARED if declared else "", " = ".join(patients)))
     return text.getvalue()
 
 

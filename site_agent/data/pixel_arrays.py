@@ -40,11 +40,6 @@ class Gathered:
         return (len(self.rows), *self.sources[0].shape[1:])
 
     @property
-    def ndim(self) -> int:
-        """4."""
-        return len(self.shape)
-
-    @property
     def dtype(self) -> np.dtype[np.uint8]:
         """8-bit."""
         return self.sources[0].dtype

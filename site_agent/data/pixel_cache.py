@@ -32,7 +32,8 @@ from site_agent.data.memory import available_bytes
 from site_agent.data.pixel_arrays import Bytes, Gathered
 from site_agent.data.pixel_store import Kind, Store, opened
 from site_agent.data.pixels import Pixels
-from site_agent.images.decode import PIXELS_MAX, OnCount, each, picture, pixel_digest, silent, square
+from site_agent.images import decode
+from site_agent.images.decode import PIXELS_MAX, OnCount, each, pixel_digest, silent, square
 from site_agent.images.unreadable import UnreadableError
 
 MEMORY_BYTES_MAX = 4 << 30
@@ -169,9 +170,9 @@ def _absent(store: Store, digests: Sequence[bytes], held: Bytes | None) -> dict[
 
 def _decode_square(asked: _Asked, image: StoredImage) -> Bytes:
     try:
-        with picture(asked.folder / image.path, pixels_max=asked.pixels_max) as pixels:
-            same = pixel_digest(pixels) == image.digest
-            found = square(pixels, asked.kind.side_px, asked.kind.fit) if same else None
+        with decode.opened(asked.folder / image.path, pixels_max=asked.pixels_max) as seen:
+            same = pixel_digest(seen.pixels) == image.digest
+            found = square(seen.pixels, asked.kind.side_px, asked.kind.fit) if same else None
     except UnreadableError as error:
         raise _changed(image, error.reason) from error
     if found is None:

@@ -51,6 +51,7 @@ SPARE_BYTES = 512 << 20
 """of the disk are never filled with squares"""
 STORES_MAX = 6
 """kept in one folder; the least recently used go first"""
+SQUARES, INDEX, LOCK = ".squares", ".index", ".lock"
 _ENTRY = struct.Struct("<32sI")
 
 
@@ -145,7 +146,7 @@ class Store:
 
     def _commit(self) -> None:
         try:
-            with cache_files.locked(_lock_file(self._stem)):
+            with cache_files.locked(self._stem.with_suffix(LOCK)):
                 self._add(self._open_file())
         except OSError as error:
             self.why_not_kept = error
@@ -153,14 +154,15 @@ class Store:
 
     def _open_file(self) -> int:
         """Return the file. Raises OSError where it was deleted, or replaced by that of another version."""
-        there = _squares_file(self._stem).stat()
+        there = self._stem.with_suffix(SQUARES).stat()
         if self._file is None or not os.path.samestat(os.fstat(self._file), there):
             raise FileNotFoundError(errno.ENOENT, "it was deleted meanwhile")
         return self._file
 
     def _add(self, file: int) -> None:
         """Write what waits, then the index that names it. Raises OSError, and leaves nothing half-written."""
-        self._take_over(_read_index(_index_file(self._stem), self.kind))
+        index = self._stem.with_suffix(INDEX)
+        self._take_over(_read_index(index, self.kind))
         before = os.fstat(file).st_size
         entries = bytearray(self._index.entries)
         if not self._index.whole:  # rule 4: a record behind its end may have been named once
@@ -174,7 +176,7 @@ class Store:
                 _write_at(file, self._waiting[digest], number * self.kind.record_bytes)
                 entries[number * _ENTRY.size : (number + 1) * _ENTRY.size] = _ENTRY.pack(digest, check)
             os.fsync(file)
-            cache_files.put(_index_file(self._stem), [_head(self.kind, entries), bytes(entries)], sole_writer=True)
+            cache_files.put(index, [_head(self.kind, entries), bytes(entries)], sole_writer=True)
         except OSError:
             with contextlib.suppress(OSError):
                 os.ftruncate(file, before)  # rule 4: what is behind was never named
@@ -198,21 +200,22 @@ def opened(folder: Path, kind: Kind) -> Iterator[Store]:
         file: int | None = None
         why_not_kept: OSError | None = None
         try:
-            with cache_files.locked(_lock_file(stem)):
+            with cache_files.locked(stem.with_suffix(LOCK)):
                 _tidy(stem)
                 file = _open(stem, kind)
         except OSError as error:
             why_not_kept = error
             with contextlib.suppress(OSError):
-                file = os.open(_squares_file(stem), os.O_RDONLY)
+                file = os.open(stem.with_suffix(SQUARES), os.O_RDONLY)
         if file is not None:
             opening.callback(os.close, file)
-        yield Store(stem, kind, file, _read_index(_index_file(stem), kind) or _Index(b"", whole=True), why_not_kept)
+        index = _read_index(stem.with_suffix(INDEX), kind) or _Index(b"", whole=True)
+        yield Store(stem, kind, file, index, why_not_kept)
 
 
 def _open(stem: Path, kind: Kind) -> int:
     """Return the file, open for writing; an empty one where no index of this version is there. Raises OSError."""
-    squares, index = _squares_file(stem), _index_file(stem)
+    squares, index = stem.with_suffix(SQUARES), stem.with_suffix(INDEX)
     if _read_index(index, kind) is not None:
         os.utime(index)  # it is in use: see _tidy
     else:
@@ -221,25 +224,13 @@ def _open(stem: Path, kind: Kind) -> int:
     return os.open(squares, os.O_RDWR | os.O_CREAT, FILE_MODE)
 
 
-def _squares_file(stem: Path) -> Path:
-    return stem.with_suffix(".squares")
-
-
-def _index_file(stem: Path) -> Path:
-    return stem.with_suffix(".index")
-
-
-def _lock_file(stem: Path) -> Path:
-    return stem.with_suffix(".lock")
-
-
 def _tidy(stem: Path) -> None:
     """Remove what a killed process left half-written, and the stores that were not used for longest."""
     for rest in stem.parent.glob(f".{stem.name}.*"):
         rest.unlink(missing_ok=True)
     stores: dict[str, list[Path]] = {}
     for file in stem.parent.glob("pixels-*"):
-        if file.suffix != ".lock" and file.stem != stem.name:
+        if file.suffix != LOCK and file.stem != stem.name:
             stores.setdefault(file.stem, []).append(file)
     newest_first = sorted(stores.values(), key=lambda files: max(map(_mtime_ns, files)), reverse=True)
     for file in itertools.chain.from_iterable(newest_first[STORES_MAX - 1 :]):

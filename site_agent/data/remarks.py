@@ -49,10 +49,10 @@ def _odd_images(collection: Collection) -> list[tuple[Check, tuple[str, ...]]]:
 
 def _absent(collection: Collection) -> list[Remark]:
     """Say who of splits.csv is gone, and who was recognised although her identifier changed."""
-    absent, renamed = collection.absent_patients, collection.renamed
+    absent, renamed = collection.recognised.absent, collection.recognised.renamed
     if not absent and not renamed:
         return []
-    heading = f"{absent} of {collection.earlier_patients} patients of splits.csv are not in the manifest"
+    heading = f"{absent} of {collection.recognised.earlier} patients of splits.csv are not in the manifest"
     recognised = (
         f"; {len({now for now, _ in renamed})} patients of the manifest were recognised by their pictures, or by an "
         "identifier that is written in another way: they keep the split they had"

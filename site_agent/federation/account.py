@@ -16,7 +16,7 @@ from pathlib import Path
 
 from fedcervix.core.formats import contents
 from fedcervix.disk.files import write_whole
-from fedcervix.disk.storage import damaged, disk
+from fedcervix.disk.storage import read_kept
 from fedcervix.json_text import parsed
 from site_agent.home import Policy
 
@@ -71,16 +71,13 @@ def objections(policy: Policy, so_far: Spent, more: Spent) -> list[str]:
 
 def read(file: Path) -> Days:
     """Return what was spent on each day. Raises StorageError."""
-    if not file.exists():
-        return {}
-    with disk(file, "read"):
-        content = file.read_bytes().strip(b"\0")
-    try:
-        days = contents("the account", parsed(content or b"{}"))
-        return {date.fromisoformat(day): Spent(**spent) for day, spent in days.items()}
-    except (ValueError, TypeError, AttributeError) as error:
-        next_step = f"delete it: rm {file}; the limits of [policy] per month then start again from zero"
-        raise damaged(file, error, next_step=next_step) from error
+    next_step = f"delete it: rm {file}; the limits of [policy] per month then start again from zero"
+    return read_kept(file, _parsed, missing={}, next_step=next_step)
+
+
+def _parsed(content: bytes) -> Days:
+    found = contents("the account", parsed(content.strip(b"\0") or b"{}"))
+    return {date.fromisoformat(day): Spent(**spent) for day, spent in found.items()}
 
 
 def spend(file: Path, policy: Policy, more: Spent, now: datetime | None = None) -> list[str]:

@@ -15,8 +15,6 @@ Rules
 from __future__ import annotations
 
 import contextlib
-import queue
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -65,15 +63,19 @@ NOT_TOLD = (IdentityError, PolicyError, RunError, DuplicateAgentError)
 """ends of which the coordinator knows, or does not listen to this site"""
 
 
+def _no_check(*_: object) -> None:
+    """There is nothing to find out."""
+
+
 @dataclass(frozen=True, slots=True)
 class Checks:
     """What an agent asks before it takes part."""
 
-    site: Callable[[], object]
+    site: Callable[[], object] = _no_check
     """finds out at the start what is wrong here whatever the plan says"""
-    connection: Callable[[], object]
+    connection: Callable[[], object] = _no_check
     """says why a line cannot be had (see `site_agent.federation.tls`)"""
-    plan: Examine
+    plan: Examine = _no_check
     """finds out whether this site can do what the plan asks, before the site says that it is ready"""
 
 
@@ -102,10 +104,10 @@ class Agent:
         worker: Worker,
         *,
         federation: str,
-        checks: Checks,
+        checks: Checks | None = None,
         waits: Waits | None = None,
     ) -> None:
-        waits = waits or Waits()
+        checks, waits = checks or Checks(), waits or Waits()
         self._context, self._inbox, self._show = context, context.inbox, context.show
         self._waits, self._check = waits, checks.site
         self._failures = Failures(context.home, context.site, context.link, tell_s=waits.tell_s)
@@ -118,8 +120,8 @@ class Agent:
         self._session = session.Session(context.site)
         self._hung: Task | None = None
         self._outcome: Outcome | None = None
-        self._stop_by_s: float | None = None
-        """until when it waits for the job that was asked to stop"""
+        self._stopping = False
+        """it waits for the job that was asked to stop"""
         self._was_attached = False
         self._down_because = self._resting_because = ""
 
@@ -127,7 +129,7 @@ class Agent:
         """Take part until the run is over. Raises what stopped the agent before that."""
         with self.taking_part():
             while (over := self.over) is None:
-                self.handle(self._next_item())
+                self.handle(self._inbox.take())
         return over
 
     @contextlib.contextmanager
@@ -167,7 +169,7 @@ class Agent:
 
         Raises what ends the agent, and KeyboardInterrupt where it is told to stop.
         """
-        if self._stop_by_s is not None:
+        if self._stopping:
             self._take_while_stopping(item)
         else:
             self._take(item)
@@ -199,14 +201,6 @@ class Agent:
     def _next_action(self) -> session.Action:
         return session.next_action(self._session, self._context.blobs.has)
 
-    def _next_item(self) -> Item:
-        if self._stop_by_s is None:
-            return self._inbox.take()
-        try:
-            return self._inbox.take(max(0.0, self._stop_by_s - time.monotonic()))
-        except queue.Empty:
-            return StopOverdue()
-
     def _rest(self, rest: session.Rest) -> None:
         if self._session.away and not self._down_because:
             return  # it is not known yet whether the coordinator is there
@@ -224,7 +218,7 @@ class Agent:
             if self._failures.hurry.wait(pause_s):
                 self._stop()
                 while True:
-                    self.handle(self._next_item())
+                    self.handle(self._inbox.take())
 
         with_room(act, self._context.show_trouble, wait)
 
@@ -318,7 +312,12 @@ class Agent:
             raise KeyboardInterrupt
         self._show(shown.Stopping(self._waits.stop_s))
         self._jobs.ask_to_stop()
-        self._stop_by_s = time.monotonic() + self._waits.stop_s
+        self._stopping = True
+        self._inbox.start("deadline", self._await_deadline)
+
+    def _await_deadline(self) -> None:
+        self._context.stopping.wait(self._waits.stop_s)
+        self._inbox.put(StopOverdue())
 
     def _take_while_stopping(self, item: Item) -> None:
         """Take in that a job has ended, and nothing else. Raises KeyboardInterrupt once there is no more to come."""

@@ -15,7 +15,7 @@ from fedcervix.core.compression import ErrorFeedback
 from fedcervix.core.events import Answer, Task, TaskKind, UpdateStored
 from fedcervix.core.plan import Plan
 from fedcervix.disk.files import write_whole
-from fedcervix.disk.storage import damaged, disk
+from fedcervix.disk.storage import read_kept
 from fedcervix.models.blobs import BlobStore
 from fedcervix.models.rounding import Rounded, rebuild, round_model
 from site_agent.federation.link import Link
@@ -69,15 +69,12 @@ def settle_earlier(folder: Path, task: Task, report: Callable[[UpdateStored], tu
 def carried(folder: Path) -> ErrorFeedback:
     """Return what this site carries on. Raises StorageError."""
     file = folder / FILE
-    if not file.exists():
-        return ErrorFeedback()
-    with disk(file, "read"):
-        content = file.read_bytes()
-    try:
-        return compression.error_feedback_from_json(content.decode())
-    except ValueError as error:
-        next_step = f"delete it: rm {file}; what was rounded away from the last update is then lost"
-        raise damaged(file, error, next_step=next_step) from error
+    next_step = f"delete it: rm {file}; what was rounded away from the last update is then lost"
+    return read_kept(file, _parsed, missing=ErrorFeedback(), next_step=next_step)
+
+
+def _parsed(content: bytes) -> ErrorFeedback:
+    return compression.error_feedback_from_json(content.decode())
 
 
 def _write(folder: Path, value: ErrorFeedback) -> None:

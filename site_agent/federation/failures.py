@@ -35,8 +35,7 @@ class Failures:
 
     def record(self, error: FedcervixError, *, goes_on: bool = False) -> SiteFailed:
         """Write a failure down; return what of it may be told. `goes_on`: the site goes on by itself."""
-        secrets, at = incidents.secrets(self._home), time.time()
-        failure = incidents.record(self._home, self._site, error, secrets=secrets, at=at, goes_on=goes_on)
+        failure = incidents.record(self._home, self._site, error, at=time.time(), goes_on=goes_on)
         self._unwritten = (failure,)
         logger(site=self._site).error("failed", incident=failure.incident, stage=failure.stage, kind=failure.kind)
         return failure

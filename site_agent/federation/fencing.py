@@ -15,7 +15,7 @@ from pathlib import Path
 
 from fedcervix.core.formats import contents
 from fedcervix.disk.files import write_whole
-from fedcervix.disk.storage import damaged, disk
+from fedcervix.disk.storage import disk, read_kept
 from fedcervix.errors import FullDiskError
 from fedcervix.json_text import parsed
 from fedcervix.transport.codec import SUCCEEDS_MAX, InstanceClaim
@@ -27,12 +27,15 @@ FILE_BYTES = 1024
 
 def succeed(home: SiteHome) -> InstanceClaim:
     """Return this process's claim to act for the site. The home folder is locked. Raises StorageError."""
-    try:
-        claim = InstanceClaim(secrets.token_hex(16), _before(home))
-    except (ValueError, TypeError, KeyError) as error:
-        next_step = f"rm {home.instances}; the coordinator accepts this agent when the earlier one has disconnected"
-        raise damaged(home.instances, error, next_step=next_step) from error
-    known = {"folder": home.folder.stat().st_ino, "instances": [claim.instance, *claim.succeeds][:SUCCEEDS_MAX]}
+    next_step = f"rm {home.instances}; the coordinator accepts this agent when the earlier one has disconnected"
+    token, folder = secrets.token_hex(16), home.folder.stat().st_ino
+
+    def claimed(content: bytes) -> InstanceClaim:
+        known = contents("the list of processes", parsed(content))
+        return InstanceClaim(token, tuple(known["instances"]) if known["folder"] == folder else ())
+
+    claim = read_kept(home.instances, claimed, missing=InstanceClaim(token), next_step=next_step)
+    known = {"folder": folder, "instances": [claim.instance, *claim.succeeds][:SUCCEEDS_MAX]}
     _write(home.instances, json.dumps(known, allow_nan=False).encode())
     return claim
 
@@ -50,12 +53,3 @@ def _write(path: Path, known: bytes) -> None:
             with disk(path, "write"), path.open("r+b", buffering=0) as file:
                 file.write(data)
                 os.fsync(file.fileno())
-
-
-def _before(home: SiteHome) -> tuple[str, ...]:
-    """The processes that ran on this home folder before, newest first."""
-    if not home.instances.exists():
-        return ()
-    with disk(home.instances, "read"):
-        known = contents("the list of processes", parsed(home.instances.read_text()))
-    return tuple(known["instances"]) if known["folder"] == home.folder.stat().st_ino else ()

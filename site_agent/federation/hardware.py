@@ -6,12 +6,11 @@ stands in files. What training costs, a worker process finds out (`site_agent.wo
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 from pathlib import Path
 
-from fedcervix.extras import missing
+from fedcervix.extras import require
 from site_agent.home import HardwareSection
 
 GPU_FILES = ("nvidia[0-9]*", "dxg")
@@ -54,10 +53,6 @@ def _torch_version(name: str) -> str | None:
 
 
 def _torch_file() -> Path:
-    try:
-        found = importlib.util.find_spec("torch")
-    except ModuleNotFoundError:
-        found = None
-    if found is None or found.origin is None:
-        raise missing("torch")
+    found = require("torch")
+    assert found.origin is not None
     return Path(found.origin).with_name("version.py")

@@ -17,7 +17,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from fedcervix.errors import FedcervixError
+from fedcervix.errors import FedcervixError, TrainingError
+from fedcervix.runtime.worker_protocol import Failure
 from fedcervix.transport.backoff import SIGN_S
 from fedcervix.transport.codec import Heartbeat, Ping, Progress
 from site_agent.worker.hang_detection import FLOOR_S, Silence
@@ -43,15 +44,14 @@ class Hung:
     def error(self) -> WorkFailedError:
         """Return what a hung worker is called."""
         silent_min = (self.silence.ends_at_s - self.silence.since_s) / 60
-        return WorkFailedError(
+        known = TrainingError(
             f"the training process has not reported for {silent_min:.1f} min; "
             f"in this task its longest pause so far was {self.silence.longest_s:.0f} s",
             cause="a GPU or its driver hangs, a disk or share does not answer, "
             "or other hosts that train with it do not",
             next_step="look at nvidia-smi, and at the system's log (dmesg | tail)",
-            stage=self.said.stage,
-            trace="",
         )
+        return WorkFailedError(Failure.of(known, known, self.said.stage))
 
 
 class Reporter:

@@ -46,15 +46,7 @@ def _text(raw: bytes) -> str:
         return raw.decode(errors="replace")
 
 
-def record(
-    home: SiteHome,
-    site: str,
-    error: FedcervixError,
-    *,
-    secrets: frozenset[str],
-    at: float,
-    goes_on: bool = False,
-) -> SiteFailed:
+def record(home: SiteHome, site: str, error: FedcervixError, *, at: float, goes_on: bool = False) -> SiteFailed:
     """Write the full account to the incidents folder; return the report that may leave the hospital.
 
     A disk that is full costs the account, not the report.
@@ -62,8 +54,9 @@ def record(
     work = error if isinstance(error, WorkFailedError) else None
     stage, trace, kind = (work.stage, work.trace, work.kind) if work else ("agent", "", type(error).__name__)
     number = incident_number(error.what + trace, at)
-    hint = scrub(f"{error.what} ({error.cause})" if error.cause else error.what, secrets)
-    failure = SiteFailed(site, scrub(stage, secrets), hint, number, at, kind, goes_on)
+    hidden = secrets(home)
+    hint = scrub(f"{error.what} ({error.cause})" if error.cause else error.what, hidden)
+    failure = SiteFailed(site, scrub(stage, hidden), hint, number, at, kind, goes_on)
     with contextlib.suppress(StorageError, OSError):
         account = printable_lines(f"{error.explain()}\nwhile: {stage}\n\n{trace}")
         write_secret(home.incidents / f"{number}.txt", account.encode(errors="backslashreplace"))

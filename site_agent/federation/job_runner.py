@@ -15,7 +15,6 @@ from fedcervix.core import session
 from fedcervix.core.events import Answer, ModelAdopted, ModelUnusable, ScoreReported, Task, TaskKind, UpdateStored
 from fedcervix.core.rounds.state import Outcome
 from fedcervix.errors import FedcervixError, RunError, StorageError
-from fedcervix.models.rounding import Rounded
 from fedcervix.runtime.worker_protocol import OnProgress, WorkProgress
 from fedcervix.transport import codec
 from site_agent.federation import compression, shown
@@ -157,10 +156,13 @@ class JobRunner:
         if isinstance(made, UnusableResult):
             return ModelUnusable(site, task, made.steps, time.time())
         if isinstance(made, ScoreResult):
-            return _score(site, task, made)
+            leaving = gauges(made.gauges)  # nothing else of a worker's numbers leaves the site
+            return ScoreReported(site, task, made.loss_sum, made.count, made.images, leaving, time.time())
         folder, plan, digest = job.run.run_store.folder, job.run.plan, made.digest
         rounded = self._with_room(job, task, lambda: compression.rounded(blobs, folder, task, plan, digest))
-        update = _update(site, task, made, rounded)
+        update = UpdateStored(
+            site, task, rounded.digest, made.images, made.steps, made.loss, made.seconds, time.time(), rounded.packed
+        )
         self._with_room(job, task, lambda: compression.keep(folder, update, rounded.residual))
         return update
 
@@ -218,15 +220,3 @@ class JobRunner:
             self._context.show_progress(task, WorkProgress(stage, done, of, "bytes"))
 
         return on_bytes
-
-
-def _score(site: str, task: Task, made: ScoreResult) -> ScoreReported:
-    """Return a worker's numbers as the report they make; nothing else of them leaves the site."""
-    return ScoreReported(site, task, made.loss_sum, made.count, made.images, gauges(made.gauges), time.time())
-
-
-def _update(site: str, task: Task, made: TrainResult, rounded: Rounded) -> UpdateStored:
-    """The same for a model, which was rounded if the plan says so."""
-    return UpdateStored(
-        site, task, rounded.digest, made.images, made.steps, made.loss, made.seconds, time.time(), rounded.packed
-    )

@@ -15,7 +15,7 @@ from site_agent.federation import shown
 from site_agent.federation.accounting import NEW_RUN, NOT_HONEST, Accounting
 from site_agent.federation.context import AgentContext
 from site_agent.federation.inbox import JobEnded, Participation
-from site_agent.federation.policy import objections, strange
+from site_agent.federation.policy import check_welcome, objections
 from site_agent.store import ledger
 from site_agent.store.run_store import RunStore, last_federation
 
@@ -61,10 +61,7 @@ class Membership:
 
         Raises RemoteError, PolicyError, StorageError.
         """
-        if why := strange(welcome, self._federation):
-            raise RemoteError(
-                why, cause="it is not this site's coordinator", next_step="ask the coordinator's operator"
-            )
+        check_welcome(welcome, self._federation)
         if self.run is None or self.run.run != welcome.run:
             self._begin(welcome)
             return True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fedcervix.core.events import RUN_OF_COORDINATOR
 from fedcervix.core.plan import Plan, Recipe
+from fedcervix.errors import RemoteError
 from fedcervix.transport.codec import Welcome
 from site_agent.home import Policy
 
@@ -44,10 +45,12 @@ def _objections_to_recipe(policy: Policy, recipe: Recipe) -> list[str]:
     return found
 
 
-def strange(welcome: Welcome, federation: str) -> str:
-    """Return why a welcome cannot be of this site's federation; empty where it can."""
+def check_welcome(welcome: Welcome, federation: str) -> None:
+    """Raise RemoteError where a welcome cannot be of this site's federation."""
     if welcome.federation != federation:
-        return f"the coordinator speaks for federation {welcome.federation!r}; this site is in {federation!r}"
-    if RUN_OF_COORDINATOR.fullmatch(welcome.run) is None:
-        return f"the coordinator named a run {welcome.run!r}; runs are named like 20260101-000000-csfssl-0123abcd"
-    return ""
+        wrong = f"the coordinator speaks for federation {welcome.federation!r}; this site is in {federation!r}"
+    elif RUN_OF_COORDINATOR.fullmatch(welcome.run) is None:
+        wrong = f"the coordinator named a run {welcome.run!r}; runs are named like 20260101-000000-csfssl-0123abcd"
+    else:
+        return
+    raise RemoteError(wrong, cause="it is not this site's coordinator", next_step="ask the coordinator's operator")

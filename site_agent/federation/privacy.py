@@ -45,7 +45,7 @@ TEXT_CHARACTERS_MAX = 4000
 SHORT_SECRET_CHARACTERS = 2
 
 MARK = "***"
-UNITS = ("steps", "images", "bytes")
+UNIT = re.compile("steps|images|bytes")
 INCIDENT = re.compile(r"INC(-[0-9A-F]{4}){2}")
 
 EXTENSIONS = (
@@ -177,34 +177,22 @@ def _number(value: object) -> float | int | None:
 # --- what leaves of each report: a rule returns what leaves of a value ----------------------------------------------
 
 
+Rule = Callable[[Any], Any]
+
+
+def matching(pattern: re.Pattern[str]) -> Rule:
+    """A text of this form; empty in place of anything else."""
+    return lambda value: value if pattern.fullmatch(value) else ""
+
+
 def number(value: object) -> float | int:
     """A finite real number; 0 in place of anything else."""
     return _number(value) or 0
 
 
-def digest(value: str) -> str:
-    """A SHA-256; empty in place of anything else."""
-    return value if DIGEST.fullmatch(value) else ""
-
-
-def run_name(value: str) -> str:
-    """A name as the coordinator gives to a run; empty in place of anything else."""
-    return value if RUN_NAME.fullmatch(value) else ""
-
-
-def unit(value: str) -> str:
-    """One of three words; empty in place of anything else."""
-    return value if value in UNITS else ""
-
-
 def class_name(value: str) -> str:
     """The name of a class of errors; empty in place of anything else."""
     return value if value.isascii() and value.isidentifier() else ""
-
-
-def incident(value: str) -> str:
-    """A number that `incident_number` has made; empty in place of anything else."""
-    return value if INCIDENT.fullmatch(value) else ""
 
 
 def text(value: str) -> str:
@@ -227,30 +215,28 @@ def yes_or_no(value: object) -> bool:
     return value is True
 
 
-Rule = Callable[[Any], Any]
-
 LEAVES: Mapping[type, Mapping[str, Rule]] = {
     codec.Ping: {},
     codec.Stopped: {},
-    codec.Ready: {"run": run_name, "plan_digest": digest},
-    codec.Refusal: {"run": run_name, "reason": objections},
+    codec.Ready: {"run": matching(RUN_NAME), "plan_digest": matching(DIGEST)},
+    codec.Refusal: {"run": matching(RUN_NAME), "reason": objections},
     codec.Progress: {
         "task": task,
         "stage": text,
         "done": number,
         "of": number,
-        "unit": unit,
+        "unit": matching(UNIT),
         "loss": number,
         "images_per_s": number,
     },
     UpdateStored: {
         "task": task,
-        "digest": digest,
+        "digest": matching(DIGEST),
         "images": number,
         "steps": number,
         "loss": number,
         "seconds": number,
-        "packed": digest,
+        "packed": matching(DIGEST),
     },
     ScoreReported: {
         "task": task,
@@ -261,7 +247,7 @@ LEAVES: Mapping[type, Mapping[str, Rule]] = {
     },
     ModelUnusable: {"task": task, "steps": number},
     ModelAdopted: {"task": task},
-    SiteFailed: {"stage": text, "hint": text, "incident": incident, "kind": class_name, "goes_on": yes_or_no},
+    SiteFailed: {"stage": text, "hint": text, "incident": matching(INCIDENT), "kind": class_name, "goes_on": yes_or_no},
 }
 """What leaves of each report, field by field, and as what. No other field is written into a message."""
 

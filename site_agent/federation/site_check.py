@@ -6,26 +6,30 @@ Nothing here loads torch, and what a check needs is loaded when its turn has com
 
 from __future__ import annotations
 
-import functools
+import contextlib
 import shlex
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from fedcervix.core.plan import Plan
 from fedcervix.disk.files import check_writable
 from fedcervix.disk.locks import is_held
 from fedcervix.disk.storage import known
-from fedcervix.errors import FedcervixError, PolicyError, RemoteError
+from fedcervix.errors import FedcervixError, PolicyError
 from fedcervix.extras import lacking
 from fedcervix.runtime.worker_protocol import WorkProgress
-from fedcervix.transport import identity
+from fedcervix.transport import codec, identity
 from site_agent.federation import hardware, shown
-from site_agent.federation.policy import objections, strange
+from site_agent.federation.policy import check_welcome, objections
 from site_agent.home import SiteHome
 from site_agent.manifest.manifest_file import read_manifest
 from site_agent.worker.worker import Worker
+
+if TYPE_CHECKING:
+    from site_agent.federation.link import GrpcLink
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,39 +132,49 @@ def _line(home: SiteHome) -> str:
     return f"{address} answers, {tls.look(address, home.pem('authority.crt'), home.own_files())}"
 
 
-def _coordinator(home: SiteHome, on_plan: Callable[[Plan], None]) -> str:
-    """Hear the welcome as the agent does, and compare the plan with the policy."""
-    from fedcervix.transport import codec
+def connect(home: SiteHome, claim: codec.InstanceClaim | None = None) -> GrpcLink:
+    """Return a link to the site's coordinator. Raises ConfigError, StorageError."""
     from site_agent.federation.link import GrpcLink
 
-    link = GrpcLink(
+    return GrpcLink(
         home.config().link.coordinator,
         authority_pem=home.pem("authority.crt"),
         certificate_pem=home.pem("site.crt"),
         key_pem=home.pem("site.key"),
+        claim=claim,
     )
-    try:
-        welcome = link.welcome()
-    finally:
-        link.close()
-    assert isinstance(welcome, codec.Welcome)
-    if why := strange(welcome, home.certificate().identity.federation):
-        raise RemoteError(why, cause="it is not this site's coordinator", next_step="ask the coordinator's operator")
-    on_plan(welcome.plan)
-    against = objections(home.config().policy, welcome.plan, home.certificate().identity.name)
+
+
+def welcome(home: SiteHome) -> codec.Welcome:
+    """Hear the coordinator's welcome as the agent does, beside it. Raises a FedcervixError."""
+    with contextlib.closing(connect(home)) as link:
+        heard = link.welcome()
+    assert isinstance(heard, codec.Welcome)
+    check_welcome(heard, home.certificate().identity.federation)
+    return heard
+
+
+def _coordinator(home: SiteHome, on_plan: Callable[[Plan], None]) -> str:
+    """Compare the plan with the policy."""
+    heard = welcome(home)
+    on_plan(heard.plan)
+    against = objections(home.config().policy, heard.plan, home.certificate().identity.name)
     if against:
         raise PolicyError(
-            f"the plan of run {welcome.run} is not allowed: {'; '.join(against)}",
+            f"the plan of run {heard.run} is not allowed: {'; '.join(against)}",
             cause=f"[policy] in {home.config_file}",
             next_step="agree with the coordinator's operator",
         )
-    return f"accepts this site; run {welcome.run}, {welcome.plan.mode}; the policy allows its plan"
+    return f"accepts this site; run {heard.run}, {heard.plan.mode}; the policy allows its plan"
 
 
 def _training(home: SiteHome, plan: Plan | None, show: shown.Show) -> Iterator[Row]:
     """Look at the images, and try a step of the plan, in a worker process that ends with this."""
     worker = Worker(home, "site")
-    on_progress = functools.partial(_show_progress, show)
+
+    def on_progress(at: WorkProgress) -> None:
+        show(shown.Advanced("check", at))
+
     if is_held(home.lock):
         yield "training", CheckNote("no step was timed: an agent is running on this home and needs the memory")
         plan = None
@@ -170,7 +184,3 @@ def _training(home: SiteHome, plan: Plan | None, show: shown.Show) -> Iterator[R
         yield "training", _explained(error)
     finally:
         worker.cancel()
-
-
-def _show_progress(show: shown.Show, progress: WorkProgress) -> None:
-    show(shown.Advanced("check", progress))

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import socket
 import ssl
-from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography import x509
@@ -23,22 +22,15 @@ from site_agent.federation.proxies import Proxy, proxy_for, remark
 CONNECT_S = 10.0
 
 
-@dataclass(frozen=True, slots=True)
-class _Way:
-    """How to get to an address."""
+def _dial(to: Address, proxy: Proxy | None) -> socket.socket:
+    """Return a connection. Raises OSError."""
+    if proxy is None:
+        return socket.create_connection((to.host, to.port), timeout=CONNECT_S)
+    return proxy.connect(to.host, to.port, CONNECT_S)
 
-    host: str
-    port: int
-    proxy: Proxy | None
 
-    def dial(self) -> socket.socket:
-        """Return a connection. Raises OSError."""
-        if self.proxy is None:
-            return socket.create_connection((self.host, self.port), timeout=CONNECT_S)
-        return self.proxy.connect(self.host, self.port, CONNECT_S)
-
-    def __str__(self) -> str:
-        return f" through the proxy {self.proxy}" if self.proxy else ""
+def _through(proxy: Proxy | None) -> str:
+    return f" through the proxy {proxy}" if proxy else ""
 
 
 def look(address: str, authority_pem: bytes, own: tuple[Path, Path] | None = None) -> str:
@@ -48,20 +40,20 @@ def look(address: str, authority_pem: bytes, own: tuple[Path, Path] | None = Non
     IdentityError where one side does not accept the other's certificate, LinkError where nothing answers.
     """
     to = Address.parse(address)
-    way = _Way(to.host, to.port, proxy_for(to.host, os.environ))
+    proxy = proxy_for(to.host, os.environ)
     context = _context(authority_pem, own)
     try:
         with (
-            way.dial() as plain,
+            _dial(to, proxy) as plain,
             context.wrap_socket(plain, server_hostname=to.host) as line,
         ):
             if own is not None:
                 line.recv(1)  # under TLS 1.3 a server refuses a client's certificate only after the handshake
-            return f"{line.version() or 'TLS'}{way}"
+            return f"{line.version() or 'TLS'}{_through(proxy)}"
     except ssl.SSLCertVerificationError as error:
         raise IdentityError(
             f"what answers at {address} is not this federation's coordinator ({error.verify_message})",
-            cause=f"its certificate was issued by {_issuer(way)}: another federation's coordinator, or an "
+            cause=f"its certificate was issued by {_issuer(to, proxy)}: another federation's coordinator, or an "
             "antivirus or proxy that opens TLS connections, or this site joined another federation",
             next_step="ask IT not to inspect TLS connections to this address, or the operator for a new invitation",
         ) from error
@@ -69,7 +61,7 @@ def look(address: str, authority_pem: bytes, own: tuple[Path, Path] | None = Non
         raise _refused(address, error) from error
     except OSError as error:
         check_used_up(f"{address} cannot be reached", error)
-        raise _unreachable(address, way, error) from error
+        raise _unreachable(address, to, proxy, error) from error
 
 
 def _context(authority_pem: bytes, own: tuple[Path, Path] | None) -> ssl.SSLContext:
@@ -101,9 +93,9 @@ def _refused(address: str, error: ssl.SSLError) -> IdentityError | LinkError:
     )
 
 
-def _unreachable(address: str, way: _Way, error: OSError) -> LinkError:
-    what = f"{address} cannot be reached{way} ({error.strerror or error})"
-    if way.proxy is None:
+def _unreachable(address: str, to: Address, proxy: Proxy | None, error: OSError) -> LinkError:
+    what = f"{address} cannot be reached{_through(proxy)} ({error.strerror or error})"
+    if proxy is None:
         return LinkError(
             what,
             cause=remark(os.environ)
@@ -114,16 +106,16 @@ def _unreachable(address: str, way: _Way, error: OSError) -> LinkError:
     return LinkError(
         what,
         cause="the proxy is not running, requires a password or blocks this address; or the coordinator is not running",
-        next_step=f"ask IT to let this machine CONNECT to {address}, or set no_proxy={way.host} to connect without it",
+        next_step=f"ask IT to let this machine CONNECT to {address}, or set no_proxy={to.host} to connect without it",
     )
 
 
-def _issuer(way: _Way) -> str:
+def _issuer(to: Address, proxy: Proxy | None) -> str:
     """Return who issued the certificate that is shown, whoever that is."""
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     try:
-        with way.dial() as plain, context.wrap_socket(plain, server_hostname=way.host) as line:
+        with _dial(to, proxy) as plain, context.wrap_socket(plain, server_hostname=to.host) as line:
             shown = line.getpeercert(binary_form=True) or b""
         return x509.load_der_x509_certificate(shown).issuer.rfc4514_string()
     except (OSError, ValueError):

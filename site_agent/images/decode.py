@@ -126,17 +126,10 @@ def opened(path: Path, *, pixels_max: int = PIXELS_MAX, side_min_px: int = SIDE_
         yield found
 
 
-@contextlib.contextmanager
-def picture(path: Path, *, pixels_max: int = PIXELS_MAX, side_min_px: int = SIDE_MIN_PX) -> Iterator[Pixels]:
-    """Open an image as (H, W, 3) 8-bit RGB, as `opened` does. Raises UnreadableError."""
-    with opened(path, pixels_max=pixels_max, side_min_px=side_min_px) as found:
-        yield found.pixels
-
-
 def decode(path: Path, *, pixels_max: int = PIXELS_MAX, side_min_px: int = SIDE_MIN_PX) -> Pixels:
     """Return the image as (H, W, 3) 8-bit RGB, upright. Raises UnreadableError."""
-    with picture(path, pixels_max=pixels_max, side_min_px=side_min_px) as pixels:
-        return pixels
+    with opened(path, pixels_max=pixels_max, side_min_px=side_min_px) as found:
+        return found.pixels
 
 
 def _open(file: BinaryIO) -> Image.Image:

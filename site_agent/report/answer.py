@@ -161,7 +161,7 @@ def _headline(report: SiteReport, tone: Tone) -> str:
     worse = [found.versus for found in _own(report) if found.verdict == "worse"]
     says = {
         "helped": "Yes: on these test women, joining helped.",
-        "harmed": f"No: on these test women, the federated start did worse than {_named(worse)}.",
+        "harmed": f"No: on these test women, the federated start did worse than {listed(worse)}.",
         "not shown": _not_shown(report),
         "unknown": "Not measured: there is nothing to compare yet.",
     }[tone]
@@ -183,7 +183,7 @@ def _not_shown(report: SiteReport) -> str:
 def _why_not_yes(report: SiteReport) -> str:
     """Return why the answer is not "Yes" although all comparisons were decided for the federated start."""
     if _absent(report):
-        return f"{_named(_absent(report))} {'was' if len(_absent(report)) == 1 else 'were'} not compared"
+        return f"{listed(_absent(report))} {'was' if len(_absent(report)) == 1 else 'were'} not compared"
     ahead = _ahead_by_woman(report)
     return f"by woman, {ahead.name} has a higher AUC" if ahead else "see below"
 
@@ -196,10 +196,6 @@ def _winner(report: SiteReport) -> tuple[str, ...]:
     score = number(ahead.auc.value, ahead.women)
     against = f"; the federated start ({joined.name}) has {number(joined.auc.value, joined.women)}" if joined else ""
     return (f"{ahead.name} has the highest AUC here: {score}{against}.",)
-
-
-def _named(names: Sequence[str]) -> str:
-    return " and ".join(names)
 
 
 # --- what it rests on ---------------------------------------------------------------------------------------------
@@ -279,7 +275,7 @@ def _missed(name: str, called: str, images: AtThreshold, women: AtThreshold | No
         w = women.confusion
         cases.append(f"{w.fn} of {counted(w.tp + w.fn, 'case woman', 'case women')}")
         controls.append(f"{w.fp} of {counted(w.fp + w.tn, 'control woman', 'control women')}")
-    return f"At {called}, {name} misses {_named(cases)}. It raises a false alarm for {_named(controls)}."
+    return f"At {called}, {name} misses {listed(cases)}. It raises a false alarm for {listed(controls)}."
 
 
 # --- what qualifies it --------------------------------------------------------------------------------------------
@@ -334,6 +330,18 @@ def signed(number: float, digits: int = 3) -> str:
     return text[1:] if float(text[1:]) == 0 else text
 
 
+def counts_of(at: AtThreshold) -> dict[str, tuple[int, int]]:
+    """Return (right, of) for every measure that counts."""
+    c = at.confusion
+    return {
+        "recall": (c.tp, c.tp + c.fn),
+        "specificity": (c.tn, c.tn + c.fp),
+        "precision": (c.tp, c.tp + c.fp),
+        "npv": (c.tn, c.tn + c.fn),
+        "accuracy": (c.tp + c.tn, c.tp + c.fn + c.fp + c.tn),
+    }
+
+
 def share(part: int, whole: int) -> str:
     """Return a share as a count, with a percentage where it is of a hundred or more: 9 of 11; 84 of 120 (70 %)."""
     return f"{part} of {whole}" + (f" ({100 * part / whole:.0f} %)" if whole >= PERCENT_FROM else "")
@@ -347,3 +355,8 @@ def percent(share: float) -> str:
 def counted(count: int, one: str, many: str = "") -> str:
     """Return 1 woman, 2 women."""
     return f"{count:,} {one if count == 1 else many or f'{one}s'}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return `a`, `a and b`, `a, b and c`."""
+    return " and ".join([*([", ".join(names[:-1])] if len(names) > 1 else []), *names[-1:]])

@@ -23,7 +23,7 @@ from site_agent.classifier.evaluate import AtThreshold, Evaluation
 from site_agent.classifier.intervals import Estimate, Women
 from site_agent.classifier.notices import NOT_CALIBRATED, RESEARCH_ONLY
 from site_agent.report import figures
-from site_agent.report.answer import answer, counted, number, share, shown, threshold
+from site_agent.report.answer import answer, counted, counts_of, number, share, shown, threshold
 from site_agent.report.content import RoundRow, SiteReport, TableOneRow
 from site_agent.report.predictions import ScoredWoman, missed_women
 from site_agent.report.reliability import Reliability, reliability
@@ -109,8 +109,8 @@ def render(report: SiteReport) -> str:
         recipe=recipe_rows(report.recipe),
         heads=[(HEADS.get(measure, measure), small) for measure, small in COLUMNS.items()],
         tables=(
-            ("Called a case from a probability of .5, the published threshold", _score_rows(report, "fixed")),
-            ("Called a case from the threshold chosen on validation images", _score_rows(report, "chosen")),
+            ("Classified as a case from a probability of .5, the published threshold", _score_rows(report, "fixed")),
+            ("Classified as a case from the threshold chosen on validation images", _score_rows(report, "chosen")),
         ),
         no_intervals=_women(report.evaluations[0]).undecided if report.evaluations else "",
         missed=_missed(report),
@@ -212,24 +212,12 @@ def _score_rows(report: SiteReport, which: str) -> list[ScoreRow]:
 
 def _score_row(report: SiteReport, found: Evaluation, unit: str, at: AtThreshold) -> ScoreRow:
     kinds = {report.federated: "federated", report.alone: "alone"}
-    counts = _counts(at)
+    counts = counts_of(at)
     cells = (
         _cell(measure, label, counts.get(measure), getattr(at, measure), found.women)
         for measure, label in COLUMNS.items()
     )
     return ScoreRow(found.name, unit, kinds.get(found.name, ""), tuple(cells))
-
-
-def _counts(at: AtThreshold) -> dict[str, tuple[int, int]]:
-    """Return (right, of) for every measure that counts."""
-    c = at.confusion
-    return {
-        "recall": (c.tp, c.tp + c.fn),
-        "specificity": (c.tn, c.tn + c.fp),
-        "precision": (c.tp, c.tp + c.fp),
-        "npv": (c.tn, c.tn + c.fn),
-        "accuracy": (c.tp + c.tn, c.tp + c.fn + c.fp + c.tn),
-    }
 
 
 def _cell(measure: str, label: str, counts: tuple[int, int] | None, estimate: Estimate, women: int) -> PageCell:

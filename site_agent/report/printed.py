@@ -10,7 +10,7 @@ from rich.text import Text
 
 from site_agent.classifier.evaluate import AtThreshold
 from site_agent.classifier.notices import RESEARCH_ONLY
-from site_agent.report.answer import Conclusion, answer, share, threshold
+from site_agent.report.answer import Conclusion, answer, counts_of, share, threshold
 from site_agent.report.content import SiteReport
 
 
@@ -53,6 +53,6 @@ def _counts(report: SiteReport) -> Table:
 
 
 def _shares(at: AtThreshold) -> tuple[str, ...]:
-    c = at.confusion
-    pairs = ((c.tp, c.fn), (c.tn, c.fp), (c.tp, c.fp), (c.tn, c.fn))
-    return tuple(share(right, right + wrong) if right + wrong else "none called" for right, wrong in pairs)
+    counts = counts_of(at)
+    found = (counts[name] for name in ("recall", "specificity", "precision", "npv"))
+    return tuple(share(right, of) if of else "none called" for right, of in found)

@@ -13,6 +13,7 @@ from fedcervix.core.events import Task
 from fedcervix.core.modes import title_of
 from fedcervix.core.plan import Plan, Recipe, parse_recipe, recipe_to_dict
 from fedcervix.disk.files import copy_file, digest_file
+from fedcervix.disk.paths import Below
 from fedcervix.errors import ModelError
 from fedcervix.models.blobs import BlobStore
 from site_agent.home import SiteHome
@@ -45,10 +46,8 @@ class CervixModel:
     """UTC, ISO 8601"""
     record: dict[str, Any]
 
-    @property
-    def weights(self) -> Path:
-        """The weights file."""
-        return self.folder / WEIGHTS
+    weights = Below(WEIGHTS)
+    """The weights file."""
 
     @property
     def run(self) -> str:

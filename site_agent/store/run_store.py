@@ -28,9 +28,11 @@ from fedcervix.core.plan import Plan
 from fedcervix.core.session import PersistentState, Result
 from fedcervix.disk.files import append_line, write_whole
 from fedcervix.disk.formats import later
-from fedcervix.disk.storage import damaged, disk
+from fedcervix.disk.paths import Below
+from fedcervix.disk.storage import damaged, disk, read_back
 from fedcervix.errors import FormatError, StorageError
 from fedcervix.json_text import parsed
+from fedcervix.runtime.record import LedgerLine
 from fedcervix.runtime.typed_json import from_json
 from site_agent.home import SiteHome
 from site_agent.store import ledger
@@ -47,6 +49,10 @@ class RunStore:
     """The folder of one run at the site."""
 
     folder: Path
+    _journal = Below("journal.json")
+    _model = Below("model-bytes.txt")
+    _history = Below("history.jsonl")
+    _record = Below("record.json")
 
     def open(self, plan: Plan) -> None:
         """Make the folder and write down the plan, unless it is there or the run has ended. Raises StorageError."""
@@ -98,18 +104,7 @@ class RunStore:
         """Return what the journal says. Raises StorageError."""
         if not self._journal.exists():
             return PersistentState()
-        with disk(self._journal, "read"):
-            content = self._journal.read_bytes().strip(b"\0")
-        try:
-            # Empty: the power was cut, see `write_whole`.
-            return _kept(content.decode()) if content else PersistentState()
-        except (ValueError, KeyError, TypeError) as error:
-            next_step = f"delete it: rm {self._journal}; the work is then done again"
-            raise damaged(self._journal, error, next_step=next_step) from error
-
-    @property
-    def _journal(self) -> Path:
-        return self.folder / "journal.json"
+        return read_back(self._journal, _kept, next_step=f"delete it: rm {self._journal}; the work is then done again")
 
     def note_model(self, size_bytes: int) -> None:
         """Write down how long this run's models are; the first one counts."""
@@ -126,10 +121,6 @@ class RunStore:
             next_step = f"delete it: rm {self._model}; the next model writes it again"
             raise damaged(self._model, "it holds no number of bytes", next_step=next_step)
         return int(content)
-
-    @property
-    def _model(self) -> Path:
-        return self.folder / "model-bytes.txt"
 
     def note(self, round_: int, result: TrainResult | ScoreResult) -> None:
         """Write down what a round gave at this site; written twice, it says the same. Raises StorageError.
@@ -165,10 +156,6 @@ class RunStore:
         with disk(self._history, "read"):
             return self._history.read_bytes().splitlines() if self._history.exists() else []
 
-    @property
-    def _history(self) -> Path:
-        return self.folder / "history.jsonl"
-
     def end(self, outcome: str, record: str) -> None:
         """Save how the run ended, as the coordinator reported it. Raises StorageError.
 
@@ -186,10 +173,6 @@ class RunStore:
         with disk(self._record, "read"):
             return self._record.stat().st_size > len(NO_RECORD)
 
-    @property
-    def _record(self) -> Path:
-        return self.folder / "record.json"
-
     def ended(self) -> bool:
         """Say whether the coordinator has told how the run ended."""
         return (self.folder / "outcome.txt").exists()
@@ -198,14 +181,15 @@ class RunStore:
         """Return how the run ended, or that it has not."""
         return (self.folder / "outcome.txt").read_text(errors="replace") if self.ended() else "not ended yet"
 
-    def ledger(self) -> list[dict[str, Any]]:
+    def ledger(self) -> tuple[LedgerLine, ...]:
         """Return the coordinator's ledger: who counted in each round, and who not; empty until the run has ended.
 
         Raises ValueError where what is stored is no record of this run, StorageError.
         """
         with disk(self._record, "read"):
             text = self._record.read_bytes() if self._record.exists() else b""
-        return [] if text.strip() in (b"", NO_RECORD.encode()) else ledger.read(text, self.plan(), self.folder.name)
+        none = text.strip() in (b"", NO_RECORD.encode())
+        return () if none else ledger.read(text, self.plan(), self.folder.name).ledger
 
 
 def _known(kind: type, values: Mapping[str, object]) -> dict[str, object]:
@@ -213,7 +197,9 @@ def _known(kind: type, values: Mapping[str, object]) -> dict[str, object]:
     return {field.name: values[field.name] for field in dataclasses.fields(kind) if field.name in values}
 
 
-def _kept(text: str) -> PersistentState:
+def _kept(content: bytes) -> PersistentState:
+    if not (text := content.strip(b"\0")):  # the power was cut, see `write_whole`
+        return PersistentState()
     raw = contents("the journal", parsed(text))
     return PersistentState(
         task_from_dict(raw["task"]) if raw["task"] else None, _result(raw["result"]) if raw["result"] else None

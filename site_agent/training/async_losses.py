@@ -9,24 +9,21 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
-
-Tag = TypeVar("Tag")
 
 PENDING_MAX = 16
 """steps that may be unread: so late at most is a loss that is not finite noticed"""
 
 
-class Readings(Generic[Tag]):
+class Readings:
     """Scalars on their way to the CPU, each with a tag."""
 
     def __init__(self) -> None:
-        self._pending: deque[tuple[Tag, Tensor, torch.cuda.Event | None]] = deque()
+        self._pending: deque[tuple[int, Tensor, torch.cuda.Event | None]] = deque()
 
-    def put(self, tag: Tag, scalar: Tensor) -> None:
+    def put(self, tag: int, scalar: Tensor) -> None:
         """Send a scalar on its way."""
         if scalar.device.type == "cpu":
             self._pending.append((tag, scalar, None))
@@ -37,17 +34,17 @@ class Readings(Generic[Tag]):
         arrived.record()
         self._pending.append((tag, aside, arrived))
 
-    def arrived(self) -> Iterator[tuple[Tag, float]]:
+    def arrived(self) -> Iterator[tuple[int, float]]:
         """Yield what is there, in order; waits only where too many are pending."""
         while self._pending and (len(self._pending) > PENDING_MAX or _is_there(self._pending[0][2])):
             yield self._next()
 
-    def rest(self) -> Iterator[tuple[Tag, float]]:
+    def rest(self) -> Iterator[tuple[int, float]]:
         """Yield everything, waiting for it."""
         while self._pending:
             yield self._next()
 
-    def _next(self) -> tuple[Tag, float]:
+    def _next(self) -> tuple[int, float]:
         tag, scalar, arrived = self._pending.popleft()
         if arrived is not None:
             arrived.synchronize()

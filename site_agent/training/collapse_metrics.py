@@ -8,6 +8,7 @@ the two views of image i, and hold no more about the images than a mean does: th
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -67,44 +68,35 @@ def alarms(found: Gauges, loss: float, n: int, kind: Loss = "nt-xent") -> list[s
     On few images the gauges of the first validations lag behind those of training: batch norm's running statistics
     take some fifty steps to settle.
     """
-    checks = [
+    guessing = collapse_loss(n, kind) if n > 1 else math.inf
+    checks = (
         (
             found.zero_rows > ZERO_ROWS_ALARM,
-            (
-                f"{found.zero_rows:.0%} of the representations are all zero (dead ReLU): "
-                "they receive no gradient; try a lower learning rate, head = linear, or another seed."
-            ),
+            f"{found.zero_rows:.0%} of the representations are all zero (dead ReLU): they receive no gradient",
+            "try a lower learning rate, head = linear, or another seed",
         ),
         (
             found.dead_units > DEAD_UNITS_ALARM,
-            (
-                f"{found.dead_units:.0%} of the units are zero for every image: "
-                "try a lower learning rate, a wider head, or head = linear."
-            ),
+            f"{found.dead_units:.0%} of the units are zero for every image",
+            "try a lower learning rate, a wider head, or head = linear",
         ),
         (
             found.unit_std < UNIT_STD_ALARM,
-            (
-                f"all images have nearly the same representation (spread {found.unit_std:.3f} of 1): "
-                "try a lower learning rate, stronger augmentation, or check that the images differ."
-            ),
+            f"all images have nearly the same representation (spread {found.unit_std:.3f} of 1)",
+            "try a lower learning rate, stronger augmentation, or check that the images differ",
         ),
         (
             0 < found.effective_rank < EFFECTIVE_RANK_ALARM,
-            (
-                f"the representations lie on one line (effective rank {found.effective_rank:.1f}): "
-                "try a lower learning rate, more images in a batch, or head = mlp."
-            ),
+            f"the representations lie on one line (effective rank {found.effective_rank:.1f})",
+            "try a lower learning rate, more images in a batch, or head = mlp",
         ),
         (
-            n > 1 and loss >= LOSS_ALARM * collapse_loss(n, kind) > 0,
-            (
-                f"the loss {loss:.3f} is not better than guessing ({collapse_loss(n, kind):.3f}) "
-                f"at {n} images in a batch: if this continues, try another learning rate or weaker augmentation."
-            ),
+            loss >= LOSS_ALARM * guessing > 0,
+            f"the loss {loss:.3f} is not better than guessing ({guessing:.3f}) at {n} images in a batch",
+            "if this continues, try another learning rate or weaker augmentation",
         ),
-    ]
-    return [sentence for wrong, sentence in checks if wrong]
+    )
+    return [f"{what}: {advice}." for wrong, what, advice in checks if wrong]
 
 
 def _last_images(f: Tensor) -> Tensor:

@@ -221,7 +221,7 @@ class _Tally:
         self._work, self._order, self._begin = work, order, begin
         self._loss_sum, self._started_s = begin.loss_sum, work.context.clock() - begin.seconds
         self._seen = deque(begin.seen, maxlen=max(1, IMAGES_MAX // work.context.recipe.batch_images))
-        self._losses: Readings[int] = Readings()
+        self._losses = Readings()
 
     def add(self, number: int, f: Tensor, loss: Tensor) -> None:
         """Count step `number`."""

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from fedcervix.core.plan import Recipe
 from site_agent.network.cuda_graph import Graphed
 from site_agent.network.devices import autocast, place
 from site_agent.network.encoder import Encoder
@@ -38,11 +37,6 @@ class ProximalReference:
         with torch.no_grad():
             for anchor, parameter in zip(self.tensors, encoder.parameters(), strict=bool(self.tensors)):
                 anchor.copy_(parameter)
-
-
-def make_anchors(encoder: Encoder, recipe: Recipe) -> ProximalReference:
-    """Return the anchors of the recipe, set to the encoder's weights."""
-    return ProximalReference([p.detach().clone() for p in encoder.parameters()] if recipe.proximal else [])
 
 
 def make_step(
@@ -111,5 +105,6 @@ def make_learner(encoder: Encoder, context: TrainingContext, *, proximal: bool =
     """
     place(encoder, context.device)
     optimiser = make_optimiser(encoder, context.recipe)
-    anchors = make_anchors(encoder, context.recipe) if proximal else ProximalReference()
+    pulled = list(encoder.parameters()) if proximal and context.recipe.proximal else []
+    anchors = ProximalReference([parameter.detach().clone() for parameter in pulled])
     return Learner(encoder, optimiser, anchors, make_step(encoder, optimiser, context, anchors))

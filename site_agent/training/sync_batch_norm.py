@@ -44,27 +44,23 @@ def _joined(layer: nn.Module, team: Team) -> nn.Module:
     return joint.train(layer.training)
 
 
-class JointBatchNorm1d(nn.BatchNorm1d):
+class _JointBatchNorm(nn.modules.batchnorm._BatchNorm):  # noqa: SLF001  (torch has no public name for it)
+    size: int
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002  (torch's name)
+        """Normalise; in training by the joint batch's statistics."""
+        return _forward(self, input) if self.training else super().forward(input)
+
+
+class JointBatchNorm1d(_JointBatchNorm, nn.BatchNorm1d):
     """Batch norm of (B, C) over the batches of all ranks."""
 
-    size: int
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002  (torch's name)
-        """Normalise; in training by the joint batch's statistics."""
-        return _forward(self, input) if self.training else super().forward(input)
-
-
-class JointBatchNorm2d(nn.BatchNorm2d):
+class JointBatchNorm2d(_JointBatchNorm, nn.BatchNorm2d):
     """Batch norm of (B, C, H, W) over the batches of all ranks."""
 
-    size: int
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002  (torch's name)
-        """Normalise; in training by the joint batch's statistics."""
-        return _forward(self, input) if self.training else super().forward(input)
-
-
-def _forward(layer: JointBatchNorm1d | JointBatchNorm2d, x: Tensor) -> Tensor:
+def _forward(layer: _JointBatchNorm, x: Tensor) -> Tensor:
     count = x.numel() // x.shape[1] * layer.size  # values per channel; every rank has as many
     y, mean, variance = _Normalise.apply(x, layer.weight, layer.bias, layer.eps, count, layer.size)
     _remember(layer, mean, variance * (count / max(1, count - 1)))
@@ -72,7 +68,7 @@ def _forward(layer: JointBatchNorm1d | JointBatchNorm2d, x: Tensor) -> Tensor:
     return joined
 
 
-def _remember(layer: JointBatchNorm1d | JointBatchNorm2d, mean: Tensor, variance: Tensor) -> None:
+def _remember(layer: _JointBatchNorm, mean: Tensor, variance: Tensor) -> None:
     """Update the running statistics as torch does: the variance kept is the unbiased one."""
     assert layer.num_batches_tracked is not None
     assert layer.running_mean is not None

@@ -70,7 +70,7 @@ def _cost(bench: TaskContext, collection: Collection, plan: Plan) -> Cost:
         memory_bytes=memory_bytes,
         memory_free_bytes=memory_free_bytes,
         disk_bytes=MODELS_AT_ONCE * _model_bytes(recipe) + decoded_bytes,
-        disk_free_bytes=_free_bytes(bench),
+        disk_free_bytes=shutil.disk_usage(bench.home.folder).free,
     )
 
 
@@ -97,7 +97,3 @@ def _memory_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.max_memory_reserved(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def _free_bytes(bench: TaskContext) -> int:
-    return shutil.disk_usage(bench.home.folder).free

@@ -141,9 +141,8 @@ def unusable_lines(task: Task, error: DivergedError) -> tuple[str, ...]:
 
 def _seed(bench: TaskContext, task: Task, plan: Plan) -> TrainResult:
     started = time.monotonic()
-    weights = bench.home.config().hardware.imagenet_weights
-    file = Path(weights) if weights else None
-    encoder = start_encoder(plan.recipe, first_seed(plan.terms.seed), file, download=False)
+    weights = bench.home.imagenet_weights()
+    encoder = start_encoder(plan.recipe, first_seed(plan.terms.seed), weights, download=False)
     digest = _keep(bench, task, encoder.state_dict())
     return TrainResult(digest=digest, images=0, steps=0, loss=0.0, seconds=time.monotonic() - started)
 
@@ -361,7 +360,7 @@ def _keep_own(bench: TaskContext, task: Task, plan: Plan, learner: Learner) -> N
         kept |= {f"optimiser.{name}": tensor for name, tensor in momentum.items()}
     if not kept:
         return
-    file = _own_file(bench, task.run, task.round)
+    file = bench.home.run_folder(task.run) / f"own-{task.round}.safetensors"
     file.parent.mkdir(parents=True, exist_ok=True)
     save_weights(file, kept)
     for older in superseded(_own_files(bench, task.run), task.round):
@@ -375,10 +374,6 @@ def local_names(encoder: nn.Module, rule: BatchNorm) -> list[str]:
     norms = [name for name, module in encoder.named_modules() if isinstance(module, NORMS)]
     kept = RUNNING if rule == "local-statistics" else (*RUNNING, "weight", "bias")
     return [f"{norm}.{part}" for norm in norms for part in kept]
-
-
-def _own_file(bench: TaskContext, run: str, round_: int) -> Path:
-    return bench.home.run_folder(run) / f"own-{round_}.safetensors"
 
 
 def _own_files(bench: TaskContext, run: str) -> dict[int, Path]:

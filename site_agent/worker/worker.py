@@ -54,19 +54,11 @@ GPU_COUNT_S = 120.0
 class WorkFailedError(errors.FedcervixError):
     """Work broke in the worker; `stage` is what it was doing, `trace` the whole account (it stays at the site)."""
 
-    def __init__(
-        self,
-        what: str,
-        *,
-        cause: str,
-        next_step: str,
-        stage: str,
-        trace: str,
-        exit_code: int = errors.TrainingError.exit_code,
-        kind: str = errors.TrainingError.__name__,
-    ) -> None:
-        super().__init__(what, cause=cause, next_step=next_step)
-        self.stage, self.trace, self.exit_code, self.kind = stage, trace, exit_code, kind
+    def __init__(self, failure: Failure) -> None:
+        said = failure.trouble
+        super().__init__(said.what, cause=said.cause, next_step=said.next_step)
+        self.stage, self.trace = failure.stage, failure.trace
+        self.exit_code, self.kind = failure.exit_code, failure.kind
 
 
 class WorkerDiedError(WorkFailedError):
@@ -233,13 +225,12 @@ class Worker:
         cause = "it was killed, often because the machine ran out of memory" if code < 0 else "a crash in a library"
         if self._team:
             cause = "one of its processes was killed or crashed; the launcher's lines on this screen say which"
-        return WorkerDiedError(
+        known = errors.TrainingError(
             f"the training process ended by itself (status {code})",
             cause=cause,
             next_step="look at the system's log (dmesg | tail); start site-agent again to continue",
-            stage="training",
-            trace=f"status {code}",
         )
+        return WorkerDiedError(Failure.of(known, known, "training"))
 
 
 def launch(hardware: HardwareSection, gpus: Callable[[], int]) -> list[str]:
@@ -287,13 +278,4 @@ def _failure(failure: Failure) -> errors.FedcervixError:
     """Return what broke in the worker, as an error; of a full disk there is no more to be said than its three lines."""
     if failure.kind == errors.FullDiskError.__name__:
         return failure.trouble.error(errors.FullDiskError)
-    kind, trouble = WorkerDiedError if failure.kind == GONE else WorkFailedError, failure.trouble
-    return kind(
-        trouble.what,
-        cause=trouble.cause,
-        next_step=trouble.next_step,
-        stage=failure.stage,
-        trace=failure.trace,
-        exit_code=failure.exit_code,
-        kind=failure.kind,
-    )
+    return (WorkerDiedError if failure.kind == GONE else WorkFailedError)(failure)

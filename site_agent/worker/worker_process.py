@@ -89,7 +89,7 @@ def _serve(home: SiteHome, site: str, answers: Answers, place: Team) -> NoReturn
                 answers.say(failure)
                 continue
             if lost(error):
-                _wait_for_the_lifeline()
+                threading.Event().wait(END_S)  # the lifeline knows who was lost, says so, and ends this process
             answers.last(failure)
 
 
@@ -105,11 +105,6 @@ def _answer(bench: TaskContext, answers: Answers, request: Request) -> Result:
     result = do(bench, request.task, plan)
     assert result is not None
     return result
-
-
-def _wait_for_the_lifeline() -> None:
-    """It knows who was lost, says so, and ends this process."""
-    threading.Event().wait(END_S)
 
 
 def _leaders_bench(home: SiteHome, site: str, place: Team, answers: Answers, stop: Stop) -> TaskContext:

@@ -254,6 +254,8 @@ def test_a_site_that_is_revoked_and_invited_again_waits_for_the_next_run(federat
     home = made.site("nhs").folder
     code, text = call("site-agent", "--home", home, "join", "nhs.invitation.toml", cwd=made.folder)
     assert code == 0, text
+    assert "cannot take part in run" in text
+    assert "wait for the next run" in text
     link = made.link("nhs")
     with pytest.raises(RunError, match="cannot take part in run"):
         link.welcome()

@@ -24,6 +24,7 @@ from fedcervix.core.events import Answer
 from fedcervix.core.rounds.instructions import Instruction
 from fedcervix.errors import FedcervixError
 from fedcervix.models.blobs import BlobStore
+from fedcervix.runtime.worker_protocol import Failure
 from fedcervix.transport import codec
 from site_agent.data.collection import index
 from site_agent.federation import incidents
@@ -271,10 +272,8 @@ def test_no_name_leaves_a_site_with_the_report_of_its_failure(
     with pytest.raises(FedcervixError) as caught:
         index(clinic)
     error = caught.value
-    failed = WorkFailedError(
-        error.what, cause=error.cause, next_step=error.next_step, stage="reading images", trace="...", exit_code=4
-    )
-    report = incidents.record(home, "nhs", failed, secrets=incidents.secrets(home), at=1.0)
+    failed = WorkFailedError(Failure.of(error, error, "reading images"))
+    report = incidents.record(home, "nhs", failed, at=1.0)
     [account] = home.incidents.iterdir()
     told = account.read_text()
     assert all(line.strip() in told for line in error.what.splitlines())  # at the site nothing is hidden

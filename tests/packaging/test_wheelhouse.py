@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from fedcervix.errors import ConfigError
 from tools import release_check, wheelhouse
 
 
@@ -46,7 +47,7 @@ def test_a_folder_of_wheels_installs_without_an_index(house: Path, tmp_path: Pat
 
 def test_a_wheel_that_was_changed_is_not_installed(house: Path, tmp_path: Path) -> None:
     make_wheel(house, "below", "Summary: changed\n")
-    with pytest.raises(subprocess.CalledProcessError):
+    with pytest.raises(ConfigError, match="pip"):
         wheelhouse.install(house, tmp_path / "environment")
 
 

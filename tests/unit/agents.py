@@ -30,7 +30,7 @@ from site_agent.worker.worker import CancelledError
 from tests.unit.fake_link import RUN, TRAIN, TRAINED, Cut, FakeLink, digest, plan
 
 WAIT_S = 60.0
-ENDLESS = ("listener", "reporter")
+ENDLESS = ("listener", "reporter", "deadline")
 """what only a thread can do; where an agent is stepped, the test speaks in their place"""
 
 

@@ -26,9 +26,11 @@ from fedcervix.errors import (
     RemoteError,
     RunError,
     StorageError,
+    TrainingError,
     VersionError,
 )
 from fedcervix.models.blobs import BlobStore
+from fedcervix.runtime.worker_protocol import Failure
 from fedcervix.transport import codec
 from site_agent.federation import compression
 from site_agent.federation.context import REMOTE_ERRORS_MAX
@@ -634,14 +636,8 @@ def test_a_plan_that_the_policy_forbids_is_refused_in_words_before_anything_is_d
 
 
 def test_work_that_breaks_is_told_under_a_number_and_the_account_stays_here(site: Site) -> None:
-    site.worker.ends_with = WorkFailedError(
-        "images/zamora.jpg cannot be read",
-        cause="the disk",
-        next_step="look",
-        stage="reading images",
-        trace="Traceback: zamora",
-        exit_code=DataError.exit_code,
-    )
+    broken = DataError("images/zamora.jpg cannot be read", cause="the disk", next_step="look")
+    site.worker.ends_with = WorkFailedError(Failure.of(broken, broken, "reading images"))
     site.attach(TRAIN)
     error = site.end()
     assert isinstance(error, WorkFailedError)
@@ -778,7 +774,8 @@ def test_a_failure_that_cannot_be_told_is_told_by_the_next_process_before_it_is_
     site.begin(tell_s=0.3)
 
     site.link.answers = no_failure
-    site.worker.ends_with = WorkFailedError("broken", cause="", next_step="", stage="training", trace="t")
+    broken = TrainingError("broken")
+    site.worker.ends_with = WorkFailedError(Failure.of(broken, broken, "training"))
     site.attach(TRAIN)
     assert isinstance(site.end(), WorkFailedError)
     assert len(failures(site.link.told)) > 1, "it was not tried again"

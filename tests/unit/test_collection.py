@@ -465,7 +465,7 @@ def test_women_who_were_all_renamed_keep_their_splits(tmp_path: Path, rename: Ca
     assert f"{rename('p001')} was p001" in output
     again = index(path, IndexSettings(splits_file=splits))
     assert {image.path: image.split for image in again.images} == before
-    assert len(again.renamed) == 18  # it is said again, whoever asked first
+    assert len(again.recognised.renamed) == 18  # it is said again, whoever asked first
     assert splits.stat().st_mode & 0o077 == 0
 
 

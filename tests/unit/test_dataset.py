@@ -92,10 +92,6 @@ def test_pooled_sites_are_one_collection_and_no_picture_is_copied(tmp_path: Path
     assert whole.runs == (len(parts[0]), len(parts[1]))
     assert dataset.joined([whole, parts[0]]).runs == (*whole.runs, len(parts[0]))
 
-    some = dataset.selected(whole, [len(whole) - 1, 0])
-    np.testing.assert_array_equal(some.pixels[np.arange(2)], pictures[[-1, 0]])
-    assert some.patients == (whole.patients[-1], whole.patients[0])
-
 
 def test_one_site_is_what_it_is(tmp_path: Path) -> None:
     home = site(tmp_path / "a", 4.0)

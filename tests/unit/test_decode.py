@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from site_agent.images import decode as images
-from site_agent.images.decode import AHEAD, PIXELS_MAX, SIDE_MIN_PX, each, picture, pixel_digest, square
+from site_agent.images.decode import AHEAD, PIXELS_MAX, SIDE_MIN_PX, each, opened, pixel_digest, square
 from site_agent.images.samples import Pixels
 from site_agent.images.unreadable import FORMATS_TEXT, UnreadableError
 
@@ -244,7 +244,7 @@ def test_pictures_that_are_too_large_to_be_open_together_wait_for_each_other() -
 
 def test_an_error_while_a_picture_is_looked_at_is_the_lookers_own(tmp_path: Path) -> None:
     path = saved(tmp_path, Image.new("RGB", (20, 20)), "a.png")
-    with pytest.raises(ValueError, match="mine"), picture(path):  # not: a damaged image
+    with pytest.raises(ValueError, match="mine"), opened(path):  # not: a damaged image
         raise ValueError("mine")
 
 

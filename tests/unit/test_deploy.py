@@ -376,7 +376,7 @@ def parse(command: click.Command, arguments: list[str]) -> None:
     context = click.Context(command, info_name=command.name)
     _, rest, _ = command.make_parser(context).parse_args(list(arguments))
     if not rest:
-        assert command.invoke_without_command, f"{command.name} wants a command"
+        assert command.invoke_without_command or "--version" in arguments, f"{command.name} wants a command"
         return
     below = command.get_command(context, rest[0])
     assert below is not None, f"{command.name} has no command {rest[0]}"

@@ -54,7 +54,7 @@ def test_alarms_follow_one_per_line() -> None:
     line, dead, alike, guessing = epoch_line(epoch(gauges=collapsed, valid=2.7), Recipe(), seconds=30.0)
     assert "validation 2.7000" in line
     assert dead == (
-        "90% of the representations are all zero (dead ReLU): they receive no gradient; "
+        "90% of the representations are all zero (dead ReLU): they receive no gradient: "
         "try a lower learning rate, head = linear, or another seed."
     )
     assert alike == (

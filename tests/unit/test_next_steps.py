@@ -34,7 +34,7 @@ PROGRAMS: dict[str, click.Group] = {
 }
 VALUES = {
     "recipe_words": "--recipe chosen.toml --seed 3",
-    **dict.fromkeys(("name", "folder.name", "_set_for(twice[0])"), "second"),
+    **dict.fromkeys(("name", "folder.name", "new_set"), "second"),
 }
 """what stands for a placeholder, by its expression; any other one is the word X"""
 INSTALLS = "shared/fedcervix/extras.py"

@@ -11,7 +11,7 @@ from fedcervix.errors import DataError, StorageError
 from site_agent.cli import cli
 from site_agent.data import dataset
 from site_agent.data.collection import IndexSettings, index
-from site_agent.data.not_same import SimilarImages, format_pairs, read_pairs
+from site_agent.data.not_same import format_pairs, read_pairs
 from site_agent.home import SiteHome, create
 from tests.unit.scenes import compressed, scene
 
@@ -127,8 +127,8 @@ def test_a_table_is_read_as_a_manifest_is(tmp_path: Path, text: str) -> None:
 def test_what_is_written_is_read(tmp_path: Path) -> None:
     file = tmp_path / "pairs.csv"
     listed = [
-        SimilarImages(("a,1.png", "b.png"), ("A", "B"), True),
-        SimilarImages(("c.png", "d.png"), ("C", "D"), False),
+        (("a,1.png", "b.png"), ("A", "B"), True),
+        (("c.png", "d.png"), ("C", "D"), False),
     ]
     file.write_text(format_pairs(listed))
     assert read_pairs(file) == {frozenset({"a,1.png", "b.png"})}

@@ -253,7 +253,7 @@ class TestCommand:
             f"wrote 4 images and {folder}/manifest.csv: phantom nhs, 2 labelled women, seed 1",
             f"  next: site-agent data check {folder}/manifest.csv",
         ]
-        assert result.stderr.splitlines()[-1] == "drawing: 4 of 4 images"
+        assert result.stderr.splitlines()[-1] == "drawing images: 4 of 4"
 
     def test_an_occupied_folder_is_refused(self, tmp_path):
         (tmp_path / "something").write_text("")

@@ -9,8 +9,9 @@ import pytest
 
 from fedcervix.core.plan import Plan, Recipe, Terms
 from fedcervix.core.profiles import PROFILES
+from fedcervix.errors import RemoteError
 from fedcervix.transport.codec import Welcome
-from site_agent.federation.policy import objections, strange
+from site_agent.federation.policy import check_welcome, objections
 from site_agent.home import Policy
 
 PLAN = Plan(mode="csfssl", sites=("ada", "bob"), profile="paper", terms=Terms(rounds=20), recipe=Recipe())
@@ -89,7 +90,9 @@ def test_a_limit_is_not_below_nothing(name: str) -> None:
 
 def test_a_welcome_is_of_this_federation_and_of_a_run_as_coordinators_name_them() -> None:
     run = "20300101-000000-ppfssl-0123abcd"
-    assert strange(Welcome("cervix", run, PLAN), "cervix") == ""
-    assert "'other'" in strange(Welcome("other", run, PLAN), "cervix")
+    check_welcome(Welcome("cervix", run, PLAN), "cervix")
+    with pytest.raises(RemoteError, match="'other'"):
+        check_welcome(Welcome("other", run, PLAN), "cervix")
     for wrong in ("ssl", f"{run}0", f"x{run}", run.upper()):
-        assert wrong in strange(Welcome("cervix", wrong, PLAN), "cervix")
+        with pytest.raises(RemoteError, match=wrong):
+            check_welcome(Welcome("cervix", wrong, PLAN), "cervix")

@@ -371,7 +371,7 @@ def test_probabilities_are_said_not_to_be_calibrated(page):
 
 def test_few_are_counted_and_not_given_in_percent(page):
     words = visible(page)
-    scores = words[words.index("Called a case from") : words.index("What was used")]
+    scores = words[words.index("Classified as a case from") : words.index("What was used")]
     assert "3 of 4" in scores
     assert not re.search(r"\d %", scores.replace("95 %", ""))
 

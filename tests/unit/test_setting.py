@@ -15,9 +15,10 @@ from click.testing import CliRunner
 from fedcervix.core.plan import Recipe
 from fedcervix.errors import INTERRUPTED, ConfigError, RunError, StorageError
 from site_agent.cli import recipe_options
+from site_agent.commands.command_line import command_line
 from site_agent.commands.pretrain import check_room
 from site_agent.commands.setting import RECIPE_OPTIONS, machine_of, setting
-from site_agent.commands.stopping import command_line, stops
+from site_agent.commands.stopping import stops
 from site_agent.home import SiteHome
 from site_agent.training.checkpoints import Checkpoint
 from site_agent.training.stopping import Stop, Stoppable

@@ -21,7 +21,7 @@ from site_agent.network.optimizer import make_optimiser
 from site_agent.training.context import TrainingContext
 from site_agent.training.ddp import ALONE, Team
 from site_agent.training.loop import train_epochs
-from site_agent.training.steps import make_anchors, make_learner, make_step
+from site_agent.training.steps import make_learner, make_step
 
 torch.set_num_threads(1)
 
@@ -115,7 +115,7 @@ def test_a_proximal_step_stays_nearer_to_where_the_round_began() -> None:
 
 
 def test_plain_averaging_keeps_no_anchors() -> None:
-    assert make_anchors(build_encoder(RECIPE, 0), RECIPE).tensors == []
+    assert make_learner(build_encoder(RECIPE, 0), context_of(RECIPE, Machine(CPU)), proximal=True).anchors.tensors == []
 
 
 def test_a_graph_needs_a_gpu_and_auto_never_asks_for_what_is_not_there() -> None:

@@ -22,8 +22,9 @@ from cervix_study.report.document import Code, Details, Table, Text, cells
 from cervix_study.report.markdown import blocks_text, words
 from cervix_study.report.page import page as as_page
 from cervix_study.report.page import words as as_html
-from cervix_study.report.wording import difference, energy, listed, often, p_value, size
+from cervix_study.report.wording import difference, energy, often, p_value, size
 from site_agent.classifier.intervals import Estimate
+from site_agent.report.answer import listed
 from tests.unit.synthetic_study import WHOLE, Synthetic, write
 
 SECTIONS = (

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import errno
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from fedcervix.core.formats import UnknownFormat
 from fedcervix.disk.descriptors import USED_UP, used_up
 from fedcervix.disk.formats import later
 from fedcervix.disk.ownership import denied
 from fedcervix.errors import FullDiskError, StorageError
+
+T = TypeVar("T")
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -62,6 +64,21 @@ def damaged(file: Path, why: object, *, next_step: str) -> StorageError:
         cause="it was edited by hand, its disk was full, or the disk is failing",
         next_step=next_step,
     )
+
+
+def read_back(file: Path, read: Callable[[bytes], T], *, next_step: str) -> T:
+    """Return what `read` makes of a file of ours. Raises StorageError where it cannot be read or is damaged."""
+    with disk(file, "read"):
+        content = file.read_bytes()
+    try:
+        return read(content)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise damaged(file, error, next_step=next_step) from error
+
+
+def read_kept(file: Path, read: Callable[[bytes], T], *, missing: T, next_step: str) -> T:
+    """Return what `read` makes of a file of ours; `missing` where there is none. Raises StorageError."""
+    return read_back(file, read, next_step=next_step) if file.exists() else missing
 
 
 def nearest_existing(path: Path | str) -> Path:

@@ -203,7 +203,7 @@ class Answers:
 
     def say(self, answer: Answer) -> None:
         """Answer."""
-        with self._lock, contextlib.suppress(BrokenPipeError):  # nobody listens: soon the input ends, and this process
+        with self._lock, contextlib.suppress(BrokenPipeError):  # nobody listens: this process is about to end
             self._lines.write(to_line(answer))
             self._lines.flush()
 
