@@ -16,6 +16,8 @@ from tests.e2e.loopback import Federation
 
 HERE = Path(__file__).parent
 EXPECTED = "expected.json"
+NOBODY = 9
+"""a port at which nobody listens"""
 LIGHT = ("--numbers", "50")
 
 
@@ -43,7 +45,8 @@ class Archived(Federation):
     def reach(self, site: str, manifest: Path | None = None) -> None:
         """Let a site find today's coordinator, and its images; give it a certificate, for the old one has expired."""
         home, now, key = self.site(site), datetime.now(UTC), identity.new_key()
-        text = re.sub(r"(?m)^coordinator = .*$", f'coordinator = "localhost:{self.port}"', home.config_file.read_text())
+        address = f"localhost:{self.port or NOBODY}"
+        text = re.sub(r"(?m)^coordinator = .*$", f'coordinator = "{address}"', home.config_file.read_text())
         if manifest:
             text = re.sub(r"(?m)^manifest = .*$", f'manifest = "{manifest}"', text)
         home.config_file.write_text(text)

@@ -35,6 +35,7 @@ from tests.e2e.institutions import draw_collections
 from tests.e2e.loopback import BIN, TINY_RECIPE, Federation, processes_of, start, until
 from tests.e2e.test_study import PROGRAM, STUDY, finished
 
+BASE = "first.safetensors"
 LONG_S = 3e9
 """how long the runs wait for a quorum: the archive is opened years later"""
 
@@ -72,12 +73,13 @@ def killed_in_mid_run(folder: Path, kind: Kind) -> None:
         made.end()
 
 
-def tuned(folder: Path, network: Path) -> None:
+def tuned(folder: Path) -> None:
     """Leave the homes of an ended run whose model a site has fine-tuned and evaluated."""
     draw_collections(folder / "collections")
     shutil.rmtree(folder / "collections" / "alts")
     terms = {"rounds": 1, "give_up_s": LONG_S}
-    made = Federation(folder, terms=terms, run={"base": str(network)}, sites=("nhs",))
+    made = Federation(folder, terms=terms, run={"base": BASE}, sites=("nhs",))
+    even_network(made.home.folder / BASE)
     try:
         coordinator = made.coordinate("--mode", "csfssl")
         made.enrol("nhs", folder / "collections" / "nhs" / "manifest.csv")
@@ -100,10 +102,10 @@ def study(folder: Path) -> None:
         for pid in processes_of(folder):
             os.kill(pid, signal.SIGKILL)
         process.popen.wait()
+    for left_out in (*out.rglob("*.safetensors"), *out.glob("workshop/sites/*/cache")):
+        left_out.unlink()
     for part in ("scratch", "cache"):
         shutil.rmtree(out / "workshop" / part)
-    for model in out.rglob("*.safetensors"):
-        model.unlink()
 
 
 def even_network(to: Path) -> None:
@@ -121,7 +123,7 @@ def pack(folder: Path, to: Path, right: dict[str, str]) -> None:
 
     def kept(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
         name = Path(entry.name).name
-        return None if name in ("logs", "reserve") or name.endswith((".sock", "lock")) else entry
+        return None if name in ("logs", "reserve", "latest") or name.endswith((".sock", "lock")) else entry
 
     with tarfile.open(to, "w:xz", preset=9) as packed:
         packed.add(folder, arcname=".", filter=kept)
@@ -138,8 +140,7 @@ def main(folder: Path) -> None:
             killed_in_mid_run(Path(name) / "homes", kind)
             pack(Path(name) / "homes", folder / f"{kind}.tar.xz", right)
     with tempfile.TemporaryDirectory() as name:
-        even_network(Path(name) / "network.safetensors")
-        tuned(Path(name) / "homes", Path(name) / "network.safetensors")
+        tuned(Path(name) / "homes")
         pack(Path(name) / "homes", folder / "ended.tar.xz", {})
     with tempfile.TemporaryDirectory() as name:
         study(Path(name) / "homes")
