@@ -35,6 +35,7 @@ from fedcervix.disk.files import copy_file, write_whole
 from fedcervix.disk.storage import disk
 from fedcervix.errors import EXIT_CODES, DataError, FedcervixError, StorageError, TrainingError
 from fedcervix.runtime.parent_death import leashed
+from fedcervix.runtime.record import ContributionLine, LedgerLine, RecordedRun, ScoreLine
 from fedcervix.runtime.worker_protocol import OnProgress, WorkProgress
 from site_agent.home import SiteHome
 from site_agent.starts import mode_of
@@ -49,8 +50,6 @@ DONE = (0, 20)
 """exit codes of a run with a result: OK, DEGRADED"""
 NOT_OF_ONE_CELL: tuple[type[FedcervixError], ...] = (StorageError, DataError)
 """what stops the study, other than a recipe that cannot be trained"""
-
-ABORTED = Outcome.ABORTED.value
 
 
 @dataclass(slots=True)
@@ -264,7 +263,7 @@ def train(
     folder: Path, cell: Cell, homes: Mapping[str, SiteHome], weights: Path, meter: UsageMeter, on_progress: OnProgress
 ) -> Federated:
     """Federate the encoder of a cell in `folder` and write its weights. Raises TrainingError, StorageError."""
-    if _outcome(folder) == ABORTED:
+    if _outcome(folder) is Outcome.ABORTED:
         shutil.rmtree(folder)  # nothing in it would go on
     with disk(folder, "write"):
         folder.mkdir(parents=True, exist_ok=True)
@@ -280,68 +279,68 @@ def _record_file(folder: Path) -> Path | None:
     return next(iter(Home(folder / "coordinator").results.glob(f"*/{RECORD_FILE}")), None)
 
 
-def _outcome(folder: Path) -> str:
+def _outcome(folder: Path) -> Outcome | None:
     file = _record_file(folder)
-    return str(results.read(file.parent.parent, file.parent.name)["outcome"]) if file else ""
+    return results.read(file.parent.parent, file.parent.name).outcome if file else None
 
 
 def _taken(federation: Federation, weights: Path) -> Federated:
     """Return the results of an ended run, and copy its model."""
     file = _record_file(federation.folder)
-    record = results.read(file.parent.parent, file.parent.name) if file else {}
-    if file is None or not record["best_round"]:
+    record = results.read(file.parent.parent, file.parent.name) if file else None
+    if file is None or record is None or not record.best_round:
         raise TrainingError(
-            f"the federation ended without a model: {record.get('reason', 'no record was written')}",
+            f"the federation ended without a model: {record.reason if record else 'no record was written'}",
             cause="see the logs of its processes",
             next_step=f"read {federation.folder / 'logs'}; run the study again to continue",
         )
     digest = copy_file(file.with_name(MODEL_FILE), weights)
-    details = {key: record[key] for key in ("run", "plan_digest", "reason", "best_round", "adopted")}
+    details = {key: getattr(record, key) for key in ("run", "plan_digest", "reason", "best_round", "adopted")}
     return Federated(_results(federation, record, digest), details)
 
 
-def _results(federation: Federation, record: dict[str, Any], digest: str) -> EncoderResults:
-    ledger, best = record["ledger"], record["best_round"]
-    curve = tuple(_turn(line) for line in ledger if line["loss"] is not None)
+def _results(federation: Federation, record: RecordedRun, digest: str) -> EncoderResults:
+    ledger, best = record.ledger, record.best_round
+    curve = tuple(_turn(line) for line in ledger if line.loss is not None)
     steps = [_updates(line, federation.mode) for line in ledger]
     return EncoderResults(
         validation_loss=next(turn.valid_loss for turn in curve if turn.number == best),
         best=best,
         updates=sum(steps),
         updates_best=sum(steps[:best]),
-        images={given["site"]: given["images"] for given in ledger[best - 1]["contributions"]},
-        precision={name: _precision(federation.site(name), record["run"]) for name in federation.cell.sites},
-        outcome=record["outcome"],
+        images={given.site: given.images for given in ledger[best - 1].contributions},
+        precision={name: _precision(federation.site(name), record.run) for name in federation.cell.sites},
+        outcome=record.outcome or "",
         curve=curve,
         model=digest,
     )
 
 
-def _updates(line: dict[str, Any], mode: Mode) -> int:
-    steps = [given["steps"] for given in line["contributions"]]
+def _updates(line: LedgerLine, mode: Mode) -> int:
+    steps = [given.steps for given in line.contributions]
     return sum(steps) if MODES[mode].in_turns else max(steps, default=0)
 
 
-def _turn(line: dict[str, Any]) -> CurvePoint:
-    scores = {score["site"]: score for score in line["scores"]}
-    given = {one["site"]: one for one in line["contributions"]}
+def _turn(line: LedgerLine) -> CurvePoint:
+    scores = {score.site: score for score in line.scores}
+    given = {one.site: one for one in line.contributions}
     by_site = {site: _told(given.get(site), scores.get(site)) for site in sorted(given.keys() | scores.keys())}
-    shares = [(one["weight"], one["loss"]) for one in line["contributions"]]
+    shares = [(one.weight, one.loss) for one in line.contributions]
     total = sum(weight for weight, _ in shares)
     return CurvePoint(
-        number=line["round"],
+        number=line.round,
         train_loss=sum(weight * loss for weight, loss in shares) / total if total else None,
-        valid_loss=line["loss"],
-        seconds=(line["ended_at"] or line["begun_at"]) - line["begun_at"],
+        valid_loss=line.loss,
+        seconds=(line.ended_at or line.begun_at) - line.begun_at,
         by_site=by_site,
     )
 
 
-def _told(given: dict[str, Any] | None, score: dict[str, Any] | None) -> dict[str, float]:
+def _told(given: ContributionLine | None, score: ScoreLine | None) -> dict[str, float]:
     """Return what a site reported of a round; what it did not report is not there."""
-    found = {key: float(given[key]) for key in ("images", "steps", "seconds")} if given else {}
-    found |= {"train_loss": float(given["loss"])} if given else {}
-    return found | ({"valid_loss": float(score["loss"])} if score else {})
+    found = {key: float(getattr(given, key)) for key in ("images", "steps", "seconds")} if given else {}
+    found |= {"train_loss": given.loss} if given else {}
+    return found | ({"valid_loss": score.loss} if score else {})
 
 
 def _precision(home: SiteHome, run: str) -> str:

@@ -10,12 +10,13 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from cervix_study.export.model_source import Released
+from cervix_study.export.model_source import CurveRound, Released
 from cervix_study.report.document import Block, Bullets, Code, Column, Heading, Table, Text, cells
 from cervix_study.report.markdown import blocks_text
 from cervix_study.report.wording import NOTHING, with_interval
 from fedcervix import __version__
 from fedcervix.core.plan import recipe_to_dict
+from fedcervix.runtime.record import LedgerLine
 from site_agent.classifier.evaluate import AtThreshold
 from site_agent.classifier.intervals import WOMEN_MIN
 from site_agent.network.encoder import feature_count
@@ -78,7 +79,7 @@ def to_json(model: Released, files: Files) -> dict[str, object]:
             "provenance": model.provenance.to_json() if model.provenance else None,
             "counts": [dataclasses.asdict(row) for row in model.data],
             "pictures_under_several_patients": dict(model.leaks),
-            "rounds": [dict(line) for line in model.rounds],
+            "rounds": [dataclasses.asdict(line) for line in model.rounds],
         },
         "threshold_chosen_on_validation": model.threshold,
         "tests": [{"site": test.site, **test.evaluation.to_json()} for test in model.judged],
@@ -226,19 +227,21 @@ def _learnt_from(model: Released) -> str:
     return f"{own}, pooled with {counted(pooled - 1, 'further collection')}." if pooled > 1 else f"{own}."
 
 
-def _ledger(rounds: Iterable[Mapping[str, Any]]) -> Table:
+def _ledger(rounds: Iterable[LedgerLine | CurveRound]) -> Table:
     """Return who contributed what, of a coordinator's ledger or of a study's cell."""
-    rows = []
-    for line in rounds:
-        parts = [f"{c['site']}: {c['images']} images, {c['steps']} steps" for c in line.get("contributions", ())]
-        parts += [f"{site}: {_reported(told)}" for site, told in line.get("sites", {}).items()]
-        missing = [f"{m['site']} missing: {m['reason']}" for m in line.get("missing", ())]
-        loss = line.get("loss")
-        rows.append(
-            cells(str(line["round"]), NOTHING if loss is None else f"{loss:.4f}", "; ".join([*parts, *missing]))
-        )
     columns = (Column("round", left=True), Column("mean validation loss"), Column("contributions", left=True))
+    rows = [
+        cells(str(line.round), NOTHING if line.loss is None else f"{line.loss:.4f}", "; ".join(_parts(line)))
+        for line in rounds
+    ]
     return Table(columns, tuple(rows), "Ledger")
+
+
+def _parts(line: LedgerLine | CurveRound) -> list[str]:
+    if isinstance(line, CurveRound):
+        return [f"{site}: {_reported(told)}" for site, told in line.sites.items()]
+    gave = [f"{c.site}: {c.images} images, {c.steps} steps" for c in line.contributions]
+    return gave + [f"{m.site} missing: {m.reason}" for m in line.missing]
 
 
 def _reported(told: Mapping[str, float]) -> str:

@@ -14,15 +14,15 @@ import contextlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from cervix_study import records
 from cervix_study.analysis.result_rows import SEED, scored
 from cervix_study.records import CELL_FILE, MODEL_FILE, CellRecord, DataRow, StudyData
 from fedcervix.core.modes import title_of
-from fedcervix.core.plan import Plan, Recipe, canonical_json
+from fedcervix.core.plan import Recipe
 from fedcervix.errors import FedcervixError, ModelError
-from fedcervix.json_text import parsed
+from fedcervix.runtime.record import LedgerLine, stored_record
 from site_agent.classifier import classifier_store
 from site_agent.classifier.evaluate import Evaluation, evaluate
 from site_agent.home import SiteHome
@@ -46,6 +46,16 @@ class Judged:
 
 
 @dataclass(frozen=True, slots=True)
+class CurveRound:
+    """One round of a federation, as a cell of a study has it."""
+
+    round: int
+    loss: float | None
+    sites: Mapping[str, Mapping[str, float]]
+    """site -> what it reported"""
+
+
+@dataclass(frozen=True, slots=True)
 class Released:
     """Everything that a model card says."""
 
@@ -63,8 +73,8 @@ class Released:
     """study, cell, run, plan digest, outcome ... as far as known"""
     provenance: Provenance | None = None
     """of a site's classifier: the digests that its numbers belong to"""
-    rounds: tuple[Mapping[str, Any], ...] = ()
-    """of a federation: round -> who contributed what"""
+    rounds: tuple[LedgerLine, ...] | tuple[CurveRound, ...] = ()
+    """of a federation: who contributed what to each round"""
     data: tuple[DataRow, ...] = ()
     """counts of the sites' women and images; empty where the folder does not say"""
     leaks: Mapping[str, int] = field(default_factory=dict)
@@ -169,14 +179,11 @@ def _origin(record: CellRecord, study: Path) -> dict[str, object]:
     return {key: value for key, value in found.items() if value not in (None, "")}
 
 
-def _rounds(record: CellRecord) -> tuple[Mapping[str, Any], ...]:
+def _rounds(record: CellRecord) -> tuple[CurveRound, ...]:
     """Return the ledger of a federation as the cell has it."""
     if record.encoder is None or record.cell.epochs_per_round is None:
         return ()
-    return tuple(
-        {"round": turn.number, "loss": turn.valid_loss, "sites": {s: dict(v) for s, v in turn.by_site.items()}}
-        for turn in record.encoder.curve
-    )
+    return tuple(CurveRound(turn.number, turn.valid_loss, turn.by_site) for turn in record.encoder.curve)
 
 
 def _leaks(data: StudyData, sites: Iterable[str]) -> dict[str, int]:
@@ -286,7 +293,7 @@ class _Ended:
     """What the coordinator told a site of the run that made a model."""
 
     origin: dict[str, object] = field(default_factory=dict)
-    rounds: tuple[Mapping[str, Any], ...] = ()
+    rounds: tuple[LedgerLine, ...] = ()
 
 
 def _ended(folder: Path, model: CervixModel) -> _Ended:
@@ -295,35 +302,32 @@ def _ended(folder: Path, model: CervixModel) -> _Ended:
     with contextlib.suppress(FedcervixError, OSError, ValueError):
         run = federation_of(home, model.run) if home and model.run else None
         if run and run.plan.digest == model.record.get("plan_digest"):
-            return _Ended({"outcome": run.run_store.outcome()}, tuple(run.run_store.ledger()))
+            return _Ended({"outcome": run.run_store.outcome()}, run.run_store.ledger())
     return _Ended()
 
 
 def _of_export(folder: Path) -> Released:
     try:
-        raw: dict[str, Any] = parsed((folder / model_store.RECORD).read_text("utf-8"))
-        plan = raw["plan"]
-        recipe = Plan.parse(canonical_json(plan)).recipe
-        seed, digest = int(plan["terms"]["seed"]), str(raw["model"])
-        start = title_of(plan["mode"], plan["sites"])
-    except (OSError, ValueError, LookupError, TypeError) as error:
+        record = stored_record((folder / model_store.RECORD).read_bytes())
+        plan, digest = record.agreed, record.model or ""
+    except (OSError, ValueError) as error:
         raise ModelError(
-            f"{folder} holds no record of its model ({error!r})",
+            f"{folder} holds no record of its model ({error})",
             cause="not a model's folder, or written by another version",
             next_step="coordinator export RUN FOLDER, or site-agent pretrain",
         ) from error
-    keys = ("run", "plan_digest", "mode", "round", "best_round", "outcome", "reason")
+    keys = ("run", "plan_digest", "best_round", "outcome", "reason")
     return Released(
         kind="cervix model",
-        start=start,
-        recipe=recipe,
-        seed=seed,
+        start=title_of(plan.mode, plan.sites),
+        recipe=plan.recipe,
+        seed=plan.terms.seed,
         weights=folder / model_store.WEIGHTS,
         digest=digest,
-        sites=tuple(plan.get("sites", ())),
-        origin={key: raw[key] for key in keys if raw.get(key) not in (None, "")},
-        rounds=tuple(raw.get("ledger", ())),
-        software=str(raw.get("software", "")),
+        sites=plan.sites,
+        origin={key: value for key in keys if (value := getattr(record, key))},
+        rounds=record.ledger,
+        software=record.software,
     )
 
 

@@ -10,9 +10,10 @@ from typing import Any, Protocol
 from coordinator.calls.calls import Call
 from coordinator.calls.work import WorkThreads
 from coordinator.limits.admission import Held, alarm
-from coordinator.run.changes import BRIEF_ROUNDS, Document, brief, changes, ended_rounds, parts
+from coordinator.run.changes import BRIEF_ROUNDS, brief, changes, ended_rounds, parts
 from coordinator.run.engine import Engine
 from coordinator.run.status import overview
+from coordinator.run.status_document import StatusDocument
 from coordinator.run.streams import Bell, looks
 from fedcervix.core.events import SiteRevoked
 from fedcervix.errors import RemoteError, RunError
@@ -71,7 +72,7 @@ class Control:
             )
         self._watchers += 1
         try:
-            before: Document = {}
+            before: StatusDocument | None = None
             since = request.known_rounds if request.run == self._engine.run.run else 0
             async for _ in looks(self._engine, bell):
                 after = await self.work.do(call.serial, self._picture, outside.held(), outside.trouble(), since=since)
@@ -81,7 +82,7 @@ class Control:
         finally:
             self._watchers -= 1
 
-    def _picture(self, held: Mapping[str, Held], told: str, *, since: int) -> Document:
+    def _picture(self, held: Mapping[str, Held], told: str, *, since: int) -> StatusDocument:
         now, engine = datetime.now(UTC).timestamp(), self._engine
         trouble = "\n".join(filter(None, (engine.trouble, alarm(held), told)))
         return overview(engine.run, engine.lines(), held, now=now, trouble=trouble, since=since)

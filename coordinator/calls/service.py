@@ -8,7 +8,6 @@ Rules
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -42,6 +41,8 @@ from fedcervix.core.rounds.state import Presence, Round, Run
 from fedcervix.errors import IdentityError, RemoteError, RunError, VersionError
 from fedcervix.models.blobs import BlobStore
 from fedcervix.runtime.log import logger
+from fedcervix.runtime.record import LedgerLine
+from fedcervix.runtime.typed_json import to_text
 from fedcervix.transport import codec, identity, rpc
 from fedcervix.transport.versions import HERE, Build, agreed
 from fedcervix.wire import federation_pb2 as wire
@@ -66,7 +67,7 @@ class Service:
         self._ahead_bytes = min(AHEAD_BYTES_MAX, rpc.UPLOADS_BYTES // len(engine.run.plan.sites))
         self._log = logger(run=engine.run.run)
         self._ledger_lock = threading.Lock()
-        self._ledger: tuple[tuple[Round, ...] | None, list[dict[str, Any]]] = (None, [])
+        self._ledger: tuple[tuple[Round, ...] | None, tuple[LedgerLine, ...]] = (None, ())
         """what was made last, and of which rounds"""
 
     def behaviours(self, bell: Bell) -> dict[rpc.Method, Any]:
@@ -160,10 +161,10 @@ class Service:
         lines = sum(len(round_.contributions) for round_ in run.rounds)
         if lines * RECORD_LINE_CHARS_MIN > codec.RECORD_CHARS_MAX:
             return news
-        text = json.dumps(record(run, self._ledger_of(run)), allow_nan=False)
+        text = to_text(record(run, self._ledger_of(run)))
         return replace(news, record=text if len(text) <= codec.RECORD_CHARS_MAX else "")
 
-    def _ledger_of(self, run: Run) -> list[dict[str, Any]]:
+    def _ledger_of(self, run: Run) -> tuple[LedgerLine, ...]:
         """Return a run's ledger, made once: of many rounds and sites it takes a second, and all sites leave at once."""
         with self._ledger_lock:
             rounds, lines = self._ledger

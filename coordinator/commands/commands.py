@@ -124,8 +124,8 @@ def _revoked_in(home: Home, site: str) -> str:
     if all(entry.outcome == history.UNREAD for entry in history.entries(home)):
         return ""
     now = history.stands(home, whole=False)
-    gone = any(one["site"] == site and one["presence"] == Presence.REVOKED for one in now["sites"])
-    return now["run"] if gone and not now["outcome"] else ""
+    gone = any((one.site, one.presence) == (site, Presence.REVOKED) for one in now.sites)
+    return now.run if gone and not now.outcome else ""
 
 
 def _invitation_file(site: str, out: Path | None) -> Path:

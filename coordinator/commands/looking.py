@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-
 from coordinator.commands.status_view import render, runs_table
 from coordinator.home.home import Home
 from coordinator.run import history
 from fedcervix.errors import RunError
 from fedcervix.runtime.cli_runtime import stdout_console
 from fedcervix.runtime.printing import say
+from fedcervix.runtime.typed_json import to_text
 
 
 def status(home: Home, run: str | None, *, watch: bool, as_json: bool) -> None:
@@ -23,10 +22,10 @@ def status(home: Home, run: str | None, *, watch: bool, as_json: bool) -> None:
         from coordinator.commands.operator import picture  # with gRPC
 
         document = picture(home, whole=as_json)
-    if document is None or run not in (None, document["run"]):
+    if document is None or run not in (None, document.run):
         document = history.stands(home, run or "", whole=as_json)
     if as_json:
-        say(json.dumps(document, indent=2, allow_nan=False))
+        say(to_text(document, indent=2))
     else:
         stdout_console().print(render(document))
 
@@ -49,7 +48,7 @@ def _watch(home: Home, *, as_json: bool) -> None:
 
     if as_json:
         for document in pictures(home):
-            say(json.dumps(document, allow_nan=False))
+            say(to_text(document))
         return
     with Live(console=stdout_console(), auto_refresh=False) as live:
         for document in pictures(home):
@@ -60,7 +59,7 @@ def runs(home: Home, *, as_json: bool) -> None:
     """List all runs of this home, with mode and outcome."""
     found = history.entries(home)
     if as_json:
-        say(json.dumps([entry.document() for entry in found], indent=2, allow_nan=False))
+        say(to_text(found, indent=2))
     elif not found:
         say(f"no run has begun here yet; next: {home.command('start --mode csfssl')}")
     else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,11 @@ import grpc
 
 from coordinator.calls.local_sockets import reachable
 from coordinator.home.home import Home, RunningProcess
-from coordinator.run.changes import Document, applied, ended_rounds, joined
+from coordinator.run.changes import applied, ended_rounds, joined
 from coordinator.run.history import stands
+from coordinator.run.status_document import StatusDocument
 from fedcervix.errors import LinkError, RunError
-from fedcervix.json_text import parsed
+from fedcervix.runtime.typed_json import from_text
 from fedcervix.transport import rpc
 from fedcervix.transport.backoff import Pauses
 from fedcervix.wire import federation_pb2 as wire
@@ -26,34 +27,36 @@ WHOLE_S = 60.0
 KEYS = {"authority_pem": "authority.crt", "certificate_pem": "operator.crt", "key_pem": "operator.key"}
 
 
-def ask(home: Home, method: rpc.Method, request: Any) -> Any | None:
-    """Call the running coordinator as its operator; None where none is running. Raises a FedcervixError."""
+def ask(home: Home, method: rpc.Method, request: Any, read: Callable[[Any], Any] = lambda reply: reply) -> Any | None:
+    """Call the running coordinator as its operator; None where none is running. Raises a FedcervixError.
+
+    `read` makes a value of the answer, or raises ValueError.
+    """
     running = home.read_running()
     if running is None:
         return None
     with _line(home, running) as channel:
         try:
-            return rpc.stub(channel, method)(request, timeout=ANSWER_S, wait_for_ready=True)
+            return read(rpc.stub(channel, method)(request, timeout=ANSWER_S, wait_for_ready=True))
         except grpc.RpcError as error:
             raise rpc.translate(error, running.operator, next_step=home.command("status"), own=True) from error
 
 
-def picture(home: Home, *, whole: bool) -> Document | None:
+def picture(home: Home, *, whole: bool) -> StatusDocument | None:
     """Return the status that the running coordinator reports.
 
     None if none is running. `whole`: with all rounds; else with the last ones.
     """
     if whole:
         running = home.read_running()
-        return None if running is None else next(_told(home, running, {}, WHOLE_S), None)
-    reply = ask(home, rpc.OVERVIEW, wire.OverviewRequest())
-    return None if reply is None else parsed(reply.json)
+        return None if running is None else next(_told(home, running, None, WHOLE_S), None)
+    return ask(home, rpc.OVERVIEW, wire.OverviewRequest(), lambda reply: from_text(StatusDocument, reply.json))
 
 
-def pictures(home: Home) -> Iterator[Document]:
+def pictures(home: Home) -> Iterator[StatusDocument]:
     """Yield the status at each change, until the run has ended; from the journal while no coordinator runs."""
     pauses, awhile = Pauses(), threading.Event()
-    known: Document = {}
+    known: StatusDocument | None = None
     while True:
         for document in _watched(home, known):
             pauses.reset()
@@ -61,12 +64,12 @@ def pictures(home: Home) -> Iterator[Document]:
             yield known
         known = stands(home)
         yield known
-        if known["outcome"] and home.read_running() is None:
+        if known.outcome and home.read_running() is None:
             return
         awhile.wait(pauses.next_s())
 
 
-def _watched(home: Home, known: Document) -> Iterator[Document]:
+def _watched(home: Home, known: StatusDocument | None) -> Iterator[StatusDocument]:
     """Yield what the running coordinator reports, until it ends; nothing if none is running."""
     running = home.read_running()
     if running is None:
@@ -75,9 +78,11 @@ def _watched(home: Home, known: Document) -> Iterator[Document]:
         yield from _told(home, running, known, None)
 
 
-def _told(home: Home, running: RunningProcess, known: Document, timeout_s: float | None) -> Iterator[Document]:
+def _told(
+    home: Home, running: RunningProcess, known: StatusDocument | None, timeout_s: float | None
+) -> Iterator[StatusDocument]:
     """Yield the status after each change that a running coordinator reports. Raises a FedcervixError."""
-    request = wire.OverviewRequest(run=known.get("run", ""), known_rounds=ended_rounds(known))
+    request = wire.OverviewRequest(run=known.run if known else "", known_rounds=ended_rounds(known))
     with _line(home, running) as channel:
         replies = rpc.calls(rpc.stub(channel, rpc.WATCH)(request, timeout=timeout_s), running.operator, own=True)
         for change in joined((reply.json, reply.more) for reply in replies):
@@ -87,13 +92,20 @@ def _told(home: Home, running: RunningProcess, known: Document, timeout_s: float
 
 @contextlib.contextmanager
 def _line(home: Home, running: RunningProcess) -> Iterator[grpc.Channel]:
-    """Yield a channel to a running coordinator. Raises RunError where it is of an earlier version."""
+    """Yield a channel to a running coordinator. Raises RunError where it is of another version."""
     if not running.operator:
-        raise RunError(
-            f"the coordinator that runs here (pid {running.pid}) listens to no command of this version",
-            cause="another version of fedcervix was installed while it ran",
-            next_step=f"end it (kill {running.pid}), then {home.command('start')}",
-        )
+        raise _of_another_version(home, running, "listens to no command of this version")
     keys = {part: home.pem(file) for part, file in KEYS.items()}
     with reachable(Path(running.operator)) as name, rpc.channel(f"unix:{name}", **keys, here=True) as channel:
-        yield channel
+        try:
+            yield channel
+        except ValueError as error:
+            raise _of_another_version(home, running, f"reports what this version cannot read: {error}") from error
+
+
+def _of_another_version(home: Home, running: RunningProcess, how: str) -> RunError:
+    return RunError(
+        f"the coordinator that runs here (pid {running.pid}) {how}",
+        cause="another version of fedcervix was installed while it ran",
+        next_step=f"end it (kill {running.pid}), then {home.command('start')}",
+    )

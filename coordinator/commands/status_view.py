@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Column, Table
@@ -16,6 +15,8 @@ from rich.text import Text
 
 from coordinator.run.history import RunLine
 from coordinator.run.status import shown
+from coordinator.run.status_document import FailureStatus, SiteStatus, StatusDocument, WaitStatus
+from fedcervix.runtime.printing import utc
 
 COLOURS = {
     "present": "green",
@@ -34,7 +35,7 @@ CALLS_FEW, CONNECTIONS_FEW = 8, 2
 """of an agent: a stream, a transfer, reports whose answers are on their way; and `site-agent check` beside it"""
 
 
-def render(document: dict[str, Any]) -> RenderableType:
+def render(document: StatusDocument) -> RenderableType:
     """Return the overview, drawn."""
     return Group(
         _headline(document), _sites(document), _waits(document), _ledger(document), _alarms(document), *_notes(document)
@@ -51,7 +52,7 @@ def runs_table(entries: Sequence[RunLine]) -> Table:
             Text(entry.run),
             entry.mode,
             entry.profile,
-            f"{datetime.fromtimestamp(entry.begun_at, UTC):%Y-%m-%d %H:%M}",
+            utc(entry.begun_at, "%Y-%m-%d %H:%M"),
             str(entry.rounds),
             str(entry.best_round or ""),
             Text(entry.outcome, OUTCOME_COLOURS.get(entry.outcome, "")),
@@ -61,83 +62,83 @@ def runs_table(entries: Sequence[RunLine]) -> Table:
     return table
 
 
-def _headline(d: dict[str, Any]) -> Text:
+def _headline(d: StatusDocument) -> Text:
     text = Text()
-    text.append(f"run {d['run']}  ", "bold")
-    text.append(f"{d['mode']}, profile {d['profile']}, plan {d['plan'][:12]}\n")
-    text.append(f"round {d['round']} of at most {d['rounds_max']}, {d['phase']} for {_ago(d['now'] - d['since'])}")
-    if d["best_round"]:
-        text.append(f", best so far: round {d['best_round']}")
-    text.append(f"; all times are UTC, now {_clock(d['now'])}")
-    if d["outcome"]:
+    text.append(f"run {d.run}  ", "bold")
+    text.append(f"{d.mode}, profile {d.profile}, plan {d.plan[:12]}\n")
+    text.append(f"round {d.round} of at most {d.rounds_max}, {d.phase} for {_ago(d.now - d.since) if d.since else '?'}")
+    if d.best_round:
+        text.append(f", best so far: round {d.best_round}")
+    text.append(f"; all times are UTC, now {_clock(d.now)}")
+    if d.outcome:
         text.append("\n")
-        text.append(d["outcome"], OUTCOME_COLOURS[d["outcome"]])
-        text.append(f": {shown(d['reason'])}")
+        text.append(d.outcome, OUTCOME_COLOURS.get(d.outcome, ""))
+        text.append(f": {shown(d.reason)}")
     return text
 
 
-def _sites(d: dict[str, Any]) -> Table:
+def _sites(d: StatusDocument) -> Table:
     table = Table(
         "site", "software", "state", "since", "asked to", "progress", "lease until", title="Sites", title_justify="left"
     )
-    for site in d["sites"]:
-        line = f" ({_cut(site['line'], site)})" if site["line"] else ""
-        line += f" ({site['set_aside']} reports set aside)" if site["set_aside"] else ""
+    for site in d.sites:
+        line = f" ({_cut(site.line, site)})" if site.line else ""
+        line += f" ({site.set_aside} reports set aside)" if site.set_aside else ""
         line += _held(site)
         table.add_row(
-            site["site"],
-            site["software"],
-            Text(f"{_state(site)}{line}", COLOURS["silent" if line else site["presence"]]),
-            _clock(site["since"]),
-            site["doing"] if site["presence"] == "present" else "",
+            site.site,
+            site.software,
+            Text(f"{_state(site)}{line}", COLOURS.get("silent" if line else site.presence, "")),
+            _clock(site.since),
+            site.doing if site.presence == "present" else "",
             _progress(site),
-            _clock(site["lease_ends_at"]) if site["presence"] == "present" and site["lease_ends_at"] else "",
+            _clock(site.lease_ends_at) if site.presence == "present" and site.lease_ends_at else "",
         )
     return table
 
 
-def _held(site: dict[str, Any]) -> str:
+def _held(site: SiteStatus) -> str:
     """Describe a site's calls and connections if they are more than an agent needs, or if calls were refused."""
-    few = site["calls_open"] <= CALLS_FEW and site["connections"] <= CONNECTIONS_FEW and not site["calls_refused"]
-    held = f"{site['calls_open']} calls open, {site['calls_refused']} refused in the last minute"
-    return "" if few else f" ({held}, {site['connections']} connections)"
+    few = site.calls_open <= CALLS_FEW and site.connections <= CONNECTIONS_FEW and not site.calls_refused
+    held = f"{site.calls_open} calls open, {site.calls_refused} refused in the last minute"
+    return "" if few else f" ({held}, {site.connections} connections)"
 
 
-def _state(site: dict[str, Any]) -> str:
+def _state(site: SiteStatus) -> str:
     """A connected site first checks its images; until it is ready, it is not part of the run."""
-    return "connected, not ready yet" if site["presence"] == "absent" and site["connected"] else site["presence"]
+    return "connected, not ready yet" if site.presence == "absent" and site.connected else site.presence
 
 
-def _progress(site: dict[str, Any]) -> Text:
-    if not site["stage"]:
+def _progress(site: SiteStatus) -> Text:
+    if not site.stage:
         return Text()
-    of = f"/{site['of']}" if site["of"] else ""
-    loss = f", loss {site['loss']:.3f}" if site["loss"] else ""
-    rate = f", {site['images_per_s']:.0f} images/s" if site["images_per_s"] else ""
-    return Text(shown(f"{site['stage']} {site['done']}{of} {site['unit']}{loss}{rate}"))
+    of = f"/{site.of}" if site.of else ""
+    loss = f", loss {site.loss:.3f}" if site.loss else ""
+    rate = f", {site.images_per_s:.0f} images/s" if site.images_per_s else ""
+    return Text(shown(f"{site.stage} {site.done}{of} {site.unit}{loss}{rate}"))
 
 
-def _waits(d: dict[str, Any]) -> RenderableType:
-    if not d["waits"]:
+def _waits(d: StatusDocument) -> RenderableType:
+    if not d.waits:
         return Text("waiting for no site")
     table = Table("waiting for", "because", "since", "until", "then", title="Waits", title_justify="left")
-    for wait in d["waits"]:
-        until = "it reports" if wait["until"] is None else _clock(wait["until"])
-        then = "a silent site loses its lease" if wait["until"] is None else wait["then"]
-        because = Text(_cut(shown(wait["reason"]), wait))
-        table.add_row(wait["site"], because, _clock(wait["since"]), until, then)
+    for wait in d.waits:
+        until = "it reports" if wait.until is None else _clock(wait.until)
+        then = "a silent site loses its lease" if wait.until is None else wait.then
+        because = Text(_cut(shown(wait.reason), wait))
+        table.add_row(wait.site, because, _clock(wait.since), until, then)
     return table
 
 
-def _cut(words: str, d: dict[str, Any]) -> str:
+def _cut(words: str, d: SiteStatus | WaitStatus) -> str:
     """Return the words, with the time since the connection is cut."""
-    return words if d["cut_at"] is None else f"{words} since {_clock(d['cut_at'])}"
+    return words if d.cut_at is None else f"{words} since {_clock(d.cut_at)}"
 
 
-def _ledger(d: dict[str, Any]) -> RenderableType:
-    if not d["ledger"]:
+def _ledger(d: StatusDocument) -> RenderableType:
+    if not d.ledger:
         return Text("")
-    hidden = d["ledger"][-LEDGER_ROWS_MAX:][0]["round"] - 1
+    hidden = d.ledger[-LEDGER_ROWS_MAX:][0].round - 1
     title = "Rounds" + (f" (the last {LEDGER_ROWS_MAX}; {hidden} earlier ones in --json)" if hidden > 0 else "")
     table = Table(
         "round",
@@ -148,28 +149,26 @@ def _ledger(d: dict[str, Any]) -> RenderableType:
         title=title,
         title_justify="left",
     )
-    for line in d["ledger"][-LEDGER_ROWS_MAX:]:
-        counted = "\n".join(
-            f"{c['site']} ({c['images']}, {c['steps']}, {c['weight']:.2f})" for c in line["contributions"]
-        )
-        missing = "\n".join([*(f"{m['site']}: {shown(m['reason'])}" for m in line["missing"]), *line["notes"]])
-        loss = "" if line["loss"] is None else f"{line['loss']:.4f}"
-        best = " *" if line["round"] == d["best_round"] else ""
-        table.add_row(f"{line['round']}{best}", counted, Text(missing, "yellow"), loss, line["model"][:12])
+    for line in d.ledger[-LEDGER_ROWS_MAX:]:
+        counted = "\n".join(f"{c.site} ({c.images}, {c.steps}, {c.weight:.2f})" for c in line.contributions)
+        missing = "\n".join([*(f"{m.site}: {shown(m.reason)}" for m in line.missing), *line.notes])
+        loss = "" if line.loss is None else f"{line.loss:.4f}"
+        best = " *" if line.round == d.best_round else ""
+        table.add_row(f"{line.round}{best}", counted, Text(missing, "yellow"), loss, line.model[:12])
     return table
 
 
-def _alarms(d: dict[str, Any]) -> RenderableType:
+def _alarms(d: StatusDocument) -> RenderableType:
     """The alarms of the rounds that are shown. Those of one site and kind take one row: the newest of them."""
-    found = [(line["round"], alarm) for line in d["ledger"][-LEDGER_ROWS_MAX:] for alarm in line["alarms"]]
+    found = [(line.round, alarm) for line in d.ledger[-LEDGER_ROWS_MAX:] for alarm in line.alarms]
     if not found:
         return Text("")
     rounds: dict[tuple[str, str], list[int]] = {}
     newest: dict[tuple[str, str], str] = {}
     for number, alarm in found:
-        key = (alarm["site"], alarm["what"])
+        key = (alarm.site, alarm.what)
         rounds.setdefault(key, []).append(number)
-        newest[key] = alarm["words"]
+        newest[key] = alarm.words
     table = Table("site", "rounds", "what is unusual (in the last of them)", title="Alarms", title_justify="left")
     for (site, what), numbers in [*rounds.items()][:ALARM_ROWS_MAX]:
         table.add_row(
@@ -178,28 +177,27 @@ def _alarms(d: dict[str, Any]) -> RenderableType:
     return table
 
 
-def _notes(d: dict[str, Any]) -> list[Text]:
-    failures = [Text(_failure(f), "red" if _is_open(f) else "yellow") for f in d["failures"][-5:]]
-    return [*failures, *([Text(d["trouble"], "bold red")] if d["trouble"] else [])]
+def _notes(d: StatusDocument) -> list[Text]:
+    failures = [Text(_failure(f), "red" if _is_open(f) else "yellow") for f in d.failures[-5:]]
+    return [*failures, *([Text(d.trouble, "bold red")] if d.trouble else [])]
 
 
-def _is_open(f: dict[str, Any]) -> bool:
-    return not f["goes_on"] and f["mended_at"] is None
+def _is_open(f: FailureStatus) -> bool:
+    return not f.goes_on and f.mended_at is None
 
 
-def _failure(f: dict[str, Any]) -> str:
-    how = "had a problem and continues" if f["goes_on"] else "failed"
-    kind = f", {f['kind']}" if f["kind"] else ""
-    mended = "" if f["mended_at"] is None else f"; solved at {_clock(f['mended_at'])}"
-    words = f"{_clock(f['at'])} {f['site']} {how} while {f['stage']}: {f['hint']} ({f['incident']}{kind}){mended}"
+def _failure(f: FailureStatus) -> str:
+    how = "had a problem and continues" if f.goes_on else "failed"
+    kind = f", {f.kind}" if f.kind else ""
+    mended = "" if f.mended_at is None else f"; solved at {_clock(f.mended_at)}"
+    words = f"{_clock(f.at)} {f.site} {how} while {f.stage}: {f.hint} ({f.incident}{kind}){mended}"
     return shown(words, FAILURE_CHARS_MAX)
 
 
 def _clock(at: float) -> str:
     """Return a moment in UTC, as the headline says; with the date if it is not today."""
-    moment = datetime.fromtimestamp(at, UTC)
-    today = datetime.now(UTC).date()
-    return moment.strftime("%H:%M:%S" if moment.date() == today else "%Y-%m-%d %H:%M")
+    today = utc(at, "%Y-%m-%d") == f"{datetime.now(UTC):%Y-%m-%d}"
+    return utc(at, "%H:%M:%S" if today else "%Y-%m-%d %H:%M")
 
 
 def _ago(seconds: float) -> str:

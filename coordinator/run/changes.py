@@ -12,13 +12,19 @@ Rules
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import TypeVar
 
+from coordinator.run.status_document import StatusDocument
 from fedcervix.json_text import parsed
+from fedcervix.runtime.record import LedgerLine
+from fedcervix.runtime.typed_json import fields_of, from_json, replaced, to_text
 
-Document = dict[str, Any]
+T = TypeVar("T")
+
+Change = Mapping[str, object]
+"""the fields of a document that are new, by name; of a table, its new lines"""
 
 TABLES = {"sites": "site", "ledger": "round"}
 """key of the document -> key of its lines"""
@@ -30,47 +36,52 @@ BRIEF_ROUNDS = 12
 """at most"""
 
 
-def changes(before: Document, after: Document) -> Document:
-    """Return what of `after` is not in `before`; all of it where `before` is empty or of another run."""
-    if before.get("run") != after["run"]:
-        return after
+def changes(before: StatusDocument | None, after: StatusDocument) -> Change:
+    """Return what of `after` is not in `before`; all of it where there is no `before`, or one of another run."""
+    now = fields_of(after)
+    if before is None or before.run != after.run:
+        return now
     return {
-        key: _lines_changed(key, before.get(key, []), value) if key in TABLES else value
-        for key, value in after.items()
-        if before.get(key) != value
+        name: _lines_changed(TABLES[name], getattr(before, name), getattr(after, name)) if name in TABLES else value
+        for name, value in now.items()
+        if getattr(before, name) != value
     }
 
 
-def applied(before: Document, change: Document) -> Document:
-    """Return the document after a change; a change that names another run is a whole document."""
-    if change.get("run", before.get("run")) != before.get("run"):
-        return change
-    merged = {**before, **change}
-    for key, name in TABLES.items():
-        lines = {line[name]: line for line in (*before.get(key, []), *change.get(key, []))}
-        merged[key] = [*lines.values()]
-    return merged
+def applied(before: StatusDocument | None, change: Change) -> StatusDocument:
+    """Return the document after a change; one that names another run is a whole document. Raises ValueError."""
+    if before is None or change.get("run", before.run) != before.run:
+        return from_json(StatusDocument, change, extra="ignore")
+    after = replaced(before, change)
+    sites = _by(TABLES["sites"], (*before.sites, *after.sites))
+    ledger = _by(TABLES["ledger"], (*before.ledger, *after.ledger))
+    return replace(after, sites=tuple(sites.values()), ledger=tuple(ledger.values()))
 
 
-def _lines_changed(key: str, before: list[Document], after: list[Document]) -> list[Document]:
-    known = {line[TABLES[key]]: line for line in before}
-    return [line for line in after if known.get(line[TABLES[key]]) != line]
+def _lines_changed(key: str, before: Iterable[T], after: Iterable[T]) -> list[T]:
+    known = _by(key, before)
+    return [line for name, line in _by(key, after).items() if known.get(name) != line]
 
 
-def ended_rounds(document: Document) -> int:
+def _by(key: str, lines: Iterable[T]) -> dict[object, T]:
+    return {getattr(line, key): line for line in lines}
+
+
+def ended_rounds(document: StatusDocument | None) -> int:
     """Return the number of the last round that will not change any more; 0 where none will not."""
-    return max((line["round"] for line in document.get("ledger", []) if line["ended_at"] is not None), default=0)
+    ledger = document.ledger if document else ()
+    return max((line.round for line in ledger if line.ended_at is not None), default=0)
 
 
-def parts(document: Document) -> Iterator[tuple[str, bool]]:
-    """Yield a document's text in parts, each with whether more follow."""
-    text = _text(document)
+def parts(change: Change | StatusDocument) -> Iterator[tuple[str, bool]]:
+    """Yield the text of a change in parts, each with whether more follow."""
+    text = _text(change)
     for start in range(0, len(text), PART_CHARS):
         yield text[start : start + PART_CHARS], start + PART_CHARS < len(text)
 
 
-def joined(messages: Iterable[tuple[str, bool]]) -> Iterator[Document]:
-    """Yield the documents of which `messages` are the parts; one that is not whole is dropped."""
+def joined(messages: Iterable[tuple[str, bool]]) -> Iterator[Change]:
+    """Yield the changes of which `messages` are the parts; one that is not whole is dropped."""
     held: list[str] = []
     for text, more in messages:
         held.append(text)
@@ -79,17 +90,17 @@ def joined(messages: Iterable[tuple[str, bool]]) -> Iterator[Document]:
             held.clear()
 
 
-def brief(document: Document) -> str:
+def brief(document: StatusDocument) -> str:
     """Return the text of a document with as many of its last rounds as fit into a single answer."""
     room = BRIEF_LEDGER_CHARS
-    ledger: list[Document] = []
-    for line in reversed(document["ledger"][-BRIEF_ROUNDS:]):
+    ledger: list[LedgerLine] = []
+    for line in reversed(document.ledger[-BRIEF_ROUNDS:]):
         room -= len(_text(line))
         if room < 0:
             break
         ledger.insert(0, line)
-    return _text({**document, "ledger": ledger})
+    return _text(replace(document, ledger=tuple(ledger)))
 
 
-def _text(document: Document) -> str:
-    return json.dumps(document, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+def _text(value: object) -> str:
+    return to_text(value, ensure_ascii=False, separators=(",", ":"))

@@ -17,9 +17,9 @@ Which process acts is not journaled, like signs of life: a restarted coordinator
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from fedcervix.errors import DuplicateAgentError
+from fedcervix.runtime.printing import utc
 from fedcervix.transport.codec import InstanceClaim
 
 
@@ -47,12 +47,9 @@ def is_answered(acting: Acting | None, instance: str) -> bool:
 
 def refusal(site: str, acting: Acting, lease_s: float) -> DuplicateAgentError:
     """Return the error that a duplicate gets."""
+    since = utc(acting.since, "%Y-%m-%d %H:%M:%S UTC")
     return DuplicateAgentError(
-        f"another agent of site {site} has been connected since {_moment(acting.since)}; this one is refused",
+        f"another agent of site {site} has been connected since {since}; this one is refused",
         cause="a second machine or a copy of the home folder uses this site's certificate",
         next_step=f"stop one of the two; this one can start {lease_s:.0f} s after the last message of the other one",
     )
-
-
-def _moment(at: float) -> str:
-    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M:%S} UTC"

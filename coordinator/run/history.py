@@ -10,20 +10,21 @@ import contextlib
 import difflib
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from coordinator.home.home import Home
 from coordinator.run import results
-from coordinator.run.changes import BRIEF_ROUNDS, Document
+from coordinator.run.changes import BRIEF_ROUNDS
 from coordinator.run.status import overview
+from coordinator.run.status_document import StatusDocument
 from fedcervix.core.events import RunAborted
 from fedcervix.core.plan import Plan
 from fedcervix.core.rounds.state import Run, begin
 from fedcervix.core.rounds.step import replay, step
 from fedcervix.disk.journal import Journal, RunRecord, UnreadRun
-from fedcervix.errors import FormatError, RunError
+from fedcervix.errors import FormatError, RunError, StorageError
 
 if TYPE_CHECKING:
     from fedcervix.models.blobs import BlobStore
@@ -50,10 +51,6 @@ class RunLine:
     reason: str
     model: bool
     """a model was stored for it: `coordinator export` copies it out"""
-
-    def document(self) -> dict[str, Any]:
-        """Return it as plain values."""
-        return asdict(self)
 
 
 def begin_of(record: RunRecord) -> Run:
@@ -112,7 +109,7 @@ def _entry(home: Home, journal: Journal, record: RunRecord | UnreadRun) -> RunLi
     """Return the line of a run; of one that this version cannot read, what is known without reading it."""
     try:
         return _line(home, journal, read(record))
-    except FormatError as error:
+    except (FormatError, StorageError) as error:
         return RunLine(
             run=record.run,
             mode="",
@@ -121,7 +118,7 @@ def _entry(home: Home, journal: Journal, record: RunRecord | UnreadRun) -> RunLi
             rounds=0,
             best_round=0,
             outcome=UNREAD,
-            reason=error.what,
+            reason=f"{error.what}; next: {error.next_step}",
             model=results.model_of(home.results, record.run).exists(),
         )
 
@@ -141,15 +138,15 @@ def _line(home: Home, journal: Journal, record: RunRecord) -> RunLine:
         mode=record.plan.mode,
         profile=record.plan.profile,
         begun_at=record.begun_at,
-        rounds=len(found["ledger"]),
-        best_round=found["best_round"],
-        outcome=found["outcome"] or UNFINISHED,
-        reason=found["reason"],
+        rounds=len(found.ledger),
+        best_round=found.best_round,
+        outcome=found.outcome or UNFINISHED,
+        reason=found.reason,
         model=results.model_of(home.results, record.run).exists(),
     )
 
 
-def stands(home: Home, name: str = "", *, whole: bool = True) -> Document:
+def stands(home: Home, name: str = "", *, whole: bool = True) -> StatusDocument:
     """Return how a run stands by the journal: the last one that can be read, or the one of this name.
 
     `whole`: with all rounds; else with the last ones. Raises RunError, StorageError.

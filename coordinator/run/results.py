@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from coordinator.run.status import ledger_line
 from fedcervix import __version__
-from fedcervix.core.formats import contents
-from fedcervix.core.plan import check
 from fedcervix.core.rounds.state import Run
 from fedcervix.disk.files import copy_file, digest_file, in_place_of, make_folder, write_whole
 from fedcervix.disk.reserve import Reserve
 from fedcervix.disk.storage import damaged, disk
 from fedcervix.errors import RunError
 from fedcervix.json_text import parsed
+from fedcervix.runtime.record import LedgerLine, RecordedRun, SoftwareLine, stored_record
+from fedcervix.runtime.typed_json import to_text
 
 if TYPE_CHECKING:
     from fedcervix.models.blobs import BlobStore
@@ -25,26 +24,26 @@ MODEL_FILE = "cervix-model.safetensors"
 RECORD_FILE = "record.json"
 
 
-def ledger(run: Run) -> list[dict[str, Any]]:
+def ledger(run: Run) -> tuple[LedgerLine, ...]:
     """Return the roster ledger of every round."""
-    return [ledger_line(run, round_) for round_ in run.rounds]
+    return tuple(ledger_line(run, round_) for round_ in run.rounds)
 
 
-def record(run: Run, lines: list[dict[str, Any]] | None = None) -> dict[str, Any]:
-    """Return the run's record: plan, outcome, and `lines`, its ledger, which is made here where it is not given."""
-    return {
-        "run": run.run,
-        "software": f"fedcervix {__version__}",
-        "sites": [{"site": site.name, "software": list(site.software)} for site in run.sites],
-        "plan_digest": run.plan.digest,
-        "plan": parsed(run.plan.canonical()),
-        "outcome": run.outcome.value if run.outcome else None,
-        "reason": run.reason,
-        "best_round": run.best_round,
-        "model": run.best.candidate if run.best_round else None,
-        "adopted": list(run.adopted),
-        "ledger": ledger(run) if lines is None else lines,
-    }
+def record(run: Run, lines: tuple[LedgerLine, ...] | None = None) -> RecordedRun:
+    """Return the run's record; `lines` is its ledger, which is made here where it is not given."""
+    return RecordedRun(
+        run=run.run,
+        software=f"fedcervix {__version__}",
+        sites=tuple(SoftwareLine(site=site.name, software=site.software) for site in run.sites),
+        plan_digest=run.plan.digest,
+        plan=parsed(run.plan.canonical()),
+        outcome=run.outcome,
+        reason=run.reason,
+        best_round=run.best_round,
+        model=run.best.candidate if run.best_round else None,
+        adopted=tuple(run.adopted),
+        ledger=ledger(run) if lines is None else lines,
+    )
 
 
 def store(run: Run, blobs: BlobStore, results: Path) -> Path:
@@ -56,13 +55,9 @@ def store(run: Run, blobs: BlobStore, results: Path) -> Path:
     folder = reserve.spend(lambda: make_folder(results / run.run))
     if run.best_round:
         _link(blobs.path(run.best.candidate), folder / MODEL_FILE)
-    text = json.dumps(record(run), indent=2, allow_nan=False).encode()
+    text = to_text(record(run), indent=2).encode()
     reserve.spend(lambda: write_whole(folder / RECORD_FILE, text))
     return folder
-
-
-NEEDED = {"ledger", "best_round", "outcome", "reason"}
-"""keys that every reader of a record needs"""
 
 
 def is_stored(results: Path, run: str) -> bool:
@@ -71,20 +66,16 @@ def is_stored(results: Path, run: str) -> bool:
         return (results / run / RECORD_FILE).is_file()
 
 
-def read(results: Path, run: str) -> dict[str, Any]:
+def read(results: Path, run: str) -> RecordedRun:
     """Return the record of an ended run. Raises StorageError."""
     file = results / run / RECORD_FILE
     with disk(file, "read"):
         text = file.read_bytes()
     try:
-        # A record of an earlier version may hold a mean loss that is no number.
-        found: dict[str, Any] = parsed(text, parse_constant=lambda _: None)
-        found = contents("the record", found)
-        check(found.keys() >= NEEDED, "it is no record of a run")
+        return stored_record(text)
     except ValueError as error:
         next_step = f"delete it; the next `coordinator start` writes it again from the journal: rm {file}"
         raise damaged(file, error, next_step=next_step) from error
-    return found
 
 
 def names(results: Path) -> list[str]:
@@ -115,7 +106,7 @@ def export(results: Path, run: str, folder: Path) -> list[Path]:
             next_step="name another folder, or move that file away",
         )
     make_folder(folder)
-    model, said = results / run / MODEL_FILE, read(results, run).get("model")
+    model, said = results / run / MODEL_FILE, read(results, run).model
     if model in copies and digest_file(model) != said:
         raise damaged(
             model,

@@ -1,4 +1,4 @@
-"""How things stand, as one JSON-able document: what `coordinator status --json` prints and `--watch` draws.
+"""Says how a run stands: `overview` makes the document, `ledger_line` the line of a round in it and in the record.
 
 Texts that sites have said are cut to a length and freed of control characters, so that the document without its ledger
 has a bound (see `coordinator.run.changes`).
@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
-from typing import Any
 
 from coordinator.alarms.alarm_sources import alarms
 from coordinator.limits.admission import NOTHING, Held
 from coordinator.run.liveness import STOPPED, Line
+from coordinator.run.status_document import FailureStatus, SiteStatus, StatusDocument, WaitStatus
 from fedcervix.core.events import LOSS_MAX, SiteFailed
 from fedcervix.core.measures import Measures, clip_scales, trimmed_per_side
 from fedcervix.core.plan import Plan
@@ -22,7 +23,9 @@ from fedcervix.core.rounds.instructions import instruction
 from fedcervix.core.rounds.scores import mean_loss
 from fedcervix.core.rounds.state import Phase, Presence, Round, Run
 from fedcervix.core.rounds.waits import OnTimeout, Wait, waits
-from fedcervix.printable import printable
+from fedcervix.printable import in_columns
+from fedcervix.runtime.record import AlarmLine, ContributionLine, DroppedLine, LedgerLine, MissingLine, ScoreLine
+from fedcervix.runtime.worker_protocol import WorkProgress
 from fedcervix.transport.backoff import SIGN_S
 
 LINE_CUT = "its connection is cut"
@@ -48,85 +51,91 @@ def overview(
     now: float,
     trouble: str = "",
     since: int = 0,
-) -> dict[str, Any]:
-    """Return the document. Times are Unix seconds; `*_s` are durations in seconds.
+) -> StatusDocument:
+    """Return the document.
 
     `lines`: how each site's line is, and `held`: what it holds of the listener; empty where no coordinator is running.
-    `since`: the ledger begins with the round
-    after this one.
+    `since`: the ledger begins with the round after this one.
     """
-    sites = [_site(run, name, lines.get(name), now) | _holds(held.get(name, NOTHING)) for name in run.plan.sites]
-    return {
-        "run": run.run,
-        "mode": run.plan.mode,
-        "profile": run.plan.profile,
-        "plan": run.plan.digest,
-        "phase": run.phase.value,
-        "since": run.since,
-        "now": now,
-        "round": len(run.rounds),
-        "rounds_max": run.plan.rounds_max,
-        "best_round": run.best_round,
-        "outcome": run.outcome.value if run.outcome else None,
-        "reason": run.reason,
-        "trouble": trouble,
-        "sites": sites,
-        "waits": [_wait(wait, site) for wait in waits(run) for site in sites if site["site"] == wait.site],
-        "ledger": [_shortened(ledger_line(run, round_)) for round_ in run.rounds[since:]],
-        "failures": _failures(run),
-    }
+    sites = {name: _site(run, name, lines.get(name), held.get(name, NOTHING), now) for name in run.plan.sites}
+    return StatusDocument(
+        run=run.run,
+        mode=run.plan.mode,
+        profile=run.plan.profile,
+        plan=run.plan.digest,
+        phase=run.phase.value,
+        since=run.since,
+        now=now,
+        round=len(run.rounds),
+        rounds_max=run.plan.rounds_max,
+        best_round=run.best_round,
+        outcome=run.outcome.value if run.outcome else None,
+        reason=run.reason,
+        trouble=trouble,
+        sites=tuple(sites.values()),
+        waits=tuple(_wait(wait, sites[wait.site]) for wait in waits(run)),
+        ledger=tuple(_shortened(ledger_line(run, round_)) for round_ in run.rounds[since:]),
+        failures=_failures(run),
+    )
 
 
-def _failures(run: Run) -> list[dict[str, Any]]:
+def _failures(run: Run) -> tuple[FailureStatus, ...]:
     mended = {(mended.site, mended.incident): mended.at for mended in run.mended}
-    return [_failure(failure, mended.get((failure.site, failure.incident))) for failure in run.failures]
+    return tuple(_failure(failure, mended.get((failure.site, failure.incident))) for failure in run.failures)
 
 
-def _failure(failure: SiteFailed, mended_at: float | None) -> dict[str, Any]:
-    texts = {key: shown(value) for key, value in dataclasses.asdict(failure).items() if isinstance(value, str)}
-    return {**dataclasses.asdict(failure), **texts, "mended_at": mended_at}
+def _failure(failure: SiteFailed, mended_at: float | None) -> FailureStatus:
+    return FailureStatus(
+        site=failure.site,
+        stage=shown(failure.stage),
+        hint=shown(failure.hint),
+        incident=shown(failure.incident),
+        at=failure.at,
+        kind=shown(failure.kind),
+        goes_on=failure.goes_on,
+        mended_at=mended_at,
+    )
 
 
-def _shortened(line: dict[str, Any]) -> dict[str, Any]:
-    missing = [{**one, "reason": shown(one["reason"], WAIT_CHARS_MAX)} for one in line["missing"]]
-    return {**line, "missing": missing}
+def _shortened(line: LedgerLine) -> LedgerLine:
+    missing = (replace(one, reason=shown(one.reason, WAIT_CHARS_MAX)) for one in line.missing)
+    return replace(line, missing=tuple(missing))
 
 
 def shown(words: str, chars_max: int = REASON_CHARS_MAX) -> str:
     """Return what a site said, cut to a length, without what would move the cursor or begin a line."""
-    plain = printable(words)
+    plain = in_columns(words[: chars_max + 1])
     return plain if len(plain) <= chars_max else f"{plain[: chars_max - 3]}..."
 
 
-def _site(run: Run, name: str, line: Line | None, now: float) -> dict[str, Any]:
+def _site(run: Run, name: str, line: Line | None, held: Held, now: float) -> SiteStatus:
     site = run.site(name)
     lost, lost_for_s = _lost(line)
-    progress = line.progress if line else None
     asked = instruction(run, name) if run.phase is not Phase.ABORTED else None
-    current = progress is not None and progress.task == asked
-    return {
-        "site": name,
-        "presence": site.presence.value,
-        "since": site.since,
-        "reason": shown(site.reason),
-        "connected": bool(line and line.connected),
-        "cut_at": now - lost_for_s if lost_for_s is not None else None,
-        "line": lost if site.presence in (Presence.PRESENT, Presence.SILENT) or (line and line.upgrade) else "",
-        "software": (line.software if line else "") or "".join(site.software[-1:]),
-        "doing": str(asked) if asked is not None else "",
-        "stage": shown(progress.stage) if current and progress else "",
-        "done": progress.done if current and progress else 0,
-        "of": progress.of if current and progress else 0,
-        "unit": shown(progress.unit) if current and progress else "",
-        "loss": progress.loss if current and progress else 0.0,
-        "images_per_s": progress.images_per_s if current and progress else 0.0,
-        "set_aside": line.set_aside if line else 0,
-        "lease_ends_at": now + line.lease_ends_in_s if line and line.lease_ends_in_s is not None else None,
-    }
-
-
-def _holds(held: Held) -> dict[str, int]:
-    return {"calls_open": held.open, "calls_refused": held.refused, "connections": held.connections}
+    said = line.progress if line else None
+    progress = said if said and said.task == asked else WorkProgress("")
+    return SiteStatus(
+        site=name,
+        presence=site.presence.value,
+        since=site.since,
+        reason=shown(site.reason),
+        connected=bool(line and line.connected),
+        cut_at=now - lost_for_s if lost_for_s is not None else None,
+        line=lost if site.presence in (Presence.PRESENT, Presence.SILENT) or (line and line.upgrade) else "",
+        software=(line.software if line else "") or "".join(site.software[-1:]),
+        doing=str(asked) if asked is not None else "",
+        stage=shown(progress.stage),
+        done=progress.done,
+        of=progress.of,
+        unit=shown(progress.unit),
+        loss=progress.loss,
+        images_per_s=progress.images_per_s,
+        set_aside=line.set_aside if line else 0,
+        lease_ends_at=now + line.lease_ends_in_s if line and line.lease_ends_in_s is not None else None,
+        calls_open=held.open,
+        calls_refused=held.refused,
+        connections=held.connections,
+    )
 
 
 def _lost(line: Line | None) -> tuple[str, float | None]:
@@ -145,62 +154,61 @@ def _lost(line: Line | None) -> tuple[str, float | None]:
 GETS_READY = "connected; it checks its images and hardware before it is ready"
 
 
-def _wait(wait: Wait, site: dict[str, Any]) -> dict[str, Any]:
+def _wait(wait: Wait, site: SiteStatus) -> WaitStatus:
     """Who is waited for; one that works, but whose line is cut, for no longer than its lease."""
-    down, reason = bool(site["line"]), shown(wait.reason, WAIT_CHARS_MAX)
-    if site["presence"] == Presence.ABSENT.value and site["connected"]:
+    down, reason = bool(site.line), shown(wait.reason, WAIT_CHARS_MAX)
+    if site.presence == Presence.ABSENT and site.connected:
         reason = GETS_READY
-    return {
-        "site": wait.site,
-        "reason": f"{reason}; {site['line']}" if down else reason,
-        "since": wait.since,
-        "cut_at": site["cut_at"] if down else None,
-        "until": site["lease_ends_at"] if down and wait.then is OnTimeout.LEASE else wait.until,
-        "then": wait.then.value,
-    }
+    return WaitStatus(
+        site=wait.site,
+        reason=f"{reason}; {site.line}" if down else reason,
+        since=wait.since,
+        cut_at=site.cut_at if down else None,
+        until=site.lease_ends_at if down and wait.then is OnTimeout.LEASE else wait.until,
+        then=wait.then.value,
+    )
 
 
-def ledger_line(run: Run, round_: Round) -> dict[str, Any]:
+def ledger_line(run: Run, round_: Round) -> LedgerLine:
     """Return one round of the roster ledger: who counted, with what, who did not, and why not.
 
     `dropped`: models that were accepted but later not used; `unusable`: who could not use the round's model.
     """
     scorers, clipped = [score.site for score in round_.scores], _clipped(run, round_)
-    return {
-        "round": round_.number,
-        "base": round_.base,
-        "model": round_.candidate,
-        "loss": _bounded(mean_loss(run, round_, scorers)) if scorers else None,
-        "trimmed": trimmed_per_side(run.plan.terms, len(round_.contributions)),
-        "begun_at": round_.begun_at,
-        "ended_at": round_.ended_at or None,
-        "contributions": [
-            {
-                "site": update.site,
-                "digest": update.digest,
-                "images": update.images,
-                "steps": update.steps,
-                "weight": weight,
-                "loss": _bounded(update.loss),
-                "seconds": update.seconds,
+    return LedgerLine(
+        round=round_.number,
+        base=round_.base,
+        model=round_.candidate,
+        loss=_bounded(mean_loss(run, round_, scorers)) if scorers else None,
+        trimmed=trimmed_per_side(run.plan.terms, len(round_.contributions)),
+        begun_at=round_.begun_at,
+        ended_at=round_.ended_at or None,
+        contributions=tuple(
+            ContributionLine(
+                site=update.site,
+                digest=update.digest,
+                images=update.images,
+                steps=update.steps,
+                weight=weight,
+                loss=_bounded(update.loss),
+                seconds=update.seconds,
                 **_measured(round_.measured.get(update.site)),
-                "clipped": clipped.get(update.site),
-            }
+                clipped=clipped.get(update.site),
+            )
             for update, weight in zip(round_.contributions, shares(run.plan, round_), strict=True)
-        ],
-        "missing": [{"site": missing.site, "reason": missing.reason} for missing in round_.missing],
-        "dropped": [
-            {"site": update.site, "digest": update.digest, **_measured(round_.measured.get(update.site))}
+        ),
+        missing=tuple(MissingLine(site=missing.site, reason=missing.reason) for missing in round_.missing),
+        dropped=tuple(
+            DroppedLine(site=update.site, digest=update.digest, **_measured(round_.measured.get(update.site)))
             for update in round_.dropped
-        ],
-        "unusable": [said.site for said in round_.unusable],
-        "notes": list(round_.notes),
-        "scores": [
-            {"site": s.site, "loss": _bounded(s.loss), "count": s.count, "gauges": dict(s.gauges)}
-            for s in round_.scores
-        ],
-        "alarms": [{"site": a.site, "what": a.what, "words": a.words} for a in alarms(run, round_)],
-    }
+        ),
+        unusable=tuple(said.site for said in round_.unusable),
+        notes=round_.notes,
+        scores=tuple(
+            ScoreLine(site=s.site, loss=_bounded(s.loss), count=s.count, gauges=dict(s.gauges)) for s in round_.scores
+        ),
+        alarms=tuple(AlarmLine(site=a.site, what=a.what, words=a.words) for a in alarms(run, round_)),
+    )
 
 
 def _bounded(loss: float) -> float:

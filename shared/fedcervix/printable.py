@@ -10,12 +10,14 @@ to its clipboard, or look like a line that this program has printed. Rules
    where it is printed (`fedcervix.runtime.printing`), logged (`fedcervix.runtime.log`) or stands on a page
    (`on_a_page`).
 3. Half a surrogate pair stays: it is a byte of a file's name, and standard streams write it as `\udc9b`.
-4. Text of the other side is quoted in short form (`quoted`): of a long text, its beginning and its length.
+4. A short text in a table has no character of unknown width either (`in_columns`).
+5. Text of the other side is quoted in short form (`quoted`): of a long text, its beginning and its length.
 """
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from typing import Any
 
 _TAKEN_OUT = re.compile(
@@ -54,6 +56,14 @@ def printable(text: str) -> str:
 def printable_lines(text: str) -> str:
     """Return a text of several lines without control characters but its line feeds. Its length is the same."""
     return text if text.isprintable() else _TAKEN_OUT.sub("?", text).replace("\t", " ")
+
+
+def in_columns(text: str) -> str:
+    """Return a short text for a table, printable. Its length is the same.
+
+    What Unicode has not assigned, or leaves to whoever uses it, has no width that terminals agree on: it is a `?`, too.
+    """
+    return "".join("?" if unicodedata.category(letter) in ("Cn", "Co") else letter for letter in printable(text))
 
 
 def printable_values(value: Any) -> Any:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 import platform
 from collections.abc import Sequence
 from datetime import datetime
@@ -24,6 +23,7 @@ from fedcervix.core.plan import Augment, Recipe
 from fedcervix.core.seeds import derive
 from fedcervix.errors import FedcervixError
 from fedcervix.printable import printable
+from fedcervix.runtime.record import ContributionLine
 from site_agent.classifier.comparable import Comparable
 from site_agent.data import dataset
 from site_agent.data.collection import Collection
@@ -219,28 +219,17 @@ def _rounds(federation: StoredRun) -> tuple[content.RoundRow, ...]:
     """Return who gave what to each round, by the coordinator's ledger. Raises whatever a damaged one raises."""
     return tuple(
         content.RoundRow(
-            int(line["round"]),
-            _loss(line["loss"]),
-            (*map(_gave, line["contributions"]), *map(_missed, line["missing"])),
-            tuple((str(alarm["site"]), printable(alarm["words"])) for alarm in line.get("alarms", ())),
+            line.round,
+            line.loss,
+            (*map(_gave, line.contributions), *(content.Contribution(m.site, why_not=m.reason) for m in line.missing)),
+            tuple((alarm.site, printable(alarm.words)) for alarm in line.alarms),
         )
         for line in federation.run_store.ledger()
     )
 
 
-def _loss(loss: Any) -> float | None:
-    if loss is not None and not math.isfinite(loss):
-        raise ValueError(f"a mean loss is {loss}")
-    return loss if loss is None else float(loss)
-
-
-def _gave(line: dict[str, Any]) -> content.Contribution:
-    gave = content.Contribution(str(line["site"]), int(line["images"]), int(line["steps"]))
-    return dataclasses.replace(gave, norm=line.get("norm"), cosine=line.get("cosine"), distance=line.get("distance"))
-
-
-def _missed(line: dict[str, Any]) -> content.Contribution:
-    return content.Contribution(str(line["site"]), why_not=str(line["reason"]))
+def _gave(c: ContributionLine) -> content.Contribution:
+    return content.Contribution(c.site, c.images, c.steps, c.norm, c.cosine, c.distance)
 
 
 def _alarms(federation: StoredRun | None) -> tuple[str, ...]:

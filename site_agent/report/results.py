@@ -116,7 +116,8 @@ def parse(text: str) -> Results:
         raw = parsed(text)
         check(isinstance(raw, dict) and raw.get("format") == FORMAT, f"its format is not {FORMAT!r}")
         evaluations, by_woman = (from_json(tuple[Evaluation, ...], raw[key]) for key in ("evaluations", "by_woman"))
-        comparisons = from_json(tuple[Comparison, ...], raw["comparisons"])
+        compared = [{key: one[key] for key in ("name", "versus", "difference")} for one in raw["comparisons"]]
+        comparisons = from_json(tuple[Comparison, ...], compared)
         provenance = tuple(map(Provenance.from_json, raw["provenance"]))
         words = {name: str(raw[name]) for name in ("site", "run", "final_state", "when", "answer")}
     except (AttributeError, KeyError, TypeError, ValueError) as error:

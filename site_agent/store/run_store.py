@@ -32,6 +32,7 @@ from fedcervix.disk.paths import Below
 from fedcervix.disk.storage import damaged, disk, read_back
 from fedcervix.errors import FormatError, StorageError
 from fedcervix.json_text import parsed
+from fedcervix.runtime.record import LedgerLine
 from fedcervix.runtime.typed_json import from_json
 from site_agent.home import SiteHome
 from site_agent.store import ledger
@@ -180,14 +181,15 @@ class RunStore:
         """Return how the run ended, or that it has not."""
         return (self.folder / "outcome.txt").read_text(errors="replace") if self.ended() else "not ended yet"
 
-    def ledger(self) -> list[dict[str, Any]]:
+    def ledger(self) -> tuple[LedgerLine, ...]:
         """Return the coordinator's ledger: who counted in each round, and who not; empty until the run has ended.
 
         Raises ValueError where what is stored is no record of this run, StorageError.
         """
         with disk(self._record, "read"):
             text = self._record.read_bytes() if self._record.exists() else b""
-        return [] if text.strip() in (b"", NO_RECORD.encode()) else ledger.read(text, self.plan(), self.folder.name)
+        none = text.strip() in (b"", NO_RECORD.encode())
+        return () if none else ledger.read(text, self.plan(), self.folder.name).ledger
 
 
 def _known(kind: type, values: Mapping[str, object]) -> dict[str, object]:

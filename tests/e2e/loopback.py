@@ -368,13 +368,17 @@ class Federation:
     def leftovers(self) -> dict[int, str]:
         return processes_of(self.folder)
 
-    def close(self) -> None:
-        """End every process, and give back the disk: a test's models are hundreds of megabytes."""
+    def end(self) -> None:
+        """End every process."""
         for process in reversed(self.processes):
             process.end()
         for pid in processes_of(self.folder):  # workers of agents that were killed
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+
+    def close(self) -> None:
+        """End every process, and give back the disk: a test's models are hundreds of megabytes."""
+        self.end()
         for model in self.folder.rglob("*.safetensors*"):
             model.unlink(missing_ok=True)
 

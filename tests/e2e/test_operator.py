@@ -10,7 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from coordinator.commands.operator import ask
 from coordinator.run.liveness import STOPPED
+from coordinator.run.status_document import StatusDocument
+from fedcervix.errors import RunError
+from fedcervix.runtime.typed_json import from_text
+from fedcervix.transport import rpc
+from fedcervix.wire import federation_pb2 as wire
 from tests.e2e.loopback import Federation, call
 
 Federate = Callable[..., Federation]
@@ -29,6 +35,8 @@ def test_a_run_from_begin_to_export(federate: Federate, tmp_path: Path) -> None:
         federation.enrol(site)
     watch = federation.watch()
     watch.says('"gathering"')
+    with pytest.raises(RunError, match=r"reports what this version cannot read: StatusDocument\.run"):
+        ask(federation.home, rpc.OVERVIEW, wire.OverviewRequest(), lambda _: from_text(StatusDocument, "{}"))
     first = federation.light("nhs")
     first.says("attached to run")
     federation.until("nhs is there", lambda seen: seen["sites"][0]["presence"] == "present")

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
-from coordinator.run.changes import BRIEF_ROUNDS, Document, applied, brief, changes, ended_rounds, joined, parts
+from coordinator.run.changes import BRIEF_ROUNDS, applied, brief, changes, ended_rounds, joined, parts
 from coordinator.run.history import replayed
 from coordinator.run.liveness import STOPPED, Line
 from coordinator.run.status import overview
+from coordinator.run.status_document import StatusDocument
 from fedcervix.core.events import (
     AggregateStored,
     Event,
@@ -26,6 +28,7 @@ from fedcervix.core.plan import Plan, Recipe, Terms
 from fedcervix.core.rounds.state import Run, begin
 from fedcervix.core.rounds.step import step
 from fedcervix.disk.journal import Journal, RunRecord
+from fedcervix.runtime.typed_json import fields_of, to_text
 from fedcervix.transport.rpc import MESSAGE_BYTES_MAX
 
 RUN = "20300101-000000-csfssl-00000000"
@@ -65,11 +68,11 @@ def run_of(plan: Plan, events: Iterator[Event]) -> Run:
     return run
 
 
-def seen(run: Run, *, now: float = 9.0, since: int = 0) -> Document:
+def seen(run: Run, *, now: float = 9.0, since: int = 0) -> StatusDocument:
     return overview(run, {}, now=now, since=since)
 
 
-def sent(before: Document, after: Document) -> Document:
+def sent(before: StatusDocument | None, after: StatusDocument) -> StatusDocument:
     """Send what changed through the wire's parts, and return what came of it."""
     [change] = joined(parts(changes(before, after)))
     return applied(before, change)
@@ -78,11 +81,11 @@ def sent(before: Document, after: Document) -> Document:
 def test_a_first_picture_is_whole_and_a_second_one_says_what_changed() -> None:
     two = plan(2, 9)
     first, second = (seen(run_of(two, events_of(two, 3, last)), now=float(last)) for last in (0, 1))
-    assert changes({}, first) == first
+    assert sent(None, first) == first
     change = changes(first, second)
     assert change.keys() == {"now", "ledger", "waits", "sites"}
-    assert [line["round"] for line in change["ledger"]] == [4]
-    assert [line["site"] for line in change["sites"]] == ["site-000"]
+    assert change["ledger"] == [second.ledger[3]]
+    assert change["sites"] == [second.sites[0]]
     assert sent(first, second) == second
 
 
@@ -94,16 +97,28 @@ def test_who_knows_the_ended_rounds_is_not_sent_them_again(last: int) -> None:
     assert ended_rounds(known) == 3
     later = run_of(two, events_of(two, 5, last))
     after = seen(later, since=ended_rounds(known))
-    assert [line["round"] for line in after["ledger"]] == [4, 5, 6]
-    assert applied(known, after) == seen(later)
+    assert [line.round for line in after.ledger] == [4, 5, 6]
+    assert sent(known, after) == seen(later)
 
 
 def test_another_run_replaces_the_document() -> None:
     two = plan(2, 9)
     before = seen(run_of(two, events_of(two, 3)))
-    after = {**seen(run_of(two, events_of(two, 1))), "run": "another"}
-    assert changes(before, after) == after
-    assert applied(before, after) == after
+    after = replace(seen(run_of(two, events_of(two, 1))), run="another")
+    assert changes(before, after) == fields_of(after)
+    assert sent(before, after) == after
+
+
+def test_keys_of_a_later_version_are_ignored_in_a_document_and_in_a_change() -> None:
+    """The command may be of another version than the coordinator that runs."""
+    two = plan(2, 9)
+    document = seen(run_of(two, events_of(two, 1)))
+    later = {**json.loads(to_text(document)), "more": [7]}
+    later["sites"] = [{**site, "more": {}} for site in later["sites"]]
+    assert applied(None, later) == document
+    assert applied(document, {"now": 10.0, "more": "words"}) == replace(document, now=10.0)
+    with pytest.raises(ValueError, match=r"StatusDocument\.now: Field required"):
+        applied(None, {key: value for key, value in later.items() if key != "now"})
 
 
 def test_a_document_that_was_cut_off_is_dropped() -> None:
@@ -122,7 +137,7 @@ def test_no_message_passes_the_bound_whatever_the_sites_say(letter: str) -> None
     document = seen(run)
     assert len(brief(document).encode()) < MESSAGE_BYTES_MAX
     assert all(len(text.encode()) <= 1 << 20 for text, _ in parts(document))
-    assert sent({}, document) == document
+    assert sent(None, document) == document
 
 
 def test_a_single_answer_holds_the_last_rounds_that_fit() -> None:
@@ -157,19 +172,19 @@ def test_a_federation_of_64_sites_and_1000_rounds_is_read_back_and_shown(
     assert len(brief(seen(run, since=1001 - BRIEF_ROUNDS)).encode()) < 1 << 20
     later, _ = step(run, updated("site-003", Task(RUN, TaskKind.TRAIN, 1001, run.model), 3))
     change = changes(whole, seen(later, now=10.0, since=ended_rounds(whole)))
-    assert len(json.dumps(change)) < 100_000
+    assert len(to_text(change)) < 100_000
 
 
 def test_a_site_that_was_stopped_is_said_to_be_stopped() -> None:
     two = plan(2, 3)
     run = run_of(two, events_of(two, 1))
     line = Line(False, 3.0, 3.0, 40.0, None, stopped=True)
-    site, _ = overview(run, {"site-000": line}, now=9.0)["sites"]
-    assert (site["line"], site["cut_at"]) == (STOPPED, 6.0)
+    site, _ = overview(run, {"site-000": line}, now=9.0).sites
+    assert (site.line, site.cut_at) == (STOPPED, 6.0)
     run, _ = step(run, SiteSilent("site-000", 50.0, STOPPED))
     document = overview(run, {}, now=60.0)
-    assert document["sites"][0]["reason"] == "stopped by its engineer"
-    assert document["waits"][0]["reason"] == "silent: stopped by its engineer"
+    assert document.sites[0].reason == "stopped by its engineer"
+    assert document.waits[0].reason == "silent: stopped by its engineer"
 
 
 def test_a_failure_is_mended_when_its_site_comes_back() -> None:
@@ -182,6 +197,6 @@ def test_a_failure_is_mended_when_its_site_comes_back() -> None:
         SiteFailed("site-000", "training", "no memory", "INC-3", 40.0),
     ):
         run, _ = step(run, event)
-    assert [failure["mended_at"] for failure in seen(run)["failures"]] == [30.0, None, None]
+    assert [failure.mended_at for failure in seen(run).failures] == [30.0, None, None]
     run, _ = step(run, SiteAttached("site-000", 50.0))
-    assert [failure["mended_at"] for failure in seen(run)["failures"]] == [30.0, None, 50.0]
+    assert [failure.mended_at for failure in seen(run).failures] == [30.0, None, 50.0]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
 import os
 import resource
+import sqlite3
 import subprocess
 import time
 from collections.abc import Iterator
@@ -319,7 +321,7 @@ def test_a_damaged_record_is_named(home: Home) -> None:
     name = begun(home)
     call("abort", home=home)
     (home.results / name / results.RECORD_FILE).write_text("{")
-    assert "is damaged" in refused("runs", home=home).what
+    assert "is damaged" in refused("export", name, home=home).what
 
 
 def test_what_cannot_be_asked_says_what_to_ask_instead(home: Home) -> None:
@@ -432,7 +434,39 @@ def test_an_ended_run_whose_record_was_lost_is_stored_again(home: Home) -> None:
     journal.append(name, RunAborted("by hand", time.time()))
     history.abandon(home, journal, BlobStore(home.blobs), journal.runs()[-1], time.time())
     journal.close()
-    assert results.read(home.results, name)["reason"] == "by hand"
+    assert results.read(home.results, name).reason == "by hand"
+
+
+@pytest.mark.parametrize("begun_at", [1e300, -1e300, -5.0, float("inf"), float("-inf")])
+def test_a_run_whose_time_is_none_is_listed_and_shown(home: Home, begun_at: float) -> None:
+    """Before: a traceback. SQLite holds no NaN: it would be NULL, which the column refuses."""
+    name = begun(home)
+    with contextlib.closing(sqlite3.connect(home.journal)) as db, db:
+        db.execute("UPDATE runs SET begun_at = ?", (begun_at,))
+    assert "│ ? " in call("runs", home=home).output
+    assert "gathering for ?;" in call("status", home=home).output
+    [listed] = json.loads(call("runs", "--json", home=home).output)
+    shown = json.loads(call("status", "--json", home=home).output)
+    assert (listed["run"], listed["begun_at"], shown["run"], shown["since"]) == (name, 0, name, 0)
+
+
+def test_a_run_whose_record_or_journal_is_damaged_is_listed_as_such(home: Home) -> None:
+    name = begun(home)
+    file = home.results / name / results.RECORD_FILE
+    file.parent.mkdir(parents=True)
+    file.write_text('{"ledger": 7}')
+    [listed] = json.loads(call("runs", "--json", home=home).output)
+    assert (listed["run"], listed["outcome"]) == (name, "unreadable")
+    assert "record.json is damaged" in listed["reason"]
+    assert "rm " in listed["reason"]
+    file.unlink()
+    with contextlib.closing(sqlite3.connect(home.journal)) as db, db:
+        event = '{"event": "Tick", "at": 1e300}'
+        db.execute("INSERT INTO events (run, event) VALUES (?, ?)", (name, event))
+    [listed] = json.loads(call("runs", "--json", home=home).output)
+    assert listed["outcome"] == "unreadable"
+    assert "cannot read: at is 0 to 1e+11; found 1e+300" in listed["reason"]
+    assert "unreadable" in call("runs", home=home).output
 
 
 def test_each_command_of_the_program_is_worked_by_a_function_of_its_name() -> None:

@@ -15,6 +15,7 @@ from coordinator.run.status import ledger_line, overview
 from fedcervix.core.events import event_from_json
 from fedcervix.core.rounds.state import Run
 from fedcervix.core.rounds.step import step
+from fedcervix.runtime.typed_json import to_text
 from tests.unit.test_rounds import A, B, C, after, as_before, attached, fresh, scored, trained
 
 ROOT = Path(__file__).parents[2]
@@ -56,16 +57,19 @@ def of_an_old_journal(loss: float) -> Run:
 @pytest.mark.parametrize("loss", [-1e308, 1e308, 1.7e308])
 def test_an_old_journal_with_losses_without_bound_gives_a_record_that_is_json(loss: float) -> None:
     run = of_an_old_journal(loss)
-    text = json.dumps(results.record(run), allow_nan=False)
-    json.dumps(overview(run, {}, now=1.0), allow_nan=False)
+    text = to_text(results.record(run))
+    to_text(overview(run, {}, now=1.0))
     line = ledger_line(run, run.rounds[0])
-    assert line["loss"] == (1e9 if loss > 0 else -1e9), "shown within what is accepted today"
-    assert json.loads(text)["ledger"][0]["loss"] == line["loss"]
+    assert line.loss == (1e9 if loss > 0 else -1e9), "shown within what is accepted today"
+    assert json.loads(text)["ledger"][0]["loss"] == line.loss
 
 
 def test_an_old_record_with_infinity_is_read(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
-    ledger = '[{"loss": -Infinity}, {"loss": NaN}, {"loss": 1.5}]'
-    record = f'{{"ledger": {ledger}, "best_round": 3, "outcome": "OK", "reason": ""}}'
+    rest = '"contributions": [], "missing": []'
+    lines = ", ".join(
+        f'{{"round": {n}, "loss": {loss}, {rest}}}' for n, loss in enumerate(("-Infinity", "NaN", 1.5), 1)
+    )
+    record = f'{{"ledger": [{lines}], "best_round": 3, "outcome": "OK", "reason": ""}}'
     (tmp_path / "run" / results.RECORD_FILE).write_text(record)
-    assert [line["loss"] for line in results.read(tmp_path, "run")["ledger"]] == [None, None, 1.5]
+    assert [line.loss for line in results.read(tmp_path, "run").ledger] == [None, None, 1.5]

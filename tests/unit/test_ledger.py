@@ -9,12 +9,15 @@ import pytest
 
 from coordinator.run import results
 from fedcervix.core.plan import Plan, Recipe, Terms
+from fedcervix.runtime.record import AlarmLine, ContributionLine, MissingLine, stored_record
+from fedcervix.runtime.typed_json import to_text
 from site_agent.store import ledger
 from tests.unit.test_changes import events_of, plan, run_of
 
 RUN = "20300101-000000-csfssl-00000000"
 PLAN = Plan(mode="csfssl", sites=("ada", "bob"), profile="paper", terms=Terms(rounds=2), recipe=Recipe())
 GAVE = {"site": "ada", "images": 9, "steps": 3}
+ALARM = {"site": "bob", "what": "norm", "words": "the length of its step is 100"}
 MISSED = {"site": "bob", "reason": "silent"}
 LINE = {"round": 1, "loss": 0.5, "contributions": [GAVE], "missing": [MISSED]}
 
@@ -25,17 +28,29 @@ def record(**changes: Any) -> str:
 
 def test_a_coordinators_record_is_read() -> None:
     whole = {"run": RUN, "ledger": [{**LINE, "scores": [], "base": "b" * 64}]}
-    assert ledger.read(json.dumps(whole), PLAN, RUN) == [LINE]
-    assert ledger.read(record(loss=None, contributions=[]), PLAN, RUN)[0]["loss"] is None
+    [line] = ledger.read(json.dumps(whole), PLAN, RUN).ledger
+    assert (line.round, line.loss, line.base) == (1, 0.5, "b" * 64)
+    assert line.contributions == (ContributionLine(site="ada", images=9, steps=3),)
+    assert line.missing == (MissingLine(site="bob", reason="silent"),)
+    assert ledger.read(record(loss=None, contributions=[]), PLAN, RUN).ledger[0].loss is None
 
 
 def test_what_a_coordinator_writes_fits() -> None:
     wanted = plan(2, 3)
     run = run_of(wanted, events_of(wanted, 3, sites_in_last=1))
-    written = results.record(run)
-    assert [line["round"] for line in ledger.read(json.dumps(written), wanted, run.run)] == [
-        line["round"] for line in written["ledger"]
-    ]
+    text = to_text(results.record(run))
+    assert to_text(ledger.read(text, wanted, run.run)) == text
+    assert to_text(stored_record(text.encode())) == text
+    assert stored_record(text.encode()).agreed == wanted
+
+
+@pytest.mark.parametrize("more", [{"a-later-key": {"of": ["any", "shape"]}}, {"loss": 0.5}])
+def test_a_record_with_keys_of_a_later_version_is_read(more: dict[str, Any]) -> None:
+    line = {**LINE, **more, "contributions": [{**GAVE, **more}], "alarms": [{**ALARM, **more}]}
+    text = json.dumps({"ledger": [line], **more})
+    read = ledger.read(text, PLAN, RUN)
+    assert read.ledger[0].contributions[0].images == 9
+    assert stored_record(text.encode()) == read
 
 
 @pytest.mark.parametrize(
@@ -81,6 +96,8 @@ FORGED = "done: train in round 7: loss 0.0100"
 @pytest.mark.parametrize(
     "text",
     [
+        json.dumps({"ledger": [], "reason": {FORGED: 1}}),
+        record(loss={FORGED: 1}),
         record(base=FORGED),
         record(missing=[{**MISSED, "site": FORGED}]),
         record(scores=[{"site": "ada", "loss": 1, "count": 1, "gauges": {FORGED: "b"}}]),
@@ -94,11 +111,12 @@ def test_what_is_said_of_a_record_quotes_nothing_of_it(text: str) -> None:
 
 
 def test_measures_and_alarms_are_read_and_records_without_them_too() -> None:
-    alarm = {"site": "bob", "what": "norm", "words": "the length of its step is 100"}
     gave = {**GAVE, "norm": 2.5, "cosine": -0.5, "distance": None, "clipped": 0.25}
-    line = {**LINE, "contributions": [gave], "alarms": [alarm]}
-    assert ledger.read(json.dumps({"ledger": [line]}), PLAN, RUN) == [line]
-    assert "alarms" not in ledger.read(record(), PLAN, RUN)[0]
+    [line] = ledger.read(record(contributions=[gave], alarms=[ALARM]), PLAN, RUN).ledger
+    assert line.contributions == (ContributionLine(**gave),)
+    assert line.alarms == (AlarmLine(**ALARM),)
+    [without] = ledger.read(record(), PLAN, RUN).ledger
+    assert (without.alarms, without.contributions[0].norm) == ((), None)
 
 
 @pytest.mark.parametrize(

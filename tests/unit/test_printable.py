@@ -33,6 +33,7 @@ from fedcervix.errors import FedcervixError, RemoteError
 from fedcervix.printable import printable, printable_values
 from fedcervix.runtime import cli_runtime, log
 from fedcervix.runtime.printing import console, say
+from fedcervix.runtime.typed_json import to_text
 from fedcervix.runtime.worker_protocol import WorkProgress
 from fedcervix.transport import codec, rpc
 from fedcervix.wire import federation_pb2 as wire
@@ -397,7 +398,7 @@ def test_what_a_site_reports_reaches_no_screen_raw(
         log.logger().info("a report", report=heard)
     document = overview(run, {"ada": Line(True, None, 1.0, 40.0, progress)}, now=NOW)
     cli_runtime.stdout_console().print(render(document))
-    say(json.dumps(document))
+    say(to_text(document))
     display = Display()
     display.show(shown.Resting(_heard_by(run, "bob")))
     said = capsys.readouterr()

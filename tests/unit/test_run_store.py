@@ -14,6 +14,8 @@ from fedcervix.core.events import ModelAdopted, ScoreReported, Task, TaskKind, U
 from fedcervix.core.plan import Plan, Recipe, Terms
 from fedcervix.core.session import PersistentState, Result
 from fedcervix.errors import StorageError
+from fedcervix.runtime.record import LedgerLine
+from fedcervix.runtime.typed_json import to_text
 from site_agent.store.run_store import RunStore
 from site_agent.store.task_results import History, ScoreResult, TrainResult
 
@@ -135,6 +137,8 @@ def test_a_disk_that_takes_a_part_of_a_line_is_a_full_disk_and_costs_no_other_li
 import resource, signal, sys
 from pathlib import Path
 from fedcervix.errors import StorageError
+from fedcervix.runtime.record import LedgerLine
+from fedcervix.runtime.typed_json import to_text
 from site_agent.store.run_store import RunStore
 from site_agent.store.task_results import TrainResult
 made = TrainResult(digest="d", images=3, steps=2, loss=0.5, seconds=0.1)
@@ -169,23 +173,23 @@ def test_only_a_trained_model_is_waited_for_until_the_disk_has_it(
     assert len(synced) == 2  # the file, and its name in the folder
 
 
-LINE = {"round": 1, "loss": 0.5, "contributions": [], "missing": []}
+LINE = LedgerLine(round=1, loss=0.5, contributions=(), missing=())
 
 
 def test_how_the_run_ended(run_store: RunStore) -> None:
-    assert (run_store.outcome(), run_store.ledger()) == ("not ended yet", [])
-    run_store.end("DEGRADED", json.dumps({"ledger": [LINE]}))
-    assert (run_store.outcome(), run_store.ledger()) == ("DEGRADED", [LINE])
+    assert (run_store.outcome(), run_store.ledger()) == ("not ended yet", ())
+    run_store.end("DEGRADED", to_text({"ledger": [LINE]}))
+    assert (run_store.outcome(), run_store.ledger()) == ("DEGRADED", (LINE,))
 
 
 def test_what_is_known_of_a_run_that_has_ended_stays(run_store: RunStore) -> None:
     run_store.end("OK", "")
-    assert run_store.ledger() == []
-    run_store.end("ABORTED", json.dumps({"ledger": [LINE]}))
-    assert (run_store.outcome(), run_store.ledger()) == ("OK", [LINE])  # a record that was missing is added
+    assert run_store.ledger() == ()
+    run_store.end("ABORTED", to_text({"ledger": [LINE]}))
+    assert (run_store.outcome(), run_store.ledger()) == ("OK", (LINE,))  # a record that was missing is added
     run_store.end("ABORTED", json.dumps({"ledger": []}))
     run_store.open(dataclasses.replace(PLAN, sites=("another",)))
-    assert (run_store.outcome(), run_store.ledger(), run_store.plan()) == ("OK", [LINE], PLAN)
+    assert (run_store.outcome(), run_store.ledger(), run_store.plan()) == ("OK", (LINE,), PLAN)
 
 
 def test_a_run_is_not_over_before_its_record_is_there(run_store: RunStore) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,7 @@ import pytest
 from google.protobuf.descriptor import Descriptor
 
 from coordinator.run.results import record
+from fedcervix.runtime.typed_json import to_text
 from fedcervix.transport import rpc
 from fedcervix.wire import federation_pb2 as wire
 from tests.unit.plain_server import handlers
@@ -136,7 +138,7 @@ ALARM = ("what", "words")
 
 def test_all_keys_of_the_record_are_on_the_page() -> None:
     wanted = plan(2, 2)
-    done = record(run_of(wanted, events_of(wanted, 1, sites_in_last=1)))
+    done = json.loads(to_text(record(run_of(wanted, events_of(wanted, 1, sites_in_last=1)))))
     assert done["ledger"][0]["contributions"]
     assert done["ledger"][0]["scores"]
     listed = {name for cells in rows("What reaches a hospital", "key of the record") for name in NAME.findall(cells[0])}

@@ -200,7 +200,7 @@ def test_a_cervix_models_card_shows_the_classifiers_that_start_from_it(study: Pa
     assert (model.kind, model.start) == ("cervix model", "CSFSSL")
     assert sorted(test.site for test in model.judged) == ["alts", "nhs"]
     assert model.origin["plan_digest"] == "ab" * 32
-    assert [line["round"] for line in model.rounds] == list(range(1, 13))
+    assert [line.round for line in model.rounds] == list(range(1, 13))
 
 
 def test_a_cervix_model_that_was_trained_again_has_no_tests(study: Path, tmp_path: Path):

@@ -88,8 +88,8 @@ def test_the_update_with_the_largest_step_is_left_out_first_and_named_when_that_
     assert (run.current.number, run.model, first.contributions[0].site) == (2, first.candidate, A)
     assert reasons(run, 1) == {B: f"with its update the model could not be used (so {A}, {C})"}
     assert [(alarm.site, alarm.what) for alarm in alarms(run, first)] == [(B, "step"), (B, "unusable")]
-    [dropped] = ledger_line(run, first)["dropped"]
-    assert (dropped["site"], dropped["digest"]) == (B, first.dropped[0].digest)
+    [dropped] = ledger_line(run, first).dropped
+    assert (dropped.site, dropped.digest) == (B, first.dropped[0].digest)
 
 
 def test_where_leaving_one_out_does_not_help_it_counts_again_and_the_next_is_left_out() -> None:

@@ -139,25 +139,25 @@ def test_of_five_sites_one_with_a_step_100_times_as_long_raises_an_alarm(tmp_pat
     for terms in ({}, {"clip": 2.0}, {"aggregation": "trimmed-mean"}):
         run = run_of([measures], **terms)
         line = ledger_line(run, run.rounds[0])
-        assert [(one["site"], one["what"]) for one in line["alarms"]] == [("eva", "norm")]
-        assert [one["site"] for one in line["contributions"]] == list(NAMES)
+        assert [(one.site, one.what) for one in line.alarms] == [("eva", "norm")]
+        assert [one.site for one in line.contributions] == list(NAMES)
 
 
 def test_the_ledger_has_the_measures_and_what_was_done_about_them() -> None:
     run = run_of([[*steps(1.0, 1.0, 1.0, 1.0), Measures(100.0, 0.2, -0.5, 101.23456789)]], clip=2.0)
-    last = ledger_line(run, run.rounds[0])["contributions"][-1]
-    shown = {name: last[name] for name in ("norm", "relative", "cosine", "distance", "clipped")}
+    last = ledger_line(run, run.rounds[0]).contributions[-1]
+    shown = {name: getattr(last, name) for name in ("norm", "relative", "cosine", "distance", "clipped")}
     assert shown == {"norm": 100, "relative": 0.2, "cosine": -0.5, "distance": 101.235, "clipped": 0.02}
-    assert ledger_line(run, run.rounds[0])["contributions"][0]["clipped"] is None
+    assert ledger_line(run, run.rounds[0]).contributions[0].clipped is None
     trims = run_of([steps(*[1.0] * 5)], aggregation="trimmed-mean")
-    assert ledger_line(trims, trims.rounds[0])["trimmed"] == 1
+    assert ledger_line(trims, trims.rounds[0]).trimmed == 1
 
 
 def test_the_ledger_of_a_round_that_was_not_measured_says_so() -> None:
     run = run_of([steps(1.0, 1.0)])
     bare = replace(run, rounds=(replace(run.rounds[0], measures=()),))
     line = ledger_line(bare, bare.rounds[0])
-    assert (line["contributions"][0]["norm"], line["alarms"], line["trimmed"]) == (None, [], 0)
+    assert (line.contributions[0].norm, line.alarms, line.trimmed) == (None, (), 0)
 
 
 def test_the_screen_shows_the_alarms_of_a_site_and_kind_in_one_row() -> None:

@@ -33,6 +33,9 @@ RUN_OF_COORDINATOR = re.compile(rf"[0-9]{{8}}-[0-9]{{6}}-(?:{'|'.join(MODES)})-[
 
 ROUND_MAX = 1_000_000
 GAUGES_MAX = 32
+GAUGE_CHARS_MAX = 40
+MOMENT_MAX = 1e11
+"""Unix seconds, in the year 5138: what is later, or before 1970, is no time at which anything has happened"""
 REASON_CHARS_MAX = 600
 FAILURE_STAGE_CHARS_MAX = 120
 """of what a site was doing when it failed"""
@@ -331,6 +334,7 @@ _FIELDS = {kind: tuple(field.name for field in dataclasses.fields(kind)) for kin
 def check_event(event: Event) -> None:
     """Check what all events share: site names, times, lengths of text. Raises ValueError."""
     _check_measure("at", event.at)
+    check(0 <= event.at <= MOMENT_MAX, f"at is 0 to {MOMENT_MAX:g}; found {event.at}")
     for name in _FIELDS[type(event)]:
         value = getattr(event, name)
         if name == "site":

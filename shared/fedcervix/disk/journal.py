@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from fedcervix.core.events import Event, event_from_json, event_to_json
+from fedcervix.core.events import MOMENT_MAX, Event, event_from_json, event_to_json
 from fedcervix.core.formats import UnknownFormat
 from fedcervix.core.plan import Plan
 from fedcervix.disk.databases import translated
@@ -48,6 +48,7 @@ class RunRecord:
     plan: Plan
     base: str
     begun_at: float
+    """Unix seconds; 0: not known, as what is stored is no time"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +119,7 @@ class Journal:
         return [self._run(*row) for row in rows]
 
     def _run(self, run: str, plan: str, base: str, begun_at: float) -> RunRecord | UnreadRun:
+        begun_at = begun_at if 0 <= begun_at <= MOMENT_MAX else 0.0
         try:
             with _translated(self._path):
                 return RunRecord(run, Plan.parse(plan), base, begun_at)

@@ -7,11 +7,13 @@ only shown, never interpreted; colours come from styles alone.
 from __future__ import annotations
 
 import sys
+from datetime import UTC, datetime
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from fedcervix.core.events import MOMENT_MAX
 from fedcervix.errors import OUTPUT_CLOSED
 from fedcervix.printable import printable_lines
 
@@ -33,6 +35,11 @@ def console(**options: Any) -> Console:
     `options` are those of `rich.console.Console`. Where its reader closes a pipe, the program ends.
     """
     return _console_class()(markup=False, emoji=False, **options)
+
+
+def utc(at: float, form: str) -> str:
+    """Return a moment, which is given in Unix seconds, in UTC; `?` for 0, which stands for one that is not known."""
+    return datetime.fromtimestamp(at, UTC).strftime(form) if 0 < at <= MOMENT_MAX else "?"
 
 
 @cache

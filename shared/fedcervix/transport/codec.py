@@ -21,6 +21,7 @@ from fedcervix.core.compression import Packed
 from fedcervix.core.events import (
     DIGEST,
     FAILURE_STAGE_CHARS_MAX,
+    GAUGE_CHARS_MAX,
     INCIDENT_CHARS_MAX,
     LOSS_MAX,
     REASON_CHARS_MAX,
@@ -50,7 +51,6 @@ PLAN_CHARS_MAX = 256 * 1024
 STAGE_CHARS_MAX = 40
 KIND_CHARS_MAX = 40
 UNIT_CHARS_MAX = 16
-GAUGE_CHARS_MAX = 40
 ERROR_CHARS_MAX = 600
 """of what is wrong with a message, in words"""
 RECORD_CHARS_MAX = 3 * 2**20

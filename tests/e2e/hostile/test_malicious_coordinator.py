@@ -366,12 +366,20 @@ def test_a_malformed_record_is_not_kept(site: Site, record: str) -> None:
     """Before: it was, and each `evaluate` after it ended with code 1, "a bug"."""
     site.attach(dataclasses.replace(OVER, record=record))
     assert site.end().outcome is Outcome.OK
-    assert site.run_store().ledger() == []
+    assert site.run_store().ledger() == ()
     assert (site.home.run_folder(RUN) / "record.json").read_text() == "{}"
     assert "is not saved" in [values["text"] for what, values in site.shown if what == "message"][-1]
 
 
 # --- what an honest coordinator does goes on working -------------------------------------------------------------
+
+
+def test_a_record_of_a_later_version_is_kept_as_it_came(site: Site) -> None:
+    later = RECORD.replace("{", '{"later": {"a": [1]}, ', 1).replace('"round": 1', '"later": null, "round": 1')
+    site.attach(dataclasses.replace(OVER, record=later))
+    assert site.end().outcome is Outcome.OK
+    assert (site.home.run_folder(RUN) / "record.json").read_text() == later
+    assert [line.round for line in site.run_store().ledger()] == [1]
 
 
 def test_an_honest_run_is_counted_once_whatever_is_lost_and_repeated(site: Site) -> None:

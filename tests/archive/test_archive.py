@@ -1,0 +1,95 @@
+"""What an earlier release left behind goes on with today's programs: it starts, ends, shows, exports and fine-tunes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.archive.homes import HERE, KINDS, LIGHT, Archived, Kind, archived, unpack
+from tests.e2e.loopback import call, start
+from tests.e2e.test_study import PROGRAM, finished
+
+RELEASES = sorted(folder.name for folder in HERE.iterdir() if (folder / "release.json").exists())
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+
+
+def said(federation: Archived, *words: str | Path) -> str:
+    """Call a command of the coordinator on an archived home; return what it says."""
+    code, output = call("coordinator", "--home", federation.home.folder, *words, cwd=federation.folder)
+    assert code == 0, output
+    return output
+
+
+@pytest.mark.parametrize("release", RELEASES)
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_homes_that_were_killed_in_mid_run_are_shown_and_end_with_the_right_model(
+    release: str, kind: Kind, tmp_path: Path
+) -> None:
+    with archived(release, str(kind), tmp_path / "homes") as federation:
+        assert kind.mode in said(federation, "runs")
+        assert kind.mode in said(federation, "status")
+        said(federation, "backup", federation.folder / "before.tar")
+        coordinator = federation.coordinate()
+        assert "run continues" in coordinator.text
+        for site in federation.sites:
+            federation.reach(site)
+        federation.finish(coordinator, *[federation.light(site, *LIGHT) for site in federation.sites])
+        assert federation.record()["outcome"] == "OK"
+        assert federation.result() == federation.expected["result"]
+        assert federation.record()["plan_digest"] == federation.expected["plan"]
+
+
+@pytest.fixture(params=RELEASES)
+def ended(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Archived]:
+    with archived(request.param, "ended", tmp_path / "homes", sites=("nhs",)) as federation:
+        yield federation
+
+
+def at_site(federation: Archived, *words: str) -> str:
+    code, output = call("site-agent", "--home", federation.site("nhs").folder, *words, cwd=federation.folder)
+    assert code == 0, output
+    return output
+
+
+def test_an_ended_run_is_shown_exported_fine_tuned_and_evaluated(ended: Archived) -> None:
+    run = ended.record()["run"]
+    assert run in said(ended, "runs")
+    assert "OK" in said(ended, "status", run)
+    said(ended, "export", run, ended.folder / "exported")
+    assert (ended.folder / "exported" / "cervix-model.safetensors").exists()
+
+    ended.reach("nhs", ended.folder / "collections" / "nhs" / "manifest.csv")
+    report = ended.site("nhs").reports
+    before = {path.name for path in report.rglob("report.json")}
+    assert before
+    at_site(ended, "evaluate")
+    at_site(ended, "finetune", "--start", run)
+    at_site(ended, "evaluate")
+    assert run in at_site(ended, "history")
+    assert json.loads(next(report.rglob("report.json")).read_text())
+
+
+def test_a_new_run_begins_in_an_old_home(ended: Archived) -> None:
+    coordinator = ended.coordinate("--mode", "csfssl")
+    ended.reach("nhs")
+    ended.finish(coordinator, ended.light("nhs", *LIGHT))
+    assert len(said(ended, "runs").splitlines()) > 2
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_a_study_that_was_killed_goes_on_and_repeats_no_cell(release: str, tmp_path: Path) -> None:
+    unpack(release, "study", tmp_path)
+    before = finished(tmp_path / "out")
+    process = start(
+        "cervix-study", [*PROGRAM, "run", tmp_path / "study.toml", "--out", tmp_path / "out"], tmp_path / "logs"
+    )
+    assert process.ended(timeout_s=240) == 0, process.text
+    after = finished(tmp_path / "out")
+    assert len(before) == 6
+    assert len(after) == 9
+    assert {cell: after[cell] for cell in before} == before
+    assert (tmp_path / "out" / "report.html").exists()
