@@ -46,7 +46,7 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	for release in tests/archive/*/; do $(BIN)/buf breaking protos --against $$release || exit 1; done
+	for proto in tests/archive/*/*.proto; do $(BIN)/buf breaking protos --against $$(dirname $$proto) || exit 1; done
 	$(BIN)/python -m tests.audit
 
 proto: $(READY)
