@@ -16,7 +16,7 @@ from fedcervix import __version__
 from fedcervix.core.modes import Mode
 from fedcervix.transport.versions import NUMERICS
 from tests.e2e.loopback import Federation, until
-from tests.e2e.next_version import MORE_FIELDS, NEXT, SOFTWARE, TODAY, Version, changed, computes, speaks
+from tests.e2e.next_version import MORE_FIELDS, NEXT, SOFTWARE, TODAY, Version, computes, make, speaks
 
 pytest.importorskip("grpc_tools", reason="grpcio-tools is not installed")
 
@@ -26,8 +26,8 @@ Once = Callable[[str, Callable[[Path], None]], Path]
 pytestmark = pytest.mark.timeout(120)
 
 MODES = ("csfssl", "ppfssl")
-BOTH = MORE_FIELDS + speaks(NEXT - 1, NEXT)
-AHEAD = MORE_FIELDS + speaks(NEXT)
+BOTH = (*MORE_FIELDS, speaks(NEXT - 1, NEXT))
+AHEAD = (*MORE_FIELDS, speaks(NEXT))
 PACE = ("--pace-s", "0.05")
 SOON = ("--upgrade-s", "0.2")
 
@@ -35,17 +35,13 @@ SOON = ("--upgrade-s", "0.2")
 @pytest.fixture(scope="session")
 def next_one(once: Once) -> Version:
     """Return the next version, which speaks this one's wire, too."""
-    return Version(once("next-version", lambda folder: _made(folder, BOTH)) / "packages")
+    return Version(once("next-version", lambda folder: make(folder / "packages", *BOTH)) / "packages")
 
 
 @pytest.fixture(scope="session")
 def ahead(once: Once) -> Version:
     """Return a version that does not speak this one's wire any more."""
-    return Version(once("version-ahead", lambda folder: _made(folder, AHEAD)) / "packages")
-
-
-def _made(folder: Path, edits: tuple[tuple[str, str, str], ...]) -> None:
-    changed(folder / "packages", edits)
+    return Version(once("version-ahead", lambda folder: make(folder / "packages", *AHEAD)) / "packages")
 
 
 @pytest.fixture
@@ -72,6 +68,7 @@ def ended(federation: Federation, mode: Mode, coordinator: Version, *sites: Vers
         federation.enrol(site)
     agents = [version.light(federation, site) for version, site in zip(sites, federation.sites, strict=True)]
     federation.finish(process, *agents)
+    assert not any("record" in agent.text and "not saved" in agent.text for agent in agents), federation.texts()
     return process.text
 
 
@@ -148,7 +145,8 @@ def test_a_site_that_computes_otherwise_waits_and_the_run_keeps_its_numbers(
     federate: Federate, tmp_path: Path, right: Callable[[Mode], str]
 ) -> None:
     """Also where the coordinator is upgraded meanwhile: then all sites wait for the version that began the run."""
-    otherwise = changed(tmp_path / "otherwise", MORE_FIELDS + computes(NUMERICS + 1))
+    make(tmp_path / "packages", *MORE_FIELDS, computes(NUMERICS + 1))
+    otherwise = Version(tmp_path / "packages")
     federation = federate()
     coordinator = TODAY.coordinate(federation, "csfssl")
     for site in federation.sites:

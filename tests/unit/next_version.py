@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("shared/fedcervix", "coordinator", "site_agent", "cervix_study")
+PACKAGES = ("shared/fedcervix", "coordinator", "site_agent", "cervix_study", "protos")
 VERSION = "0.2.0"
 
 Edit = tuple[str, str, str]

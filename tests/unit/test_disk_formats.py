@@ -63,6 +63,20 @@ def test_it_is_done_once(old: Path) -> None:
     assert (old.read_bytes(), backup_of(old, 1).read_bytes()) == (before, b"kept as it is")
 
 
+def test_a_process_that_comes_late_leaves_the_backup_of_the_first_one(old: Path) -> None:
+    """Two commands find the earlier format; one of them upgrades the file while the other is about to copy it."""
+
+    class Late(sqlite3.Connection):
+        def execute(self, statement: str, *values: object) -> sqlite3.Cursor:  # type: ignore[override]
+            if statement.startswith("VACUUM") and not backup_of(old, 1).exists():
+                bring_up(opened(old), old, TWO)
+            return super().execute(statement, *values)  # type: ignore[arg-type]
+
+    bring_up(sqlite3.connect(old, isolation_level=None, factory=Late), old, TWO)
+    assert (rows(old), rows(backup_of(old, 1))) == ([("hello", 5.0)], [("hello",)])
+    assert {path.name for path in old.parent.iterdir()} == {old.name, backup_of(old, 1).name}
+
+
 def test_a_new_file_has_the_newest_format_and_no_backup(tmp_path: Path) -> None:
     path = tmp_path / "new.db"
     bring_up(opened(path), path, TWO)

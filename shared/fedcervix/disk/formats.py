@@ -12,8 +12,10 @@ Rules
 
 from __future__ import annotations
 
+import os
 import shlex
 import sqlite3
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,7 +57,7 @@ def bring_up(db: sqlite3.Connection, path: Path, schema: Schema) -> None:
     """
     found = _checked(db, path, schema)
     if FIRST <= found < schema.format:
-        _copy(db, backup_of(path, found))
+        _keep(db, backup_of(path, found), found)
     if _number(db) != schema.format:
         _run(db, schema)
 
@@ -105,10 +107,19 @@ def _number(db: sqlite3.Connection) -> int:
     return int(number)
 
 
-def _copy(db: sqlite3.Connection, to: Path) -> None:
-    to.unlink(missing_ok=True)  # of an upgrade that was cut short
-    to.touch(mode=0o600)
-    copy_database(db, to)
+def _keep(db: sqlite3.Connection, to: Path, found: int) -> None:
+    """Copy a database whole or not at all, unless another process has upgraded it meanwhile, and kept a copy."""
+    making = to.with_name(f".{to.name}.{os.getpid()}")
+    making.unlink(missing_ok=True)
+    making.touch(mode=0o600)
+    try:
+        copy_database(db, making)
+        with closing(sqlite3.connect(making)) as copy:
+            is_earlier = _format(copy) == found
+        if is_earlier:
+            making.replace(to)
+    finally:
+        making.unlink(missing_ok=True)
 
 
 def _run(db: sqlite3.Connection, schema: Schema) -> None:
