@@ -96,4 +96,4 @@ lowest: $(VENV)/.release
 	$(BIN)/python -m tools.lowest
 
 clean:
-	rm -rf $(VENV) demo .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) demo dist .mypy_cache .ruff_cache .pytest_cache
