@@ -46,7 +46,7 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	for release in tests/archive/*/; do $(BIN)/buf breaking protos --against $$release || exit 1; done
+	for proto in tests/archive/*/*.proto; do $(BIN)/buf breaking protos --against $$(dirname $$proto) || exit 1; done
 	$(BIN)/python -m tests.audit
 
 proto: $(READY)
@@ -96,4 +96,4 @@ lowest: $(VENV)/.release
 	$(BIN)/python -m tools.lowest
 
 clean:
-	rm -rf $(VENV) demo .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) demo dist .mypy_cache .ruff_cache .pytest_cache

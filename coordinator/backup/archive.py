@@ -62,7 +62,7 @@ class Writer:
         self._out = out
         self._made_at = datetime.fromisoformat(label.made_at).timestamp()
         self._sums: list[str] = []
-        self._add(LABEL, json.dumps(dataclasses.asdict(label), indent=2).encode())
+        self._add(LABEL, json.dumps(dataclasses.asdict(label), indent=2, allow_nan=False).encode())
 
     def add(self, name: str, file: FileIO) -> None:
         """Add an open file under its path in the home. Raises OSError."""

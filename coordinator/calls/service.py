@@ -59,9 +59,7 @@ EACH = 2
 class Service:
     """Behaviours of the methods that sites call."""
 
-    def __init__(self, home: Home, registry: Registry, engine: Engine, blobs: BlobStore, here: Build = HERE) -> None:
-        """`here`: what the software of this coordinator speaks."""
-        self._here = here
+    def __init__(self, home: Home, registry: Registry, engine: Engine, blobs: BlobStore) -> None:
         self._home, self._registry, self._engine, self._blobs = home, registry, engine, blobs
         self._federation = home.config().federation.name
         self._transfers, self.work = Transfers(), WorkThreads("site", THREADS, each=EACH)
@@ -146,9 +144,9 @@ class Service:
     def _agreed(self, site: str, build: Build, look: bool) -> int:
         """Return the version of the wire to speak with a site. Raises VersionError; the operator sees that it waits."""
         run = self._engine.run
-        numerics = run.numerics or self._here.numerics
+        numerics = run.numerics or HERE.numerics
         try:
-            return agreed(build, self._here, numerics=numerics, plan_format=needed_format(run.plan))
+            return agreed(build, HERE, numerics=numerics, plan_format=needed_format(run.plan))
         except VersionError as error:
             if not look:
                 self._engine.sites.outdated(site, build, f"{error.what}; {error.next_step}")

@@ -16,6 +16,7 @@ from rich.text import Text
 from coordinator.run.history import RunLine
 from coordinator.run.status import shown
 from coordinator.run.status_document import FailureStatus, SiteStatus, StatusDocument, WaitStatus
+from fedcervix import __version__
 from fedcervix.runtime.printing import utc
 
 COLOURS = {
@@ -78,16 +79,14 @@ def _headline(d: StatusDocument) -> Text:
 
 
 def _sites(d: StatusDocument) -> Table:
-    table = Table(
-        "site", "software", "state", "since", "asked to", "progress", "lease until", title="Sites", title_justify="left"
-    )
+    table = Table("site", "state", "since", "asked to", "progress", "lease until", title="Sites", title_justify="left")
     for site in d.sites:
         line = f" ({_cut(site.line, site)})" if site.line else ""
         line += f" ({site.set_aside} reports set aside)" if site.set_aside else ""
+        line += f" (fedcervix {site.software})" if site.software not in ("", __version__) else ""
         line += _held(site)
         table.add_row(
             site.site,
-            site.software,
             Text(f"{_state(site)}{line}", COLOURS.get("silent" if line else site.presence, "")),
             _clock(site.since),
             site.doing if site.presence == "present" else "",

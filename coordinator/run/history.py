@@ -109,7 +109,7 @@ def _entry(home: Home, journal: Journal, record: RunRecord | UnreadRun) -> RunLi
     """Return the line of a run; of one that this version cannot read, what is known without reading it."""
     try:
         return _line(home, journal, read(record))
-    except (FormatError, StorageError) as error:
+    except StorageError as error:
         return RunLine(
             run=record.run,
             mode="",

@@ -91,8 +91,8 @@ class Liveness:
         self.heard(site)
         self.signs[site].connected, self.signs[site].cut_s, self.signs[site].stopped = True, None, False
 
-    def outdated(self, site: str, software: str, upgrade: str) -> None:
-        """A site's version, or this coordinator's, must change before the site is let in."""
+    def installed(self, site: str, software: str, *, upgrade: str = "") -> None:
+        """A site has said which version it runs; `upgrade`: what must be installed before it is let in."""
         self.signs[site].software, self.signs[site].upgrade = software, upgrade
 
     def stopped(self, site: str) -> None:

@@ -66,10 +66,11 @@ class SiteStreams:
         return SiteAttached(site, at, build.software, build.numerics) if build else SiteAttached(site, at)
 
     def outdated(self, site: str, build: Build, upgrade: str) -> None:
-        """Note that a site cannot be let in before something is installed, there or here."""
+        """Note what must be installed before a site is let in; nothing where another process of it is connected."""
         with self._state.changed:
-            self._liveness.outdated(site, build.software, upgrade)
-            self._state.tell()
+            if not self._liveness.signs[site].connected:
+                self._liveness.installed(site, build.software, upgrade=upgrade)
+                self._state.tell()
 
     def stopped(self, site: str) -> None:
         """Note that a site's engineer has stopped its agent: its lease runs on, and what is said of it is true."""
@@ -98,7 +99,7 @@ class SiteStreams:
                 self._stream_ended(site)
             if build is not None:
                 self._builds[site] = build
-                self._liveness.outdated(site, build.software, "")
+                self._liveness.installed(site, build.software)
             self.heard(site)
 
     def check_instance(self, site: str, instance: str) -> None:

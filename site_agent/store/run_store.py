@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -142,7 +141,7 @@ class RunStore:
                 continue  # torn by a power cut or a full disk
             try:
                 if (part := contents("the line", noted)["part"]) in PARTS:  # else a part that a later version noted
-                    found[part][int(noted["round"])] = from_json(PARTS[part], _known(PARTS[part], noted["values"]))
+                    found[part][int(noted["round"])] = from_json(PARTS[part], noted["values"], extra="ignore")
             except (ValueError, KeyError, TypeError) as error:
                 next_step = f"move it away; reports then lack the curves of this run: mv {self._history} /tmp"
                 raise damaged(self._history, error, next_step=next_step) from error
@@ -190,11 +189,6 @@ class RunStore:
             text = self._record.read_bytes() if self._record.exists() else b""
         none = text.strip() in (b"", NO_RECORD.encode())
         return () if none else ledger.read(text, self.plan(), self.folder.name).ledger
-
-
-def _known(kind: type, values: Mapping[str, object]) -> dict[str, object]:
-    """Return the values without keys that a later version has added."""
-    return {field.name: values[field.name] for field in dataclasses.fields(kind) if field.name in values}
 
 
 def _kept(content: bytes) -> PersistentState:

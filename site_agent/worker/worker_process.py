@@ -89,8 +89,13 @@ def _serve(home: SiteHome, site: str, answers: Answers, place: Team) -> NoReturn
                 answers.say(failure)
                 continue
             if lost(error):
-                threading.Event().wait(END_S)  # the lifeline knows who was lost, says so, and ends this process
+                _wait_for_the_lifeline()
             answers.last(failure)
+
+
+def _wait_for_the_lifeline() -> None:
+    """It knows who was lost, says so, and ends this process."""
+    threading.Event().wait(END_S)
 
 
 def _answer(bench: TaskContext, answers: Answers, request: Request) -> Result:

@@ -25,7 +25,9 @@ PROTO, CODEC, VERSIONS = (
     *(f"shared/fedcervix/transport/{n}.py" for n in ("codec", "versions")),
 )
 MORE_FIELDS: tuple[Edit, ...] = (
-    *(edit for edit in KEYS if edit[0] == "coordinator/run/results.py"),  # a key of the record, which sites read, too
+    *(
+        edit for edit in KEYS if edit[0] == "shared/fedcervix/runtime/record.py"
+    ),  # a key of the record, which sites read, too
     (PROTO, "message Task {\n", "message Task {\n  string next_note = 1000;\n"),
     (PROTO, "message Welcome {\n", "message Welcome {\n  repeated double next_hints = 1000;\n"),
     (PROTO, "message Update {\n", "message Update {\n  map<string, double> next_figures = 1000;\n"),

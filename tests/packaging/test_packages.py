@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tools import packages, release
+from tools import packages, release, release_check
 
 pytest.importorskip("hatchling", reason="hatchling is not installed: make setup")
 
@@ -72,7 +72,7 @@ def test_the_wheel_has_the_four_packages_and_all_their_files(wheel: Path) -> Non
     assert packed == kept
 
 
-def test_the_programs_of_the_wheel_work_without_the_checkout(wheel: Path, tmp_path: Path) -> None:
+def test_the_programs_of_the_wheel_work_without_the_checkout_and_without_a_network(wheel: Path, tmp_path: Path) -> None:
     zipfile.ZipFile(wheel).extractall(tmp_path / "installed")
     starts = "import sys; sys.path.insert(0, 'installed'); import {} as program; program.main()"
     for module, arguments in {
@@ -81,7 +81,7 @@ def test_the_programs_of_the_wheel_work_without_the_checkout(wheel: Path, tmp_pa
         "cervix_study.cli": ["--help"],
     }.items():
         # -I looks neither at the working folder nor at PYTHONPATH
-        command = [sys.executable, "-I", "-c", starts.format(module), *arguments]
+        command = [*release_check.offline(), sys.executable, "-I", "-c", starts.format(module), *arguments]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
     assert (tmp_path / "home" / "coordinator.toml").exists()

@@ -11,6 +11,8 @@ import pytest
 from fedcervix.errors import ConfigError
 from tools import release_check, wheelhouse
 
+RUNBOOK = Path(__file__).parents[2] / "deploy" / "RUNBOOK.md"
+
 
 def make_wheel(house: Path, name: str, requires: str = "") -> Path:
     """The smallest wheel that pip installs: one module that says its name."""
@@ -54,6 +56,7 @@ def test_a_wheel_that_was_changed_is_not_installed(house: Path, tmp_path: Path) 
 def test_the_list_names_the_extras_and_the_command(house: Path) -> None:
     lines = (house / "requirements.txt").read_text().splitlines()
     assert lines[0] == f"# {wheelhouse.INSTALL}"
+    assert wheelhouse.INSTALL in RUNBOOK.read_text("utf-8")
     assert [line.split(" --hash=sha256:")[0] for line in lines[1:]] == ["below==1.0", "fedcervix[site]==1.0"]
 
 

@@ -70,9 +70,9 @@ KEYS: tuple[Edit, ...] = (
     ("coordinator/run/history.py", "RunAborted(reason, at)", "RunAborted(reason, at, 'the operator')"),
     # A key of a run's record, of a model's record, of a site's notes and of site.toml.
     (
-        "coordinator/run/results.py",
-        '        "run": run.run,\n',
-        '        "run": run.run,\n        "weather": "fine",\n',
+        "shared/fedcervix/runtime/record.py",
+        "    adopted: Sites = ()\n",
+        '    weather: str = "fine"\n    adopted: Sites = ()\n',
     ),
     (
         "site_agent/store/model_store.py",

@@ -222,7 +222,9 @@ def test_the_torch_that_a_site_without_a_gpu_installs_is_the_one_that_the_tests_
     held = read("site-cuda")
 
     (named,) = re.findall(r'TORCH="(.+)"', text)
-    assert named.split() == [f"{name}=={version}+cpu" for name in FROM_TORCH for version in held[name]]
+    versions = [f"{name}=={version}" for name in FROM_TORCH for version in held[name]]
+    assert named.split() == [f"{version}+cpu" for version in versions]
+    assert " ".join(versions) in RUNBOOK
     (usual,) = re.findall(r"(?m)^ARG PROFILE=(.*)$", text)
     assert usual in PACKAGED
 

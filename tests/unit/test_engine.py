@@ -41,6 +41,7 @@ from fedcervix.models.moves import Group, Meter, measure
 from fedcervix.models.stream_validation import Arriving
 from fedcervix.models.weights import read_tensors, write_tensors
 from fedcervix.transport.codec import InstanceClaim
+from fedcervix.transport.versions import NUMERICS, Build
 
 SITES = ("ada", "bob")
 INSTANCE = "0" * 32
@@ -594,3 +595,28 @@ def test_an_aborted_run_waits_for_nobody_who_is_not_on_the_line(federation: Call
     run = federation()
     run.engine.abort("enough")
     run.engine.drive()
+
+
+def test_another_process_of_a_connected_site_does_not_make_it_wait_for_an_upgrade(
+    federation: Callable[..., Federation],
+) -> None:
+    engine, site = federation().engine, SITES[0]
+    sites, build, other = engine.sites, Build("0.1.0"), Build("0.2.0", 9, 9)
+    sites.outdated(site, other, "install fedcervix 0.2.0")
+    assert (sites.line(site).software, sites.line(site).upgrade) == ("0.2.0", "install fedcervix 0.2.0")
+    sites.admit(site, InstanceClaim("a" * 32), build)
+    sites.open_stream(Stream(site, "a" * 32))
+    sites.outdated(site, other, "install fedcervix 0.2.0")
+    assert (sites.line(site).software, sites.line(site).upgrade) == ("0.1.0", "")
+
+
+def test_the_software_of_a_site_and_the_numerics_of_the_run_outlive_a_restart(
+    federation: Callable[..., Federation],
+) -> None:
+    run, site = federation(), SITES[0]
+    for build in (Build("0.1.0"), Build("0.1.0"), Build("0.2.0")):
+        run.engine.sites.admit(site, InstanceClaim("a" * 32), build)
+        run.engine.submit(run.engine.sites.attached(site, 1.0))
+    run.restart()
+    assert run.engine.run.site(site).software == ("0.1.0", "0.2.0")
+    assert run.engine.run.numerics == NUMERICS

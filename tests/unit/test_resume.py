@@ -217,7 +217,7 @@ def test_a_loss_that_is_not_finite_is_noticed_before_a_checkpoint_is_kept(
     learner = make_learner(build_encoder(RECIPE, 0), CONTEXT)
     keep = Checkpoints(tmp_path, "contract", interval_s=0.0)
 
-    class Late(Readings[int]):
+    class Late(Readings):
         def arrived(self) -> Iterator[tuple[int, float]]:
             return iter(())
 
