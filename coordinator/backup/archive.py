@@ -15,6 +15,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,13 +23,19 @@ from datetime import datetime
 from io import FileIO
 from pathlib import Path, PurePosixPath
 
-from fedcervix.core.plan import check
+from fedcervix.core.events import RUN_NAME
+from fedcervix.core.formats import KEY, UnknownFormat, contents
+from fedcervix.core.plan import SITE_NAME, check
+from fedcervix.core.rounds.state import Outcome
 from fedcervix.disk.files import FILE_MODE, Sink, make_folder, opened, write_parts
+from fedcervix.disk.formats import later
 from fedcervix.errors import StorageError
 from fedcervix.json_text import parsed
+from fedcervix.runtime.typed_json import from_json
 
 FORMAT = 1
 LABEL, SUMS = "backup.json", "SHA256SUMS"
+SOFTWARE = re.compile(r"fedcervix [0-9A-Za-z.+-]{1,40}")
 COPY_BYTES = 2**20
 LABEL_BYTES_MAX = 64 * 2**10
 SUMS_BYTES_MAX = 64 * 2**20
@@ -38,7 +45,6 @@ SUMS_BYTES_MAX = 64 * 2**20
 class Label:
     """What a backup file says of itself."""
 
-    format: int = FORMAT
     software: str
     made_at: str
     """ISO 8601, UTC"""
@@ -51,7 +57,10 @@ class Label:
     """of it; empty where it had not ended"""
 
     def __post_init__(self) -> None:
-        check(self.format == FORMAT, f"it has format {self.format}, and this version knows format {FORMAT}")
+        check(SOFTWARE.fullmatch(self.software) is not None, "its software is no name and version")
+        check(SITE_NAME.fullmatch(self.federation) is not None, "its federation is no name")
+        check(not self.run or RUN_NAME.fullmatch(self.run) is not None, "its run is no name")
+        check(not self.outcome or self.outcome in {*Outcome}, "its outcome is none that a run has")
         datetime.fromisoformat(self.made_at)
 
 
@@ -62,7 +71,8 @@ class Writer:
         self._out = out
         self._made_at = datetime.fromisoformat(label.made_at).timestamp()
         self._sums: list[str] = []
-        self._add(LABEL, json.dumps(dataclasses.asdict(label), indent=2, allow_nan=False).encode())
+        said = {KEY: FORMAT, **dataclasses.asdict(label)}
+        self._add(LABEL, json.dumps(said, indent=2, allow_nan=False).encode())
 
     def add(self, name: str, file: FileIO) -> None:
         """Add an open file under its path in the home. Raises OSError."""
@@ -106,7 +116,8 @@ def reading(path: Path) -> Iterator[tuple[Label, tarfile.TarFile]]:
         first = tar.next()
         if first is None or first.name != LABEL:
             raise ValueError("it does not begin as a backup does")
-        yield Label(**parsed(_whole(tar, first, LABEL_BYTES_MAX))), tar
+        said = contents("the backup", parsed(_whole(tar, first, LABEL_BYTES_MAX)), FORMAT)
+        yield from_json(Label, said), tar
 
 
 def unpack(tar: tarfile.TarFile, folder: Path, *, allowed: frozenset[str]) -> None:
@@ -152,7 +163,9 @@ def _understood(path: Path) -> Iterator[None]:
     """Translate what is wrong with the content of a backup file."""
     try:
         yield
-    except (tarfile.TarError, EOFError, ValueError, TypeError, AttributeError) as error:
+    except UnknownFormat as error:
+        raise later(path, error) from error
+    except (tarfile.TarError, EOFError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise StorageError(
             f"{path} is not a complete backup of a coordinator: {error}",
             cause="it is another file, it was damaged or cut off when it was copied, or a later version wrote it",

@@ -1,13 +1,15 @@
 """`coordinator backup`: the home as it is at one moment, in one file, also while the coordinator works.
 
-The moment is that of the journal's copy. The models that the run then needs are opened before the journal goes on: a
-file that is open can be read to its end, also when the coordinator has deleted it since. If the journal went on in the
-meantime, a new copy is made. The registry is copied after the journal: it may know a certificate more, never one less.
+The moment is that of the journal's copy. Then the models that the run needs at that moment are opened: they are named
+by their content, and a file that is open can be read to its end, also when the coordinator has deleted it since. If one
+was deleted before, a new copy is made. Results are those of runs that have ended in the copy. The registry is copied
+after the journal: it may know a certificate more, never one less.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -22,12 +24,13 @@ from coordinator.run.incoming import needed
 from fedcervix import __version__
 from fedcervix.core.rounds.state import Run
 from fedcervix.disk.databases import copy_database, data_version, reader
-from fedcervix.disk.files import opened, writing
+from fedcervix.disk.files import opened, sync_path, writing
 from fedcervix.disk.journal import Journal
 from fedcervix.disk.storage import disk
 from fedcervix.errors import FormatError, RunError
 from fedcervix.models.blobs import BlobStore
 
+WHOLE = "backup.tar"
 TRIES = 50
 """of a copy of the journal that is still the newest when the models are open"""
 
@@ -45,23 +48,45 @@ class Snapshot:
 
 
 def backup(home: Home, to: Path, now: datetime) -> Label:
-    """Write the home into the file `to`, and return what it says of itself. Raises FedcervixError."""
+    """Write the home into the new file `to`, and return what it says of itself. Raises FedcervixError.
+
+    Until it is complete, all lies in a hidden folder beside `to`. A process that is killed leaves that folder behind.
+    """
     federation = home.config().federation.name
     home.authority()
     with contextlib.ExitStack() as held:
         held.enter_context(disk(to, "write"))
         scratch = Path(held.enter_context(tempfile.TemporaryDirectory(dir=to.parent, prefix=".backup-")))
-        models = held.enter_context(contextlib.ExitStack())
-        taken = _snapshot(home, scratch, models)
+        taken = _snapshot(home, scratch, held.enter_context(contextlib.ExitStack()))
         label = _label(federation, taken.run, now)
-        archive = Writer(held.enter_context(writing(to)), label)
-        for name, path in _files(home, taken, scratch):
-            with opened(path) as file:
-                archive.add(name, file)
-        for name, model in taken.models.items():
-            archive.add(name, model)
-        archive.close()
+        with writing(scratch / WHOLE) as out:
+            archive = Writer(out, label)
+            for name, path in _files(home, taken, scratch):
+                with opened(path) as file:
+                    archive.add(name, file)
+            for name, model in taken.models.items():
+                archive.add(name, model)
+            archive.close()
+        _name(scratch / WHOLE, to)
     return label
+
+
+def _name(made: Path, to: Path) -> None:
+    """Give a file its name, which nothing may have yet. Raises RunError, OSError."""
+    try:
+        os.link(made, to)
+    except FileExistsError as error:
+        raise taken_name(to) from error
+    sync_path(to.parent)
+
+
+def taken_name(to: Path) -> RunError:
+    """Return what is said where a backup would replace something."""
+    return RunError(
+        f"{to} is there already: nothing was written",
+        cause="a backup never replaces another file",
+        next_step="give another name: coordinator backup FILE",
+    )
 
 
 def _label(federation: str, run: Run | None, now: datetime) -> Label:
@@ -89,7 +114,9 @@ def _files(home: Home, taken: Snapshot, scratch: Path) -> Iterator[tuple[str, Pa
         yield registry.name, registry
     if taken.journal:
         yield home.journal.name, taken.journal
-    yield from _below(home, home.results)
+    for name, path in _below(home, home.results):
+        if taken.run is None or taken.run.ended or path.parent.name != taken.run.run:
+            yield name, path
 
 
 def _below(home: Home, folder: Path) -> list[tuple[str, Path]]:
@@ -100,43 +127,45 @@ def _below(home: Home, folder: Path) -> list[tuple[str, Path]]:
 
 
 def _snapshot(home: Home, scratch: Path, files: contextlib.ExitStack) -> Snapshot:
+    """Return the home at one moment: a model that was deleted before it was opened is worth another try."""
     if not home.has(home.journal):
         return Snapshot()
     copy = scratch / home.journal.name
+    Journal(home.journal, read_only=True).close()  # where it cannot be read, the home's own file is named
     with reader(home.journal, "the journal") as journal:
         for _ in range(TRIES):
             version = data_version(journal)
             copy_database(journal, copy)
-            taken = _with_models(home, copy, files)
-            if data_version(journal) == version:
+            taken, whole = _with_models(home, copy, files)
+            if whole or data_version(journal) == version:
                 return taken
             files.close()
             copy.unlink()
     raise RunError(
-        "no backup was made: the run went on each time before its models were open",
-        cause="the disk is slow, and a round is just ending",
+        "no backup was made: models of the run were deleted each time before they were open",
+        cause="a round is just ending, and the disk is slow",
         next_step="try again in a minute",
     )
 
 
-def _with_models(home: Home, copy: Path, files: contextlib.ExitStack) -> Snapshot:
-    """Return what a copy of the journal says, with the models that it needs, open."""
+def _with_models(home: Home, copy: Path, files: contextlib.ExitStack) -> tuple[Snapshot, bool]:
+    """Return what a copy of the journal says, with the models that it needs, open; and whether all were there."""
     with contextlib.closing(Journal(copy, read_only=True)) as journal:
         record = history.last_of(journal)
         if record is None:
-            return Snapshot(copy)
+            return Snapshot(copy), True
         ended = results.is_stored(home.results, record.run)
         try:
             run = history.replayed(journal, record)
         except FormatError:
             if not ended:
                 raise
-            return Snapshot(copy)
-    if ended:
-        return Snapshot(copy, run)
+            return Snapshot(copy), True
+    if ended and run.ended:
+        return Snapshot(copy, run), True
     models: dict[str, FileIO] = {}
-    blobs = BlobStore(home.blobs)
-    for path in map(blobs.path, sorted(needed(run))):
+    blobs, digests = BlobStore(home.blobs), sorted(needed(run))
+    for path in map(blobs.path, digests):
         with disk(path, "read"), contextlib.suppress(FileNotFoundError):
             models[path.relative_to(home.folder).as_posix()] = files.enter_context(path.open("rb", buffering=0))
-    return Snapshot(copy, run, models)
+    return Snapshot(copy, run, models), len(models) == len(digests)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from coordinator.backup.archive import Label, reading, unpack
 from coordinator.home.home import Home
-from fedcervix.disk.files import make_folder, sync_path
+from fedcervix.disk.files import FOLDER_MODE, aside, make_folder, sync_path
 from fedcervix.disk.storage import disk
 from fedcervix.errors import ConfigError
 
@@ -36,11 +36,14 @@ def _check_empty(folder: Path) -> None:
 
 @contextlib.contextmanager
 def _unfinished(folder: Path) -> Iterator[Path]:
-    """Yield a new folder beside `folder`, which takes its place if the block ends well, and goes if it does not."""
-    new = folder.with_name(f".{folder.name}.part")
-    with disk(new, "write"):
-        shutil.rmtree(new, ignore_errors=True)  # of a restoring process that was killed
-    make_folder(new)
+    """Yield a new folder beside `folder`, which takes its place if the block ends well, and goes if it does not.
+
+    Its name is random, and nobody has made it before: it is no link of another user.
+    """
+    make_folder(folder.parent)
+    new = aside(folder)
+    with disk(folder, "write"):
+        new.mkdir(FOLDER_MODE)
     try:
         yield new
         with disk(folder, "write"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,20 +10,16 @@ from pathlib import Path
 from coordinator.backup import making, restoring
 from coordinator.backup.archive import Label
 from coordinator.home.home import Home
-from fedcervix.errors import RunError
 from fedcervix.runtime.printing import say
 
 
 def backup(home: Home, file: Path | None) -> None:
     """Write the home into one file. Raises FedcervixError."""
     now = datetime.now(UTC)
-    to = file or Path(f"coordinator-{now:%Y%m%d-%H%M%S}.backup.tar")
-    if home.has(to):
-        raise RunError(
-            f"{to} is there already: nothing was written",
-            cause="a backup never replaces another file",
-            next_step=home.command(f"backup {shlex.quote(str(to.with_stem(f'{to.stem}-{now:%H%M%S}')))}"),
-        )
+    name = f"coordinator-{now:%Y%m%d-%H%M%S}.backup.tar"
+    to = file / name if file and file.is_dir() else file or Path(name)
+    if os.path.lexists(to):
+        raise making.taken_name(to)
     label = making.backup(home, to, now)
     say(f"wrote {to} ({to.stat().st_size:,} bytes): {_told(label)}")
     say("it holds the federation's keys: keep it as secret as a password, on another machine")

@@ -17,7 +17,7 @@ from coordinator.backup.archive import LABEL, SUMS
 from coordinator.commands.backups import backup as command
 from coordinator.home.home import Home
 from coordinator.home.registry import Registry
-from fedcervix.errors import ConfigError, FedcervixError, RunError, StorageError
+from fedcervix.errors import ConfigError, FedcervixError, FormatError, RunError, StorageError
 from tests.unit.coordinator_homes import made
 
 NOW = datetime(2026, 11, 30, 3, 40, tzinfo=UTC)
@@ -110,10 +110,6 @@ OTHERS: dict[str, Edit] = {
     "a link": lambda all_: [all_[0], entry("keys/x", b"", type=tarfile.SYMTYPE, linkname="/etc/passwd"), *all_[1:]],
     "a folder": lambda all_: [all_[0], entry("blobs", b"", type=tarfile.DIRTYPE), *all_[1:]],
     "no label": lambda all_: all_[1:],
-    "a later format": lambda all_: [
-        (all_[0][0], json.dumps({**json.loads(all_[0][1]), "format": 2}).encode()),
-        *all_[1:],
-    ],
     "a label of another program": lambda all_: [(all_[0][0], b'{"a": 1}'), *all_[1:]],
     "a label that is no object": lambda all_: [(all_[0][0], b"[1]"), *all_[1:]],
     "a huge label": lambda all_: [(all_[0][0], b" " * 10**6 + all_[0][1]), *all_[1:]],
@@ -132,6 +128,58 @@ def test_one_that_is_not_as_it_was_made_is_refused_and_leaves_nothing(what: str,
     assert names(tmp_path) == before
 
 
+def relabelled(**values: object) -> Edit:
+    return lambda all_: [(all_[0][0], json.dumps({**json.loads(all_[0][1]), **values}).encode()), *all_[1:]]
+
+
+def test_one_of_a_later_format_is_called_so(file: Path, tmp_path: Path) -> None:
+    with pytest.raises(FormatError, match="format 2"):
+        restoring.restore(Home(tmp_path / "new"), edited(file, relabelled(format=2, news="of that version")))
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    "value", [{"run": "a\nnext: rm"}, {"run": []}, {"round": "1"}, {"federation": None}, {"more": 1}]
+)
+def test_a_label_says_what_it_may(value: dict[str, object], file: Path, tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="not a complete backup"):
+        restoring.restore(Home(tmp_path / "new"), edited(file, relabelled(**value)))
+
+
+def test_a_thousand_headers_end_in_an_error(tmp_path: Path) -> None:
+    header = tarfile.TarInfo("././@PaxHeader")
+    header.type = tarfile.XHDTYPE
+    (tmp_path / "deep.tar").write_bytes(header.tobuf(tarfile.USTAR_FORMAT) * 3000)
+    with pytest.raises(StorageError, match="not a complete backup"):
+        restoring.restore(Home(tmp_path / "new"), tmp_path / "deep.tar")
+
+
+def test_a_link_beside_the_home_is_not_followed(file: Path, tmp_path: Path) -> None:
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / ".new.part").symlink_to(tmp_path / "theirs")
+    restoring.restore(Home(tmp_path / "new"), file)
+    assert not (tmp_path / "new").is_symlink()
+    assert not names(tmp_path / "theirs")
+
+
+def test_of_two_backups_to_one_name_the_second_says_so(home: Home, file: Path, tmp_path: Path) -> None:
+    before, there = file.read_bytes(), names(tmp_path)
+    with pytest.raises(RunError, match="is there already"):
+        making.backup(home, file, NOW)
+    (tmp_path / "dangling.tar").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(RunError, match="is there already"):
+        command(home, tmp_path / "dangling.tar")
+    assert file.read_bytes() == before
+    assert names(tmp_path) == sorted([*there, "dangling.tar"])
+
+
+def test_a_folder_as_target_gets_a_file(home: Home, tmp_path: Path) -> None:
+    (tmp_path / "backups").mkdir()
+    command(home, tmp_path / "backups")
+    [made] = (tmp_path / "backups").iterdir()
+    assert made.name.endswith(".backup.tar")
+
+
 def test_another_archive_and_no_archive_are_refused(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("hello\n" * 1000)
     for source in (tmp_path / "text", tmp_path / "missing", tmp_path):
@@ -148,13 +196,10 @@ def test_a_home_that_is_there_is_never_overwritten(home: Home, file: Path) -> No
     assert contents(home.folder) == before
 
 
-def test_an_empty_folder_and_what_a_killed_process_left_are_no_hindrance(file: Path, tmp_path: Path) -> None:
+def test_an_empty_folder_is_no_hindrance(file: Path, tmp_path: Path) -> None:
     (tmp_path / "new").mkdir()
-    (tmp_path / ".new.part").mkdir()
-    (tmp_path / ".new.part" / "junk").write_text("of a killed process")
     restoring.restore(Home(tmp_path / "new"), file)
-    assert not (tmp_path / "new" / "junk").exists()
-    assert not (tmp_path / ".new.part").exists()
+    assert (tmp_path / "new" / "coordinator.toml").exists()
 
 
 def test_a_backup_never_replaces_a_file(home: Home, file: Path) -> None:
