@@ -55,7 +55,7 @@ def bring_up(db: sqlite3.Connection, path: Path, schema: Schema) -> None:
 
     Raises FormatError where a later version wrote it, sqlite3.Error.
     """
-    found = _checked(db, path, schema)
+    found = check_readable(db, path, schema)
     if FIRST <= found < schema.format:
         _keep(db, backup_of(path, found), found)
     if _number(db) != schema.format:
@@ -67,7 +67,7 @@ def look_at(db: sqlite3.Connection, path: Path, schema: Schema) -> sqlite3.Conne
 
     Raises FormatError where a later version wrote it, sqlite3.Error.
     """
-    if not FIRST <= _checked(db, path, schema) < schema.format:
+    if not FIRST <= check_readable(db, path, schema) < schema.format:
         return db
     copy = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
     db.backup(copy)
@@ -76,7 +76,7 @@ def look_at(db: sqlite3.Connection, path: Path, schema: Schema) -> sqlite3.Conne
     return copy
 
 
-def _checked(db: sqlite3.Connection, path: Path, schema: Schema) -> int:
+def check_readable(db: sqlite3.Connection, path: Path, schema: Schema) -> int:
     """Return the format of a database. Raises FormatError where it is a later one than this version reads."""
     found = _format(db)
     if found <= schema.format:
