@@ -59,7 +59,9 @@ CREATE TABLE credentials (
 ) WITHOUT ROWID
 """
 ONE_VALID = "CREATE UNIQUE INDEX one_valid ON credentials (site, role) WHERE state = 'valid'"
-SCHEMA = Schema("the registry", (CREDENTIALS, ONE_VALID))
+SCHEMA = Schema(
+    "the registry", (CREDENTIALS, ONE_VALID), go_back="  # then revoke again who was revoked since the upgrade"
+)
 
 Issued = tuple[bytes, str, datetime]
 """certificate (PEM), its serial (hexadecimal), its end (aware UTC)"""

@@ -329,8 +329,8 @@ EVENTS: Mapping[str, type[Event]] = {event.__name__: event for event in get_args
 FORMAT = 1
 """of an event's text: raised with a new event, or a new field of one"""
 SINCE: Mapping[str, int] = {}
-"""event (`Tick`), field of one (`Tick.at`) or of a value in one (`Measures.norm`) -> the format that it came with, where
-that is later than 1. A new field has a default, which is what older texts mean: it never changes"""
+"""event (`Tick`), field of one (`Tick.at`) or of a value in one (`Measures.norm`) -> the format that it came
+with, where that is later than 1. A new field has a default, which is what older texts mean: it never changes"""
 
 _FIELDS = {kind: tuple(field.name for field in dataclasses.fields(kind)) for kind in EVENTS.values()}
 

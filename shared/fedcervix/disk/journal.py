@@ -21,8 +21,9 @@ from fedcervix.core.events import DIGEST, MOMENT_MAX, RUN_NAME, Event, event_fro
 from fedcervix.core.formats import UnknownFormat
 from fedcervix.core.plan import Plan, check
 from fedcervix.disk.databases import translated
-from fedcervix.disk.formats import INSTALL, LATER, Schema, bring_up, check_readable, look_at
+from fedcervix.disk.formats import Schema, bring_up, check_readable, look_at
 from fedcervix.disk.reserve import Reserve
+from fedcervix.disk.storage import INSTALL, LATER
 from fedcervix.errors import FormatError
 from fedcervix.printable import quoted
 
@@ -38,7 +39,11 @@ CREATE TABLE events (
     seq INTEGER PRIMARY KEY AUTOINCREMENT, run TEXT NOT NULL REFERENCES runs (run), event TEXT NOT NULL
 ) STRICT
 """
-SCHEMA = Schema("the journal", (RUNS, EVENTS, "CREATE INDEX events_of_run ON events (run, seq)"))
+SCHEMA = Schema(
+    "the journal",
+    (RUNS, EVENTS, "CREATE INDEX events_of_run ON events (run, seq)"),
+    go_back="  # models that were deleted since may be missing: safer is `coordinator restore` of an earlier backup",
+)
 
 
 @dataclass(frozen=True, slots=True)
