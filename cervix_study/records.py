@@ -33,8 +33,7 @@ from fedcervix.core.formats import FIRST, UnknownFormat, contents
 from fedcervix.core.plan import Recipe, Terms, canonical_json, check
 from fedcervix.core.plan_formats import to_dict, unsaid
 from fedcervix.disk.files import write_whole
-from fedcervix.disk.formats import later
-from fedcervix.disk.storage import disk
+from fedcervix.disk.storage import disk, later
 from fedcervix.errors import StorageError
 from fedcervix.json_text import parsed
 from fedcervix.runtime import typed_json

@@ -26,12 +26,13 @@ import functools
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Concatenate, Literal, ParamSpec, TypeVar
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
+from fedcervix.core.plan import SITE_NAME
 from fedcervix.disk.databases import translated
 from fedcervix.disk.formats import Schema, bring_up
 from fedcervix.disk.reserve import Reserve
@@ -58,7 +59,9 @@ CREATE TABLE credentials (
 ) WITHOUT ROWID
 """
 ONE_VALID = "CREATE UNIQUE INDEX one_valid ON credentials (site, role) WHERE state = 'valid'"
-SCHEMA = Schema("the registry", (CREDENTIALS, ONE_VALID))
+SCHEMA = Schema(
+    "the registry", (CREDENTIALS, ONE_VALID), go_back="  # then revoke again who was revoked since the upgrade"
+)
 
 Issued = tuple[bytes, str, datetime]
 """certificate (PEM), its serial (hexadecimal), its end (aware UTC)"""
@@ -295,6 +298,7 @@ class Registry:
             opened = sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None)
             with closing(opened) as connection:
                 connection.execute("PRAGMA synchronous = FULL")
+                connection.row_factory = _checked_row
                 yield connection
 
     @contextmanager
@@ -304,6 +308,14 @@ class Registry:
             connection.execute("BEGIN IMMEDIATE")
             yield connection
         self.writes += 1
+
+
+def _checked_row(cursor: sqlite3.Cursor, row: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return a row of which every value is one that its column may hold. Raises sqlite3.DatabaseError."""
+    for (column, *_), value in zip(cursor.description, row, strict=True):
+        if column in COLUMNS and value is not None and not (isinstance(value, str) and COLUMNS[column](value)):
+            raise sqlite3.DatabaseError(f"a value in the column {column} is not one that fedcervix writes")
+    return row
 
 
 def _close(
@@ -402,3 +414,22 @@ def _text(when: datetime) -> str:
 
 def _time(text: str) -> datetime:
     return datetime.fromisoformat(text)
+
+
+def _is_time(text: str) -> bool:
+    with suppress(ValueError):
+        return _time(text).tzinfo is not None
+    return False
+
+
+COLUMNS: Mapping[str, Callable[[str], object]] = {
+    "serial": bool,
+    "site": SITE_NAME.fullmatch,
+    "role": ("enroll", "site").__contains__,
+    "state": ("valid", "used", "replaced", "revoked").__contains__,
+    "since": _is_time,
+    "not_after": _is_time,
+    "invitation": bool,
+    "key_fingerprint": bool,
+}
+"""column of `credentials` -> whether it may hold a text; NULL stands where SQLite allows it"""

@@ -14,7 +14,7 @@ from typing import Any
 
 from fedcervix.core.formats import UnknownFormat, contents
 from fedcervix.disk.files import write_secret
-from fedcervix.disk.formats import INSTALL, LATER
+from fedcervix.disk.storage import INSTALL, LATER
 from fedcervix.errors import ModelError
 from fedcervix.json_text import parsed
 

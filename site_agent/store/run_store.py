@@ -26,9 +26,8 @@ from fedcervix.core.formats import UnknownFormat, contents
 from fedcervix.core.plan import Plan
 from fedcervix.core.session import PersistentState, Result
 from fedcervix.disk.files import append_line, write_whole
-from fedcervix.disk.formats import later
 from fedcervix.disk.paths import Below
-from fedcervix.disk.storage import damaged, disk, read_back
+from fedcervix.disk.storage import damaged, disk, later, read_back
 from fedcervix.errors import FormatError, StorageError
 from fedcervix.json_text import parsed
 from fedcervix.runtime.record import LedgerLine

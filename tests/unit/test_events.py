@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from fedcervix.core.events import (
     EVENTS,
+    RULES,
     AggregateStored,
     AverageUnusable,
     Event,
@@ -32,6 +33,7 @@ from fedcervix.core.events import (
     event_from_json,
     event_to_json,
 )
+from fedcervix.core.formats import UnknownFormat
 from fedcervix.core.measures import Measures
 
 BASE, MADE = "b" * 64, "d" * 64
@@ -181,6 +183,29 @@ def test_counts_end_at_two_to_the_fortieth(field: str) -> None:
 def test_what_is_not_an_event_is_a_value_error(text: str) -> None:
     with pytest.raises(ValueError):
         event_from_json(text)
+
+
+@pytest.mark.parametrize(
+    ("kind", "field", "value"),
+    [
+        *((UpdateStored, "rules", value) for value in (None, "1", [], {}, True, -1)),
+        (AggregateStored, "measures", None),
+        (SiteAttached, "software", 5),
+        (SiteAttached, "software", True),
+        (SiteFailed, "goes_on", 1),
+        (UpdateStored, "measures", []),
+    ],
+)
+def test_a_field_of_another_type_is_a_value_error(kind: type, field: str, value: Any) -> None:
+    event = next(event for event in ONE_OF_EACH if type(event) is kind)
+    with pytest.raises(ValueError, match=rf"{field}|Measures"):
+        event_from_json(json.dumps({**json.loads(event_to_json(event)), field: value}))
+
+
+def test_an_event_by_the_rules_of_a_later_version_is_refused_by_their_number() -> None:
+    raw = json.loads(event_to_json(SiteRevoked("ada", 1.5)))
+    with pytest.raises(UnknownFormat, match=f"the set of rules of the event has format {RULES + 1}"):
+        event_from_json(json.dumps({**raw, "rules": RULES + 1}))
 
 
 JSON = st.recursive(

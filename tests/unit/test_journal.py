@@ -10,13 +10,14 @@ import sys
 import textwrap
 import threading
 import tracemalloc
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from fedcervix.core.events import Event, RunAborted, SiteAttached, Tick
 from fedcervix.core.plan import Plan, Recipe, Terms
-from fedcervix.disk.journal import Journal, RunRecord
+from fedcervix.disk.journal import Journal, RunRecord, UnreadRun
 from fedcervix.errors import StorageError
 
 PLAN = Plan(mode="csfssl", sites=("ada", "bob"), profile="paper", terms=Terms(), recipe=Recipe())
@@ -182,6 +183,23 @@ def test_a_plan_of_another_version_is_named(path: Path) -> None:
         db.execute("UPDATE runs SET plan = '{}'")
     [unread] = Journal(path).runs()
     assert (unread.run, "cannot read: not a plan" in unread.error.what) == ("run", True)
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("base", "zz"), ("run", ""), ("run", "../x"), ("run", "a\nb"), ("run", "x" * 500)],
+    ids=lambda value: value[:4],
+)
+def test_an_entry_with_an_impossible_value_costs_its_own_run(path: Path, column: str, value: str) -> None:
+    journal = begun(path)
+    journal.begin(RunRecord("other", PLAN, "", 4.0))
+    journal.close()
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute(f"UPDATE runs SET {column} = ? WHERE run = 'run'", (value,))
+    [unread, other] = Journal(path).runs()
+    assert isinstance(unread, UnreadRun)
+    assert unread.run == ("run" if column == "base" else "row-1")
+    assert other.run == "other"
 
 
 def test_an_event_that_could_not_be_read_back_is_not_written(path: Path) -> None:

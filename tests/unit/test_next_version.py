@@ -18,8 +18,9 @@ from coordinator.cli import cli
 from coordinator.home.home import Home
 from fedcervix import __version__
 from fedcervix.core.plan import Plan, Recipe, Terms, canonical_json
-from fedcervix.disk.formats import INSTALL, backup_of
-from fedcervix.disk.formats import LATER as LATER_CAUSE
+from fedcervix.disk.formats import backup_of
+from fedcervix.disk.storage import INSTALL
+from fedcervix.disk.storage import LATER as LATER_CAUSE
 from fedcervix.errors import ConfigError, FedcervixError, FormatError, VersionError
 from fedcervix.transport import codec
 from fedcervix.wire import federation_pb2 as wire

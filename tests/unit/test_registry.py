@@ -316,6 +316,17 @@ def test_a_file_that_may_not_be_written_is_reported(tmp_path: Path, registry: Re
 # --- any sequence of calls
 
 
+@pytest.mark.parametrize(("column", "value"), [("site", b"nhs"), ("site", "../x"), ("not_after", "noon"), ("since", 5)])
+def test_a_value_that_no_column_holds_is_a_damaged_registry(
+    registry: Registry, tmp_path: Path, column: str, value: object
+) -> None:
+    registry.invite("nhs", "aa", NOW, NOW)
+    with sqlite3.connect(next(tmp_path.glob("*.db"))) as db:
+        db.execute(f"UPDATE credentials SET {column} = ?", (value,))
+    with pytest.raises(StorageError, match=f"a value in the column {column}"):
+        registry.sites()
+
+
 class AnySequence(RuleBasedStateMachine):
     """Random invitations, redemptions and revocations of two sites, against the rules of the module's docstring."""
 

@@ -7,20 +7,24 @@ An event is written to the journal as one JSON object; `event_to_json` and `even
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, get_args
+from types import NoneType, UnionType
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-from fedcervix.core.formats import FIRST, KEY, contents
+from fedcervix.core.formats import FIRST, KEY, UnknownFormat, contents
 from fedcervix.core.measures import Measures
 from fedcervix.core.modes import MODES
 from fedcervix.core.plan import SITE_NAME, check
 from fedcervix.json_text import parsed
 from fedcervix.printable import QUOTED_CHARS_MAX, quoted, shortened
+
+T = TypeVar("T")
 
 DIGEST = re.compile(r"[0-9a-f]{64}")
 """SHA-256 in lower-case hexadecimal: the name of a blob."""
@@ -325,8 +329,8 @@ EVENTS: Mapping[str, type[Event]] = {event.__name__: event for event in get_args
 FORMAT = 1
 """of an event's text: raised with a new event, or a new field of one"""
 SINCE: Mapping[str, int] = {}
-"""event (`Tick`) or field of one (`Tick.at`) -> the format that it came with, where that is later than 1. A new field
-has a default, which is what older texts mean: it never changes"""
+"""event (`Tick`), field of one (`Tick.at`) or of a value in one (`Measures.norm`) -> the format that it came
+with, where that is later than 1. A new field has a default, which is what older texts mean: it never changes"""
 
 _FIELDS = {kind: tuple(field.name for field in dataclasses.fields(kind)) for kind in EVENTS.values()}
 
@@ -335,6 +339,10 @@ def check_event(event: Event) -> None:
     """Check what all events share: site names, times, lengths of text. Raises ValueError."""
     _check_measure("at", event.at)
     check(0 <= event.at <= MOMENT_MAX, f"at is 0 to {MOMENT_MAX:g}; found {event.at}")
+    rules = getattr(event, "rules", RULES)
+    check(rules >= 0, f"rules is 0 or more; found {rules}")
+    if rules > RULES:
+        raise UnknownFormat("the set of rules of the event", rules, RULES)
     for name in _FIELDS[type(event)]:
         value = getattr(event, name)
         if name == "site":
@@ -345,7 +353,7 @@ def check_event(event: Event) -> None:
 
 def task_from_dict(raw: Mapping[str, Any]) -> Task:
     """Rebuild a task. Raises ValueError, KeyError or TypeError."""
-    return Task(run=raw["run"], kind=TaskKind(raw["kind"]), round=raw["round"], base=raw["base"])
+    return _built(Task, raw)
 
 
 def event_to_json(event: Event) -> str:
@@ -363,18 +371,62 @@ def event_to_json(event: Event) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def needed_format(event: Event) -> int:
-    """Return the lowest format that has this event with these fields."""
-    name, fields = type(event).__name__, dataclasses.fields(event)
-    used = [f"{name}.{field.name}" for field in fields if getattr(event, field.name) != field.default]
-    return max(SINCE.get(one, FIRST) for one in (name, *used))
+def needed_format(event: Any) -> int:
+    """Return the lowest format that has this event, or this value in one, with these fields."""
+    name, used = type(event).__name__, [field for field in dataclasses.fields(event) if _is_said(event, field)]
+    own = max(SINCE.get(one, FIRST) for one in (name, *(f"{name}.{field.name}" for field in used)))
+    return max(own, *(needed_format(below) for field in used for below in _ours(getattr(event, field.name))), FIRST)
 
 
-def _measures(raw: Any) -> Any:
-    """Rebuild the measures of one hop (an object), or of all updates of a round (pairs of site and object)."""
-    if isinstance(raw, dict):
-        return Measures(**raw)
-    return tuple((site, Measures(**found)) for site, found in raw)
+def _is_said(value: Any, field: dataclasses.Field[Any]) -> bool:
+    return bool(getattr(value, field.name) != field.default)
+
+
+def _ours(value: Any) -> Iterator[Any]:
+    """Yield the values of ours that a field holds."""
+    if isinstance(value, tuple):
+        for below in value:
+            yield from _ours(below)
+    elif dataclasses.is_dataclass(value):
+        yield value
+
+
+_hints: Callable[[Any], dict[str, Any]] = functools.cache(get_type_hints)
+
+
+def _built(kind: type[T], raw: Any) -> T:
+    """Rebuild an event, or a value of ours in one: each field by its type. Raises ValueError, TypeError."""
+    check(isinstance(raw, dict), f"{kind.__name__} is no object; found {quoted(raw)}")
+    hints = _hints(kind)
+    unknown = [name for name in raw if name not in hints]
+    check(not unknown, f"{kind.__name__} has no field {quoted(''.join(unknown[:1]))}")
+    return kind(**{name: _value(hints[name], below, f"{kind.__name__}.{name}") for name, below in raw.items()})
+
+
+def _value(hint: Any, raw: Any, place: str) -> Any:
+    """Rebuild a value of a type: one of ours, a tuple, one that may be None, or what JSON has itself."""
+    if isinstance(hint, UnionType):
+        [one] = [one for one in get_args(hint) if one is not NoneType]
+        return None if raw is None else _value(one, raw, place)
+    if get_origin(hint) is tuple:
+        return _tuple(get_args(hint), raw, place)
+    if dataclasses.is_dataclass(hint):
+        return _built(hint, raw)  # type: ignore[arg-type]
+    if issubclass(hint, StrEnum):
+        return hint(raw)
+    check(type(raw) in (_NUMBERS if hint is float else (hint,)), f"{place} is not of type {hint.__name__}")
+    if hint is float:
+        _check_measure(place, raw)
+    return raw
+
+
+_NUMBERS = (int, float)
+
+
+def _tuple(parts: tuple[Any, ...], raw: Any, place: str) -> tuple[Any, ...]:
+    check(isinstance(raw, list), f"{place} is no list")
+    types = (parts[0],) * len(raw) if parts[-1] is ... else parts
+    return tuple(_value(hint, below, place) for hint, below in zip(types, raw, strict=True))
 
 
 def event_from_json(text: str) -> Event:
@@ -386,13 +438,7 @@ def event_from_json(text: str) -> Event:
         kind = EVENTS[name]
         if "rules" in _FIELDS[kind]:
             raw.setdefault("rules", 0)
-        if "task" in raw:
-            raw["task"] = task_from_dict(raw["task"])
-        if "gauges" in raw:
-            raw["gauges"] = tuple((name, value) for name, value in raw["gauges"])
-        if raw.get("measures") is not None:
-            raw["measures"] = _measures(raw["measures"])
-        event: Event = kind(**raw)
+        event: Event = _built(kind, raw)
         check_event(event)
     except (AttributeError, KeyError, TypeError, OverflowError) as error:
         raise ValueError(f"not an event: {shortened(str(error), QUOTED_CHARS_MAX)}") from error

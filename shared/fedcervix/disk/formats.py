@@ -19,13 +19,11 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedcervix import __version__
 from fedcervix.core.formats import FIRST, UnknownFormat
 from fedcervix.disk.databases import copy_database
+from fedcervix.disk.files import sync_path
+from fedcervix.disk.storage import INSTALL, LATER
 from fedcervix.errors import FormatError
-
-LATER = "a later version of fedcervix wrote it"
-INSTALL = "install that version again, or a later one"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +36,8 @@ class Schema:
     """statements that make an empty database one of the newest format"""
     upgrades: tuple[tuple[str, ...], ...] = ()
     """statements that lead from one format to the next, from format 1 on"""
+    go_back: str = ""
+    """what else is to be known by who goes back to the backup of an upgrade"""
 
     @property
     def format(self) -> int:
@@ -55,7 +55,7 @@ def bring_up(db: sqlite3.Connection, path: Path, schema: Schema) -> None:
 
     Raises FormatError where a later version wrote it, sqlite3.Error.
     """
-    found = _checked(db, path, schema)
+    found = check_readable(db, path, schema)
     if FIRST <= found < schema.format:
         _keep(db, backup_of(path, found), found)
     if _number(db) != schema.format:
@@ -67,7 +67,7 @@ def look_at(db: sqlite3.Connection, path: Path, schema: Schema) -> sqlite3.Conne
 
     Raises FormatError where a later version wrote it, sqlite3.Error.
     """
-    if not FIRST <= _checked(db, path, schema) < schema.format:
+    if not FIRST <= check_readable(db, path, schema) < schema.format:
         return db
     copy = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
     db.backup(copy)
@@ -76,7 +76,7 @@ def look_at(db: sqlite3.Connection, path: Path, schema: Schema) -> sqlite3.Conne
     return copy
 
 
-def _checked(db: sqlite3.Connection, path: Path, schema: Schema) -> int:
+def check_readable(db: sqlite3.Connection, path: Path, schema: Schema) -> int:
     """Return the format of a database. Raises FormatError where it is a later one than this version reads."""
     found = _format(db)
     if found <= schema.format:
@@ -89,7 +89,8 @@ def _checked(db: sqlite3.Connection, path: Path, schema: Schema) -> int:
     raise FormatError(
         f"{what}; its backup in format {schema.format} is {kept}",
         cause=LATER,
-        next_step=f"{INSTALL}; or go back to the backup, without what was done since: rm -f {new}-* && mv {old} {new}",
+        next_step=f"{INSTALL}; or go back to the backup, without what was done since: rm -f {new}-* && mv {old} {new}"
+        f"{schema.go_back}",
     )
 
 
@@ -117,7 +118,9 @@ def _keep(db: sqlite3.Connection, to: Path, found: int) -> None:
         with closing(sqlite3.connect(making)) as copy:
             is_earlier = _format(copy) == found
         if is_earlier:
+            sync_path(making)  # SQLite does not
             making.replace(to)
+            sync_path(to.parent)
     finally:
         making.unlink(missing_ok=True)
 
@@ -131,8 +134,3 @@ def _run(db: sqlite3.Connection, schema: Schema) -> None:
         for statement in (one for statements in upgrades for one in statements):
             db.execute(statement)
         db.execute(f"PRAGMA user_version = {schema.format}")
-
-
-def later(path: Path, error: UnknownFormat) -> FormatError:
-    """Return what is said of a file that a later version wrote."""
-    return FormatError(f"{path} is not for fedcervix {__version__}: {error}", cause=LATER, next_step=INSTALL)

@@ -17,13 +17,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from fedcervix.core.events import MOMENT_MAX, Event, event_from_json, event_to_json
+from fedcervix.core.events import DIGEST, MOMENT_MAX, RUN_NAME, Event, event_from_json, event_to_json
 from fedcervix.core.formats import UnknownFormat
-from fedcervix.core.plan import Plan
+from fedcervix.core.plan import Plan, check
 from fedcervix.disk.databases import translated
-from fedcervix.disk.formats import INSTALL, LATER, Schema, bring_up, look_at
+from fedcervix.disk.formats import Schema, bring_up, check_readable, look_at
 from fedcervix.disk.reserve import Reserve
+from fedcervix.disk.storage import INSTALL, LATER
 from fedcervix.errors import FormatError
+from fedcervix.printable import quoted
 
 T = TypeVar("T")
 
@@ -37,7 +39,11 @@ CREATE TABLE events (
     seq INTEGER PRIMARY KEY AUTOINCREMENT, run TEXT NOT NULL REFERENCES runs (run), event TEXT NOT NULL
 ) STRICT
 """
-SCHEMA = Schema("the journal", (RUNS, EVENTS, "CREATE INDEX events_of_run ON events (run, seq)"))
+SCHEMA = Schema(
+    "the journal",
+    (RUNS, EVENTS, "CREATE INDEX events_of_run ON events (run, seq)"),
+    go_back="  # models that were deleted since may be missing: safer is `coordinator restore` of an earlier backup",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +56,17 @@ class RunRecord:
     begun_at: float
     """Unix seconds; 0: not known, as what is stored is no time"""
 
+    def __post_init__(self) -> None:
+        check(RUN_NAME.fullmatch(self.run) is not None, f"not a run's name: {quoted(self.run)}")
+        check(self.base == "" or bool(DIGEST.fullmatch(self.base)), f"not a base digest: {quoted(self.base)}")
+
 
 @dataclass(frozen=True, slots=True)
 class UnreadRun:
-    """A run whose plan this version cannot read."""
+    """A run whose entry this version cannot read."""
 
     run: str
+    """`row-5` where the fifth entry names no run: no folder is called after anything else"""
     begun_at: float
     error: FormatError
 
@@ -81,6 +92,7 @@ class Journal:
                 self._is_empty = found == (0,)
                 db = look_at(db, self._path, SCHEMA)
             else:
+                check_readable(db, self._path, SCHEMA)
                 db.execute("PRAGMA journal_mode = WAL")
                 db.execute("PRAGMA synchronous = FULL")
                 bring_up(db, self._path, SCHEMA)
@@ -115,16 +127,16 @@ class Journal:
         if self._is_empty:
             return []
         with self._lock, _translated(self._path):
-            rows = self._db.execute("SELECT run, plan, base, begun_at FROM runs ORDER BY rowid").fetchall()
+            rows = self._db.execute("SELECT rowid, run, plan, base, begun_at FROM runs ORDER BY rowid").fetchall()
         return [self._run(*row) for row in rows]
 
-    def _run(self, run: str, plan: str, base: str, begun_at: float) -> RunRecord | UnreadRun:
+    def _run(self, row: int, run: str, plan: str, base: str, begun_at: float) -> RunRecord | UnreadRun:
         begun_at = begun_at if 0 <= begun_at <= MOMENT_MAX else 0.0
         try:
             with _translated(self._path):
                 return RunRecord(run, Plan.parse(plan), base, begun_at)
         except FormatError as error:
-            return UnreadRun(run, begun_at, error)
+            return UnreadRun(run if RUN_NAME.fullmatch(run) else f"row-{row}", begun_at, error)
 
     def events(self, run: str) -> Iterator[Event]:
         """Yield a run's events in order. Raises StorageError."""

@@ -9,13 +9,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, TypeVar
 
+from fedcervix import __version__
 from fedcervix.core.formats import UnknownFormat
 from fedcervix.disk.descriptors import USED_UP, used_up
-from fedcervix.disk.formats import later
 from fedcervix.disk.ownership import denied
-from fedcervix.errors import FullDiskError, StorageError
+from fedcervix.errors import FormatError, FullDiskError, StorageError
 
 T = TypeVar("T")
+
+LATER = "a later version of fedcervix wrote it"
+INSTALL = "install that version again, or a later one"
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -106,3 +109,8 @@ def _cause(error: OSError, nearest: Path) -> str:
         errno.EROFS: "the file system is mounted read-only",
         errno.ENAMETOOLONG: "the name is longer than the file system allows",
     }.get(error.errno or 0, "the disk or the network drive does not answer")
+
+
+def later(path: Path, error: UnknownFormat) -> FormatError:
+    """Return what is said of a file that a later version wrote."""
+    return FormatError(f"{path} is not for fedcervix {__version__}: {error}", cause=LATER, next_step=INSTALL)
