@@ -28,7 +28,7 @@ from fedcervix.core.formats import KEY, UnknownFormat, contents
 from fedcervix.core.plan import SITE_NAME, check
 from fedcervix.core.rounds.state import Outcome
 from fedcervix.disk.files import FILE_MODE, Sink, make_folder, opened, write_parts
-from fedcervix.disk.formats import later
+from fedcervix.disk.storage import later
 from fedcervix.errors import StorageError
 from fedcervix.json_text import parsed
 from fedcervix.runtime.typed_json import from_json

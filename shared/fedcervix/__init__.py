@@ -7,7 +7,7 @@ Folders and modules, from bottom to top. Each imports from itself and from those
     wire       -
     errors     printable
     core       json_text printable
-    disk       errors core
+    disk       printable errors core
     extras     json_text errors
     models     json_text errors core disk
     runtime    json_text printable errors core disk extras
