@@ -42,7 +42,7 @@ CREATE TABLE events (
 SCHEMA = Schema(
     "the journal",
     (RUNS, EVENTS, "CREATE INDEX events_of_run ON events (run, seq)"),
-    go_back="  # models that were deleted since may be missing: safer is `coordinator restore` of an earlier backup",
+    go_back="  # models that were deleted since may be missing; `coordinator restore` of an earlier backup is safer",
 )
 
 
