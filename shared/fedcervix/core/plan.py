@@ -40,8 +40,8 @@ RingResult = Literal["last", "cycle-average"]
 Compression = Literal["none", "bfloat16", "int8"]
 
 SITE_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
-PROFILE_NAME = re.compile(r"[a-z0-9_-]{1,40}")
 """A site is named like one label of a host name, with 1 to 63 characters: a-z, 0-9 and inner hyphens."""
+PROFILE_NAME = re.compile(r"[a-z0-9_-]{1,40}")
 
 SITES_MAX = 256
 ROUNDS_MAX = 100_000
