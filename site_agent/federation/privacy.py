@@ -1,4 +1,6 @@
-"""What may leave a hospital: weights, and the fields of `LEAVES`. Every report goes through `outgoing`.
+"""What may leave a hospital in a report: the fields of `LEAVES`. Every report goes through `outgoing`.
+
+What else leaves (weights, enrolment, versions): docs/security.md, "What leaves a hospital".
 
 Rules
 1. The list says what may pass, not what may not: an unknown field or gauge stays at home.
