@@ -30,7 +30,7 @@ from fedcervix.disk.storage import disk
 from fedcervix.errors import FormatError, RunError
 from fedcervix.models.blobs import BlobStore
 
-WHOLE = "backup.tar"
+WHOLE = "whole"
 TRIES = 50
 """of a copy of the journal that is still the newest when the models are open"""
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from fedcervix.transport import identity
 from tests.e2e.loopback import Federation
+from tools.packages import FILTER
 
 HERE = Path(__file__).parent
 EXPECTED = "expected.json"
@@ -57,7 +58,7 @@ class Archived(Federation):
 def unpack(version: str, name: str, folder: Path) -> None:
     """Unpack an archive of a release."""
     with tarfile.open(HERE / version / f"{name}.tar.xz") as packed:
-        packed.extractall(folder, filter="data")
+        packed.extractall(folder, **FILTER)
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pip
+import grpc
 import pytest
 
 from coordinator.home.home import Home
@@ -92,7 +92,7 @@ class Machine:
             folder.mkdir(parents=True)
         subprocess.run([sys.executable, "-m", "venv", "--without-pip", self.environment], check=True)
         [site_packages] = self.environment.glob("lib/python3*/site-packages")
-        (site_packages / "packages.pth").write_text(f"{Path(pip.__file__).parents[1]}\n")
+        (site_packages / "packages.pth").write_text(f"{Path(grpc.__file__).parents[1]}\n")
         self.program(self.environment / "bin" / "pip", f'#!/bin/sh\nexec {self.environment}/bin/python -m pip "$@"\n')
         self.program(self.root / "bin" / "systemctl", SYSTEMCTL.format(python=sys.executable, root=self.root))
         self.program(self.root / "bin" / "scp", SCP.format(machines=self.root.parent))

@@ -22,7 +22,7 @@ ALLOWED = {
     "cervix_study/settings.py": (3, TOML),
     "coordinator/home/home.py": (2, TOML),
     "shared/fedcervix/core/formats.py": (1, "an object of a file, before its reader looks at its keys"),
-    "shared/fedcervix/core/events.py": (1, "the journal's JSON is read here"),
+    "shared/fedcervix/core/events.py": (2, "the journal's JSON is read here"),
     "shared/fedcervix/models/weights.py": (3, "the JSON header of a weights file"),
     "shared/fedcervix/runtime/config.py": (7, TOML),
     "site_agent/classifier/classifier_store.py": (1, SITE_FILE),

@@ -96,8 +96,8 @@ def check_readable(db: sqlite3.Connection, path: Path, schema: Schema) -> int:
 
 def _format(db: sqlite3.Connection) -> int:
     """Return the format of a database; 0: it is empty. Format 1 had no number at first."""
-    (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    number = _number(db)
+    query = "SELECT (SELECT count(*) FROM sqlite_master), user_version FROM pragma_user_version"  # both of one moment
+    tables, number = db.execute(query).fetchone()
     if number < 0 or (number and not tables):
         raise sqlite3.DatabaseError(f"it says format {number} and holds {tables} tables")
     return number or (FIRST if tables else 0)
