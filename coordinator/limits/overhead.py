@@ -16,8 +16,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-BYTES_PER_S, BURST_BYTES = 64 << 10, 6 << 20
-"""in a second, and at once: rpc.WINDOW_BYTES_MAX with its frames, and something beside it"""
+BYTES_PER_S, BURST_BYTES = 64 << 10, 8 << 20
+"""in a second, and at once: rpc.WINDOW_BYTES_MAX, a message in part and a whole one that waits to be read, frames"""
 CALL_BYTES = 1024
 """of a call's headers"""
 PER_TAKEN, PER_SENT = 1.25, 0.05
@@ -56,7 +56,9 @@ class Overhead:
     def _count(self, serial: str, count: float, now_s: float) -> bool:
         before, at_s = self._left.pop(serial, (float(BURST_BYTES), now_s))
         left = min(before + (now_s - at_s) * BYTES_PER_S - count, float(BURST_BYTES))
-        self._left[serial] = max(left, 0.0), now_s  # the last one in the table is the last one counted
+        # Its connections are closed where it was too much, and it begins anew: what an honest agent sends ahead on its
+        # next connection is no flood. Whoever floods again and again is slowed (coordinator.limits.throttle).
+        self._left[serial] = left if left >= 0 else float(BURST_BYTES), now_s  # last in the table: counted last
         if len(self._left) > CERTIFICATES_MAX:
             del self._left[next(iter(self._left))]
         return left < 0

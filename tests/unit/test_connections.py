@@ -317,6 +317,22 @@ def test_of_a_model_as_much_may_wait_as_is_sent_ahead_also_before_its_call_is_kn
     assert port.open
 
 
+def test_after_too_much_the_next_connection_may_begin_a_model() -> None:
+    """Before: what was left of the bound stayed, so an honest model was cut off at each new attempt."""
+    port = Port()
+    port.connections.authenticated(port.connects(1), "nhs", "7")
+    port.sweeps(0.0)
+    port.brings(1, 2 * BURST_BYTES)
+    port.sweeps(0.1)
+    assert not port.open
+    port.gone_over.clear()
+    port.connections.authenticated(port.connects(2), "nhs", "7")
+    port.sweeps(0.3)
+    port.brings(2, rpc.WINDOW_BYTES_MAX + 2 * rpc.CHUNK_BYTES_MAX)
+    port.sweeps(0.4)
+    assert port.open.keys() == {Peer("10.0.0.1", 2)}
+
+
 def test_what_is_of_no_use_may_come_slowly() -> None:
     port = Port()
     port.connections.authenticated(port.connects(1), "nhs", "7")
