@@ -27,7 +27,7 @@ from fedcervix.disk.databases import copy_database, data_version, reader
 from fedcervix.disk.files import opened, sync_path, writing
 from fedcervix.disk.journal import Journal
 from fedcervix.disk.storage import disk
-from fedcervix.errors import FormatError, RunError
+from fedcervix.errors import FormatError, RunError, StorageError
 from fedcervix.models.blobs import BlobStore
 
 WHOLE = "whole"
@@ -136,9 +136,11 @@ def _snapshot(home: Home, scratch: Path, files: contextlib.ExitStack) -> Snapsho
         for _ in range(TRIES):
             version = data_version(journal)
             copy_database(journal, copy)
-            taken, whole = _with_models(home, copy, files)
-            if whole or data_version(journal) == version:
+            taken, missing = _with_models(home, copy, files)
+            if not missing:
                 return taken
+            if data_version(journal) == version:
+                raise lost(missing[0])
             files.close()
             copy.unlink()
     raise RunError(
@@ -148,24 +150,36 @@ def _snapshot(home: Home, scratch: Path, files: contextlib.ExitStack) -> Snapsho
     )
 
 
-def _with_models(home: Home, copy: Path, files: contextlib.ExitStack) -> tuple[Snapshot, bool]:
-    """Return what a copy of the journal says, with the models that it needs, open; and whether all were there."""
+def lost(model: Path) -> StorageError:
+    """Return what is said of a model that the run needs and that nobody has deleted meanwhile."""
+    return StorageError(
+        f"no backup was made: {model} is missing, and the run cannot go on without it",
+        cause="it was deleted by hand, or the home folder was restored in part",
+        next_step="restore the home folder from an earlier backup, or begin a new run: coordinator start --new",
+    )
+
+
+def _with_models(home: Home, copy: Path, files: contextlib.ExitStack) -> tuple[Snapshot, list[Path]]:
+    """Return what a copy of the journal says, with the models that it needs, open; and those that are not there."""
     with contextlib.closing(Journal(copy, read_only=True)) as journal:
         record = history.last_of(journal)
         if record is None:
-            return Snapshot(copy), True
+            return Snapshot(copy), []
         ended = results.is_stored(home.results, record.run)
         try:
             run = history.replayed(journal, record)
         except FormatError:
             if not ended:
                 raise
-            return Snapshot(copy), True
+            return Snapshot(copy), []
     if ended and run.ended:
-        return Snapshot(copy, run), True
+        return Snapshot(copy, run), []
     models: dict[str, FileIO] = {}
-    blobs, digests = BlobStore(home.blobs), sorted(needed(run))
-    for path in map(blobs.path, digests):
-        with disk(path, "read"), contextlib.suppress(FileNotFoundError):
-            models[path.relative_to(home.folder).as_posix()] = files.enter_context(path.open("rb", buffering=0))
-    return Snapshot(copy, run, models), len(models) == len(digests)
+    missing: list[Path] = []
+    for path in map(BlobStore(home.blobs).path, sorted(needed(run))):
+        with disk(path, "read"):
+            try:
+                models[path.relative_to(home.folder).as_posix()] = files.enter_context(path.open("rb", buffering=0))
+            except FileNotFoundError:
+                missing.append(path)
+    return Snapshot(copy, run, models), missing
