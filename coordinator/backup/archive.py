@@ -120,14 +120,19 @@ def reading(path: Path) -> Iterator[tuple[Label, tarfile.TarFile]]:
         yield from_json(Label, said), tar
 
 
-def unpack(tar: tarfile.TarFile, folder: Path, *, allowed: frozenset[str]) -> None:
-    """Write the files of an archive into a folder, and compare their checksums. `allowed`: first parts of their paths.
+def unpack(tar: tarfile.TarFile, folder: Path, *, files: set[str], folders: set[str]) -> None:
+    """Write the files of an archive into a folder, and compare their checksums.
 
-    Raises StorageError, ValueError.
+    `files` and `folders`: names that may stand at its top. Raises StorageError, ValueError.
     """
     found: dict[str, str] = {}
     while (entry := tar.next()) is not None and entry.name != SUMS:
-        _check_entry(entry, allowed)
+        parts = PurePosixPath(entry.name).parts
+        there = entry.name in files or (len(parts) > 1 and parts[0] in folders and ".." not in parts)
+        if not (there and entry.type == tarfile.REGTYPE) or entry.name in found:
+            raise ValueError(
+                f"it holds {entry.name[:200]!r}, which is no file of a coordinator's home, or is there twice"
+            )
         found[entry.name] = _write(tar, entry, folder / entry.name)
     if entry is None:
         raise ValueError("it is incomplete: its checksums are missing")
@@ -136,13 +141,6 @@ def unpack(tar: tarfile.TarFile, folder: Path, *, allowed: frozenset[str]) -> No
     wrong = [name for name in {**found, **said} if found.get(name) != said.get(name)]
     if wrong:
         raise ValueError(f"its file {wrong[0]} does not have its checksum")
-
-
-def _check_entry(entry: tarfile.TarInfo, allowed: frozenset[str]) -> None:
-    parts = PurePosixPath(entry.name).parts
-    within = parts and parts[0] in allowed and ".." not in parts and not PurePosixPath(entry.name).is_absolute()
-    if not (entry.isreg() and within):
-        raise ValueError(f"it holds {entry.name[:200]!r}, which is no file of a coordinator's home")
 
 
 def _write(tar: tarfile.TarFile, entry: tarfile.TarInfo, to: Path) -> str:

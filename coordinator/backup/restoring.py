@@ -13,19 +13,28 @@ from fedcervix.disk.files import FOLDER_MODE, aside, make_folder, sync_path
 from fedcervix.disk.storage import disk
 from fedcervix.errors import ConfigError
 
+NOT_OURS = ("lost+found",)
+"""what a file system makes in its own top folder"""
+
 
 def restore(home: Home, source: Path) -> Label:
     """Make the home of a backup file, and return what the file says of itself. Raises ConfigError, StorageError."""
     _check_empty(home.folder)
-    allowed = (home.config_file, home.key_file(""), home.registry, home.journal, home.blobs, home.results)
-    with reading(source) as (label, archive), _unfinished(home.folder) as folder:
-        unpack(archive, folder, allowed=frozenset(path.name for path in allowed))
+    with reading(source) as (label, archive), _unfinished(home) as folder:
+        new = Home(folder)
+        files = (new.config_file, new.registry, new.journal)
+        folders = (new.key_file(""), new.blobs, new.results)
+        unpack(archive, folder, files={path.name for path in files}, folders={path.name for path in folders})
+        needed = [new.config_file, new.key_file("authority.key"), new.key_file("authority.crt")]
+        for path in [*needed, new.journal] if label.run else needed:
+            if not path.is_file():
+                raise ValueError(f"it has no {path.relative_to(folder)}")
     return label
 
 
 def _check_empty(folder: Path) -> None:
     with disk(folder, "read"):
-        taken = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+        taken = folder.exists() and (not folder.is_dir() or any(one.name not in NOT_OURS for one in folder.iterdir()))
     if taken:
         raise ConfigError(
             f"{folder} is not empty: nothing was restored",
@@ -35,19 +44,31 @@ def _check_empty(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _unfinished(folder: Path) -> Iterator[Path]:
-    """Yield a new folder beside `folder`, which takes its place if the block ends well, and goes if it does not.
+def _unfinished(home: Home) -> Iterator[Path]:
+    """Yield a new folder whose content becomes the home's if the block ends well; it goes if the block does not.
 
-    Its name is random, and nobody has made it before: it is no link of another user.
+    It has a random name, and nobody has made it before: it is no link of another user. Where the home's folder is there
+    already, it lies within: that may be the top of a file system, which has no other name.
     """
-    make_folder(folder.parent)
-    new = aside(folder)
-    with disk(folder, "write"):
+    there = home.folder.is_dir()
+    make_folder(home.folder.parent)
+    new = aside(home.folder / "home" if there else home.folder)
+    with disk(home.folder, "write"):
         new.mkdir(FOLDER_MODE)
     try:
         yield new
-        with disk(folder, "write"):
-            new.rename(folder)
-            sync_path(folder.parent)
+        with disk(home.folder, "write"):
+            if there:
+                _move_up(new, last=home.config_file.name)
+            else:
+                new.rename(home.folder)
+            sync_path(home.folder.parent)
     finally:
         shutil.rmtree(new, ignore_errors=True)
+
+
+def _move_up(folder: Path, *, last: str) -> None:
+    """Move what a folder holds to the folder above it; without the file `last`, no home is complete. Raises OSError."""
+    for path in sorted(folder.iterdir(), key=lambda path: path.name == last):
+        path.rename(folder.parent / path.name)
+        sync_path(folder.parent)

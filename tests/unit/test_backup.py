@@ -96,6 +96,10 @@ def test_one_that_was_cut_off_is_refused_and_leaves_nothing(part: float, file: P
     with pytest.raises(StorageError, match="not a complete backup"):
         restoring.restore(Home(tmp_path / "new"), cut)
     assert names(tmp_path) == before
+    (tmp_path / "there").mkdir()
+    with pytest.raises(StorageError, match="not a complete backup"):
+        restoring.restore(Home(tmp_path / "there"), cut)
+    assert not names(tmp_path / "there")
 
 
 OTHERS: dict[str, Edit] = {
@@ -109,6 +113,10 @@ OTHERS: dict[str, Edit] = {
     "another file": lambda all_: [all_[0], entry("cron.d/x"), *all_[1:]],
     "a link": lambda all_: [all_[0], entry("keys/x", b"", type=tarfile.SYMTYPE, linkname="/etc/passwd"), *all_[1:]],
     "a folder": lambda all_: [all_[0], entry("blobs", b"", type=tarfile.DIRTYPE), *all_[1:]],
+    "a file twice": lambda all_: [*all_[:2], *all_[1:]],
+    "a file below a file": lambda all_: [all_[0], entry("coordinator.toml/x"), *all_[1:]],
+    "a file for a folder": lambda all_: [all_[0], entry("blobs"), *all_[1:]],
+    "contiguous": lambda all_: [all_[0], entry("blobs/x", type=tarfile.CONTTYPE), *all_[1:]],
     "no label": lambda all_: all_[1:],
     "a label of another program": lambda all_: [(all_[0][0], b'{"a": 1}'), *all_[1:]],
     "a label that is no object": lambda all_: [(all_[0][0], b"[1]"), *all_[1:]],
@@ -130,6 +138,26 @@ def test_one_that_is_not_as_it_was_made_is_refused_and_leaves_nothing(what: str,
 
 def relabelled(**values: object) -> Edit:
     return lambda all_: [(all_[0][0], json.dumps({**json.loads(all_[0][1]), **values}).encode()), *all_[1:]]
+
+
+def without(name: str, **label: object) -> Edit:
+    """Take out a file and its checksum."""
+
+    def edit(all_: list[tuple[tarfile.TarInfo, bytes]]) -> list[tuple[tarfile.TarInfo, bytes]]:
+        rest = [one for one in relabelled(**label)(all_) if one[0].name != name]
+        sums = b"".join(line for line in rest[-1][1].splitlines(True) if not line.endswith(f"  {name}\n".encode()))
+        return [*rest[:-1], (rest[-1][0], sums)]
+
+    return edit
+
+
+@pytest.mark.parametrize("name", ["coordinator.toml", "keys/authority.key", "keys/authority.crt"])
+def test_one_without_what_a_home_needs_is_refused(name: str, file: Path, tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match=f"it has no {name}"):
+        restoring.restore(Home(tmp_path / "new"), edited(file, without(name)))
+    with pytest.raises(StorageError, match=r"it has no journal\.db"):
+        restoring.restore(Home(tmp_path / "new"), edited(file, relabelled(run="20261130-034000-csfssl-12345678")))
+    assert not (tmp_path / "new").exists()
 
 
 def test_one_of_a_later_format_is_called_so(file: Path, tmp_path: Path) -> None:
@@ -198,8 +226,11 @@ def test_a_home_that_is_there_is_never_overwritten(home: Home, file: Path) -> No
 
 def test_an_empty_folder_is_no_hindrance(file: Path, tmp_path: Path) -> None:
     (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "lost+found").mkdir()
+    place = (tmp_path / "new").stat().st_ino
     restoring.restore(Home(tmp_path / "new"), file)
-    assert (tmp_path / "new" / "coordinator.toml").exists()
+    assert (tmp_path / "new").stat().st_ino == place, "it may be the top of a file system"
+    assert names(tmp_path / "new") == ["coordinator.toml", "keys", "lost+found", "registry.db"]
 
 
 def test_a_backup_never_replaces_a_file(home: Home, file: Path) -> None:
