@@ -118,12 +118,14 @@ def even_network(to: Path) -> None:
 
 
 def pack(folder: Path, to: Path, right: dict[str, str]) -> None:
-    """Write homes into an archive, without caches, locks, logs and sockets."""
+    """Write homes into an archive, without what no later version reads."""
     (folder / EXPECTED).write_text(json.dumps(right))
 
     def kept(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
         name = Path(entry.name).name
-        return None if name in ("logs", "reserve", "latest") or name.endswith((".sock", "lock")) else entry
+        return (
+            None if name in ("logs", "reserve", "latest", "report.html") or name.endswith((".sock", "lock")) else entry
+        )
 
     with tarfile.open(to, "w:xz", preset=9) as packed:
         packed.add(folder, arcname=".", filter=kept)
