@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fedcervix import __version__
+
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("shared/fedcervix", "coordinator", "site_agent", "cervix_study", "protos")
-VERSION = "0.2.0"
+VERSION = f"{__version__}.post1"
 
 Edit = tuple[str, str, str]
 """file, a text in it, what stands there instead"""
@@ -26,7 +28,7 @@ WIDER = """\
     Change(2, "recipe.width", Within(1, 4096), is_new=False),
 """
 KEYS: tuple[Edit, ...] = (
-    ("shared/fedcervix/__init__.py", '__version__ = "0.1.0"', f'__version__ = "{VERSION}"'),
+    ("shared/fedcervix/__init__.py", f'__version__ = "{__version__}"', f'__version__ = "{VERSION}"'),
     # A key of the terms, which new plans use, and one of the recipe, which they do not.
     (
         "shared/fedcervix/core/plan.py",
@@ -88,6 +90,38 @@ KEYS: tuple[Edit, ...] = (
         "site_agent/home.py",
         "    launcher: tuple[str, ...] = ()\n",
         "    launcher: tuple[str, ...] = ()\n    fans: int = 1\n",
+    ),
+)
+WEATHER = """\
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weather:
+    rain: Annotated[float, Within(0, 1)] = 0.25
+    wind: Annotated[float, Within(0, 1)] = 0.0
+
+
+"""
+FIELD = "    weather: Weather = dataclasses.field(default_factory=Weather)\n"
+ROWS = """\
+    Change(2, "terms.weather", ()),
+    Change(2, "terms.weather.rain", (0.0,)),
+    Change(2, "terms.weather.wind", (0.0,)),
+"""
+PLAN_TABLE: tuple[Edit, ...] = (
+    # A table of the terms, which new plans use.
+    (
+        "shared/fedcervix/core/plan.py",
+        "@dataclass(frozen=True, slots=True, kw_only=True)\nclass Terms:\n",
+        f"{WEATHER}@dataclass(frozen=True, slots=True, kw_only=True)\nclass Terms:\n",
+    ),
+    (
+        "shared/fedcervix/core/plan.py",
+        "    seed: Annotated[int, Within(0, INT64_MAX)] = 0\n",
+        f"    seed: Annotated[int, Within(0, INT64_MAX)] = 0\n{FIELD}",
+    ),
+    (
+        "shared/fedcervix/core/plan_formats.py",
+        "CHANGES: Final = (\n",
+        f"CHANGES: Final = (\n{ROWS}",
     ),
 )
 LABEL = "label TEXT NOT NULL DEFAULT ''"

@@ -32,7 +32,7 @@ from site_agent.store.run_store import RunStore, last_federation
 from site_agent.store.task_results import TrainResult
 from tests.unit import study_cases
 from tests.unit.coordinator_homes import made
-from tests.unit.next_version import KEYS, TABLE, VERSION, NextVersion, build
+from tests.unit.next_version import KEYS, PLAN_TABLE, TABLE, VERSION, NextVersion, build
 
 PLAN = Plan(mode="csfssl", sites=("ada", "bob"), profile="paper", terms=Terms(), recipe=Recipe())
 LATER = f"has format 2; fedcervix {__version__} reads formats up to 1"
@@ -142,6 +142,35 @@ def test_a_plan_names_the_later_format_only_for_a_value_that_this_version_refuse
             Plan.parse(text)
         with pytest.raises(ValueError, match=r"loss is one of|width is 1 to 4096"):
             Plan.parse(canonical_json({key: value for key, value in json.loads(text).items() if key != "format"}))
+
+
+def test_a_new_table_of_the_plan_changes_no_older_text_and_no_cell_of_a_study(tmp_path: Path) -> None:
+    federated = next(
+        cell for cell in grid(study_cases.asked(tmp_path, 'starts = ["csfssl"]'), study_cases.ground()) if cell.terms
+    )
+    cell = records.to_json(federated).decode()
+    old, new, part, study = build(tmp_path / "next", *PLAN_TABLE).run(
+        "import dataclasses\n"
+        "from pathlib import Path\n"
+        "from cervix_study import records\n"
+        "from fedcervix.core.plan import Plan, Terms, Weather\n"
+        "old, cell = Plan.parse(given[0]), records.from_json(records.Cell, given[1].encode(), Path('cell.json'))\n"
+        "new = dataclasses.replace(old, terms=Terms())\n"
+        "part = dataclasses.replace(old, terms=Terms(weather=Weather(rain=0.0, wind=0.5)))\n"
+        "none = dataclasses.replace(old, terms=Terms(weather=Weather(rain=0.0)))\n"
+        "used = dataclasses.replace(cell, terms=part.terms)\n"
+        "assert all(Plan.parse(plan.canonical()) == plan for plan in (new, part))\n"
+        "assert records.from_json(records.Cell, records.to_json(used), Path('cell.json')) == used\n"
+        "result = [[old.canonical(), old.terms.weather.rain, none.canonical()], new.canonical(), part.canonical(),"
+        " [cell.key, cell.terms.weather.rain, records.to_json(cell).decode(), used.key]]",
+        [PLAN.canonical(), cell],
+    )
+    assert old == [PLAN.canonical(), 0.0, PLAN.canonical()]
+    assert [json.loads(text)["terms"]["weather"] for text in (new, part)] == [{"rain": 0.25}, {"wind": 0.5}]
+    with pytest.raises(ValueError, match=f"the plan {LATER}"):
+        Plan.parse(new)
+    assert study[:3] == [federated.key, 0.0, cell]
+    assert study[3] != federated.key
 
 
 # --- homes of the next version with this one ----------------------------------------------------------------------
