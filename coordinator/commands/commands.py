@@ -240,7 +240,7 @@ def _begun(home: Home, journal: Journal, blobs: BlobStore, mode: Mode, *, instea
     base = first_model.taken_in(home, blobs, plan)
     if instead_of is not None:
         history.abandon(home, journal, blobs, instead_of, now)
-    record = history.new_record(plan, base, now)
+    record = history.new_record(plan, base, now, taken={one.run for one in journal.runs()})
     journal.begin(record)
     logger(run=record.run).info("run begins", mode=mode, sites=",".join(plan.sites), plan=plan.digest)
     return record
