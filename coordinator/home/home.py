@@ -276,3 +276,21 @@ class Home:
                 self.running.unlink(missing_ok=True)  # a killed one's: nobody may read it once the next lock is held
             with held(self._running_lock, busy=None):  # held by others for an instant at most
                 yield
+
+    @contextlib.contextmanager
+    def held_to_upgrade(self) -> Iterator[None]:
+        """Hold the home while the registry gets a later format. Raises RunError where a coordinator runs, StorageError.
+
+        That one may be of an earlier version, which could no longer read the file.
+        """
+        with contextlib.ExitStack() as holding:
+            try:
+                holding.enter_context(self.locked())
+            except RunError as error:
+                raise RunError(
+                    f"{self.registry} has an earlier format, and a coordinator is running that may know no later one",
+                    cause="fedcervix was upgraded, and the coordinator was not restarted after that",
+                    next_step=f"restart it: {self.command('stop')}, then {self.command('start')} (as a service: "
+                    "systemctl restart fedcervix-coordinator); then give this command again",
+                ) from error
+            yield

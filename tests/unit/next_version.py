@@ -138,6 +138,17 @@ TABLE: tuple[Edit, ...] = (
         "INSERT INTO runs VALUES (?, ?, ?, ?)",
         "INSERT INTO runs VALUES (?, ?, ?, ?, '')",
     ),
+    # A column of the registry.
+    (
+        "coordinator/home/registry.py",
+        "    certificate     BLOB                -- role site: PEM, to answer a repeated request\n",
+        f"    certificate     BLOB,\n    {LABEL}\n",
+    ),
+    (
+        "coordinator/home/registry.py",
+        '"the registry", (CREDENTIALS, ONE_VALID), ',
+        f'"the registry", (CREDENTIALS, ONE_VALID), (("ALTER TABLE credentials ADD COLUMN {LABEL}",),), ',
+    ),
 )
 
 
@@ -157,6 +168,18 @@ class NextVersion:
         )
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout.rpartition("RESULT ")[2])
+
+    def refused(self, home: Path, words: str) -> str:
+        """Give a command of the coordinator, which refuses it; return the error's three lines."""
+        return self.run(
+            "from click.testing import CliRunner\n"
+            "from coordinator.cli import cli\n"
+            "from fedcervix.errors import FedcervixError\n"
+            "error = CliRunner().invoke(cli, ['--home', given[0], *given[1].split()]).exception\n"
+            "assert isinstance(error, FedcervixError), error\n"
+            "result = error.explain()",
+            [str(home), words],
+        )
 
     def coordinator(self, home: Path, *commands: str) -> list[str]:
         """Give commands of the coordinator; return what each has printed. They must succeed."""

@@ -206,8 +206,16 @@ def test_once_that_run_has_ended_this_version_begins_the_next(world: World, late
     say(home, f"export {world.runs[2]} {tmp_path / 'out'}")
 
 
-def test_a_new_table_is_made_after_a_backup_and_this_version_goes_back_to_it(world: World, tmp_path: Path) -> None:
-    home, other = tmp_path / "home", build(tmp_path / "next", *KEYS, *TABLE)
+@pytest.fixture(scope="module")
+def other(tmp_path_factory: pytest.TempPathFactory) -> NextVersion:
+    """A next version with other tables, too."""
+    return build(tmp_path_factory.mktemp("next"), *KEYS, *TABLE)
+
+
+def test_a_new_table_is_made_after_a_backup_and_this_version_goes_back_to_it(
+    world: World, other: NextVersion, tmp_path: Path
+) -> None:
+    home = tmp_path / "home"
     shutil.copytree(world.before, home)
     looked, *_ = other.coordinator(home, "runs --json")
     assert [entry["outcome"] for entry in json.loads(looked)] == ["ABORTED", "unfinished"]
@@ -219,6 +227,24 @@ def test_a_new_table_is_made_after_a_backup_and_this_version_goes_back_to_it(wor
     assert f"the journal {Home(home).journal} {LATER}; its backup in format 1 is {kept}" in error.what
     subprocess.run(["sh", "-c", error.next_step.rpartition(": ")[2]], check=True)
     assert [*outcomes(home)] == [*world.runs[:2]]
+
+
+def test_no_command_changes_the_registry_under_a_coordinator_of_this_version(
+    other: NextVersion, tmp_path: Path
+) -> None:
+    home = made(tmp_path / "home")
+    say(home.folder, f"invite nhs --out {tmp_path / 'nhs.toml'}")
+    before = home.registry.read_bytes()
+    with home.locked():
+        for words in (f"invite alts --out {tmp_path / 'alts.toml'}", "revoke nhs"):
+            told = other.refused(home.folder, words)
+            assert f"{home.registry} has an earlier format, and a coordinator is running" in told
+            assert "restart it: " in told
+    assert (home.registry.read_bytes(), backup_of(home.registry, 1).exists()) == (before, False)
+    assert not (tmp_path / "alts.toml").exists()
+    other.coordinator(home.folder, "revoke nhs")
+    assert backup_of(home.registry, 1).read_bytes() != home.registry.read_bytes()
+    assert f"its backup in format 1 is {backup_of(home.registry, 1)}" in refused(home.folder, "revoke nhs").what
 
 
 def test_an_agent_waits_where_a_coordinator_has_a_plan_of_the_next_version(world: World, later: NextVersion) -> None:
