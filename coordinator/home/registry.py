@@ -26,7 +26,7 @@ import functools
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,7 +34,7 @@ from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
 from fedcervix.core.plan import SITE_NAME
 from fedcervix.disk.databases import translated
-from fedcervix.disk.formats import Schema, bring_up
+from fedcervix.disk.formats import Alone, Schema, bring_up
 from fedcervix.disk.reserve import Reserve
 from fedcervix.disk.storage import disk
 from fedcervix.errors import IdentityError
@@ -173,8 +173,10 @@ class Registry:
     Every method raises StorageError if the file cannot be read or written.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, alone: Alone = nullcontext) -> None:
+        """Open the file. `alone`: see `bring_up`; a process that does not hold the home gives it."""
         self._path = path
+        self._alone = alone
         self.reserve = Reserve.beside(path)
         self.writes = 0
         """transactions of this process: a copy in memory is old if this number has changed"""
@@ -192,7 +194,7 @@ class Registry:
             # so a full disk does not lock the sites out.
             if connection.execute("PRAGMA journal_mode").fetchone() != ("delete",):
                 connection.execute("PRAGMA journal_mode = DELETE")
-            bring_up(connection, self._path, SCHEMA)
+            bring_up(connection, self._path, SCHEMA, self._alone)
 
     @_with_room
     def invite(self, site: str, serial: str, expires: datetime, now: datetime) -> None:
