@@ -270,7 +270,7 @@ def _is_unfinished(home: Home, record: RunRecord) -> RunError:
     return RunError(
         f"run {record.run} is unfinished, and its mode is {record.plan.mode}",
         cause="the coordinator was stopped before the run ended",
-        next_step=f"`{home.command('start')}` continues it; with --new it is abandoned",
+        next_step=f"`{home.command('start')}` continues it; with --new it is ended and a new run begins",
     )
 
 

@@ -130,7 +130,7 @@ class Home:
         """Return a key or certificate. Raises ConfigError where it is missing, StorageError where it is damaged."""
         from fedcervix.transport.key_files import read_pem
 
-        file, needed, next_step = self.key_file(name), "it is made anew at each start", self._restart()
+        file, needed, next_step = self.key_file(name), "it is made again at each start", self._restart()
         if name.startswith("authority."):
             needed = "without it nobody can be invited, and the coordinator cannot start"
             next_step = f"restore {file} from your backup; do not run `init` again: it makes another federation"

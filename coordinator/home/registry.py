@@ -60,7 +60,7 @@ CREATE TABLE credentials (
 """
 ONE_VALID = "CREATE UNIQUE INDEX one_valid ON credentials (site, role) WHERE state = 'valid'"
 SCHEMA = Schema(
-    "the registry", (CREDENTIALS, ONE_VALID), go_back="  # then revoke again who was revoked since the upgrade"
+    "the registry", (CREDENTIALS, ONE_VALID), go_back="  # then repeat the revocations made since the upgrade"
 )
 
 Issued = tuple[bytes, str, datetime]
@@ -77,7 +77,7 @@ CLOSED_INVITATION = {
     "revoked": "the operator revoked this site",
 }
 CLOSED_CERTIFICATE = {
-    "replaced": "the site has joined again and has a newer certificate: one site cannot run twice",
+    "replaced": "the site has joined again and has a newer certificate; only one agent can run for a site",
     "revoked": "the operator revoked this site",
 }
 
@@ -120,7 +120,7 @@ class Roll:
         if found is None or (found.site, found.role) != (site, "site"):
             raise IdentityError(
                 f"the coordinator does not know this certificate of site {site}",
-                cause="its home folder was set up again, or restored from a backup older than the certificate",
+                cause="the coordinator was set up again, or restored from a backup that is older than the certificate",
                 next_step=ASK_AGAIN.format(site=site),
             )
         if found.state != "valid":
@@ -343,14 +343,14 @@ def _invitation(connection: sqlite3.Connection, serial: str) -> tuple[str, str, 
 def _unknown_invitation() -> IdentityError:
     return IdentityError(
         "the coordinator does not know this invitation",
-        cause="its home folder was set up again, or restored from a backup older than the invitation",
+        cause="the coordinator was set up again, or restored from a backup that is older than the invitation",
         next_step=ASK_AGAIN.format(site="SITE"),
     )
 
 
 def _used_up(site: str, state: str) -> IdentityError:
     return IdentityError(
-        f"the invitation of site {site} was already used, and its certificate is {state}",
+        f"the invitation of site {site} was already used, and the site's certificate is {state}",
         cause=CLOSED_CERTIFICATE[state],
         next_step=ASK_AGAIN.format(site=site),
     )
@@ -360,7 +360,7 @@ def used_by_another(site: str) -> IdentityError:
     """Return the error for an invitation that its site has already used."""
     return IdentityError(
         f"the invitation of site {site} was already used",
-        cause="the site has joined already; if nobody at the site did, somebody else has the file:"
+        cause="the site has joined already; if nobody at the site did this, another person has used the file:"
         f" `coordinator revoke {site}`",
         next_step=ASK_AGAIN.format(site=site),
     )

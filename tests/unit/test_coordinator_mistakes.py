@@ -227,7 +227,7 @@ def test_a_wrong_command_line_is_click_s(home: Home, words: tuple[str, ...], sai
 
 @pytest.mark.parametrize("bind", ["::1:8443", "8443", "https://x:8443"])
 def test_a_wrong_address_to_listen_on_is_refused(home: Home, bind: str) -> None:
-    assert "--bind is HOST:PORT" in refused("start", "--mode", "csfssl", "--bind", bind, home=home).what
+    assert "--bind must be HOST:PORT" in refused("start", "--mode", "csfssl", "--bind", bind, home=home).what
     assert "no run has begun" in call("runs", home=home).output
 
 
