@@ -10,7 +10,7 @@ Folders and modules, from bottom to top. Each imports from itself and from those
     disk       printable errors core
     trust      -
     extras     json_text errors
-    models     json_text errors core disk
+    models     json_text errors core disk trust
     runtime    json_text printable errors core disk extras
     transport  json_text printable wire errors core disk
 
