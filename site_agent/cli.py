@@ -369,7 +369,7 @@ def _collection_options(function: Function) -> Function:
     "--write-pairs", type=FILE, help="Write the image pairs that look alike to this CSV file, for a person to judge."
 )
 def data_check(manifest: Path | None, **options: Any) -> None:
-    """Show what MANIFEST contains: women and images by split and class, unreadable files, copies, leaks.
+    """Show what MANIFEST contains: women and images by split and class, unreadable files, copies, shared pictures.
 
     With --home (or FEDCERVIX_SITE_HOME), table [data] of site.toml and the site's splits.csv are used, so that this
     shows what the site trains on. Nothing in the home but its cache is written. Without MANIFEST: the site's own.

@@ -100,8 +100,8 @@ def _counts(aside: SetAside) -> dict[str, int]:
     return {
         "quarantined_images": len(aside.quarantined),
         "duplicate_images": aside.duplicates,
-        "shared_pictures": len(aside.leaks),
-        "conflicting_pictures": sum(leak.conflicting for leak in aside.leaks),
+        "shared_pictures": len(aside.shared_pictures),
+        "conflicting_pictures": sum(shared.conflicting for shared in aside.shared_pictures),
     }
 
 

@@ -22,7 +22,7 @@ from fedcervix.core.plan import BatchNorm, Plan, Precision, Recipe
 from fedcervix.core.seeds import derive
 from fedcervix.errors import ModelError, RemoteError
 from fedcervix.models.blobs import BlobStore
-from fedcervix.models.moves import vet_step
+from fedcervix.models.step_norms import vet_step
 from fedcervix.models.weights import read_layout, vet, vet_values
 from fedcervix.runtime.worker_protocol import OnProgress, WorkProgress
 from site_agent.data import dataset

@@ -16,7 +16,15 @@ import pytest
 from fedcervix.core.plan import Recipe
 from fedcervix.errors import DataError, StorageError
 from site_agent.report.answer import answer, signed
-from site_agent.report.content import Contribution, EmbeddingMap, LeakRow, Losses, Neighbours, RoundRow, SetAside
+from site_agent.report.content import (
+    Contribution,
+    EmbeddingMap,
+    Losses,
+    Neighbours,
+    RoundRow,
+    SetAside,
+    SharedPictureRow,
+)
 from site_agent.report.figures import MARKS, STROKES, strokes
 from site_agent.report.figures import embedding_map as draw_map
 from site_agent.report.page import recipe_rows, render
@@ -106,7 +114,7 @@ def test_every_picture_has_a_description(page):
 )
 def test_names_from_outside_cannot_become_markup(where):
     changes: dict[str, object] = {
-        "patient": {"set_aside": SetAside(leaks=(LeakRow((ATTACK, "P2"), ("c.jpg",), False),))},
+        "patient": {"set_aside": SetAside(shared_pictures=(SharedPictureRow((ATTACK, "P2"), ("c.jpg",), False),))},
         "image": {"set_aside": SetAside(quarantined=((ATTACK, "an empty file"),))},
         "reason": {"set_aside": SetAside(quarantined=(("a.jpg", ATTACK),))},
         "remark": {"set_aside": SetAside(remarks=((ATTACK, (ATTACK,)),))},

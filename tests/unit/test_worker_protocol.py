@@ -50,7 +50,9 @@ COST = Cost(
     disk_bytes=5,
     disk_free_bytes=6,
 )
-FINDINGS = Findings(images=1, women=1, unreadable=0, leaks=0, remarks=("one",), cost=COST, details="data check")
+FINDINGS = Findings(
+    images=1, women=1, unreadable=0, shared_pictures=0, remarks=("one",), cost=COST, details="data check"
+)
 GAUGES = {"unit_std": 0.5, "uniformity": -2.0}
 
 

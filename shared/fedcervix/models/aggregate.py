@@ -235,7 +235,10 @@ def rows_of(models: int, dtype: np.dtype[Any]) -> NDArray[Any]:
 
 
 def sibling_mean(tensor: Tensor, base: Layout, positions: dict[str, int]) -> int | None:
-    """Find the position of the running mean that belongs to a running variance; None for every other tensor."""
+    """Find the position of the running mean that belongs to a running variance; None for every other tensor.
+
+    Raises ModelError where a variance has none.
+    """
     if kind(tensor.name, tensor.dtype) != "running_var":
         return None
     name = tensor.name.removesuffix("running_var") + "running_mean"
