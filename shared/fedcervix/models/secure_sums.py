@@ -21,7 +21,6 @@ import numpy as np
 from fedcervix.core.plan import check
 from fedcervix.errors import RemoteError
 from fedcervix.models.aggregate import open_models
-from fedcervix.models.moves import COUNTER_STEP_MAX
 from fedcervix.models.secure_updates import counters_of
 from fedcervix.models.secure_vectors import (
     BLOCK_WORDS,
@@ -38,6 +37,7 @@ from fedcervix.models.secure_vectors import (
     vector_form,
     write_vector,
 )
+from fedcervix.models.step_norms import COUNTER_STEP_MAX
 from fedcervix.models.weights import DTYPES, Layout, Tensor, decode, read_layout, sound
 from fedcervix.trust import fixed_point
 from fedcervix.trust.fixed_point import OutOfRangeError
