@@ -8,7 +8,7 @@ Folders and modules, from bottom to top. Each imports from itself and from those
     errors     printable
     core       json_text printable
     disk       printable errors core
-    trust      -
+    trust      errors core
     extras     json_text errors
     models     json_text errors core disk
     runtime    json_text printable errors core disk extras
