@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from fedcervix.trust.holder_rules import Proposal, Refusal
+from fedcervix.trust.holder_rules import Proposal, NotAllowed
 from fedcervix.trust.sum_closes import ClosedAttempt, SignedClose
 from fedcervix.trust.sum_lists import SignedRelease, SumList
 from fedcervix.trust.sum_reports import SumReport
@@ -113,7 +113,7 @@ class Coordinator:
         return masked.plus(added(masks for _, masks in disk.releases.values()), -1)
 
 
-def allowed(answer: Answer | Refusal | None) -> Answer:
+def allowed(answer: Answer | NotAllowed | None) -> Answer:
     assert answer is not None
-    assert not isinstance(answer, Refusal), answer
+    assert not isinstance(answer, NotAllowed), answer
     return answer

@@ -26,7 +26,7 @@ from fedcervix.trust.holder_rules import (
     Allowed,
     OwnView,
     Proposal,
-    Refusal,
+    NotAllowed,
     SumRules,
     decide_close,
     decide_release,
@@ -41,7 +41,6 @@ from fedcervix.trust.sum_lists import (
     check_released,
     mask_secret,
     parts_of,
-    release_secrets,
     signed_release,
 )
 from fedcervix.trust.sum_memory import Entry, HomeRestored, OpeningMade, RosterJoined, SumLearned, recalled
@@ -82,9 +81,10 @@ class Step:
 
 @dataclass(frozen=True)
 class Mask:
-    """A stream, by the secret that it is made of."""
+    """A stream, by the secret that it is made of, and the two public keys of those who know it."""
 
     secret: bytes
+    keys: frozenset[bytes]
 
 
 @dataclass(frozen=True)
@@ -115,9 +115,11 @@ def added(vectors: Iterable[Vector]) -> Vector:
     return functools.reduce(Vector.plus, vectors, NOTHING)
 
 
-def stream(secret: bytes) -> Vector:
+def stream(own: OwnKey, roster: SumRoster, context: RoundContext, site: str, holder: str, commit: str) -> Vector:
     """Stand in for AES-CTR: what is simulated is who may know which secret."""
-    return Vector.of(Mask(secret), numbers("stream", secret))
+    secret = mask_secret(own, roster, context, site, holder, commit)
+    keys = frozenset((roster.of(site).key.key, roster.of(holder).key.key))
+    return Vector.of(Mask(secret, keys), numbers("stream", secret))
 
 
 def step_of(step: Step) -> Vector:
@@ -266,7 +268,7 @@ class Site:
             weight = own
         return Step(self.name, context.run.run, context.round, context.attempt, context.base, weight)
 
-    def report(self, proposal: Proposal, weight: int | None = None) -> tuple[SumReport, Vector] | Refusal:
+    def report(self, proposal: Proposal, weight: int | None = None) -> tuple[SumReport, Vector] | NotAllowed:
         """Train, sign, and return what is uploaded."""
         context = proposal.context
         view, joined = self.view(context.run.run), self.runs[context.run.run]
@@ -274,30 +276,29 @@ class Site:
         nonce = commit_nonce(joined.own.secret, context, q.digest)
         commit = commitment(nonce, [q.digest.encode()])
         decision = decide_upload(view, proposal, commit, self.switches.rules)
-        if isinstance(decision, Refusal):
+        if isinstance(decision, NotAllowed):
             return decision
         self._remember(decision)
-        secrets = (
-            mask_secret(joined.own, view.roster, context, self.name, holder, commit) for holder in context.holders
-        )
-        y = added([q, *map(stream, secrets)])
+        masks = (stream(joined.own, view.roster, context, self.name, holder, commit) for holder in context.holders)
+        y = added([q, *masks])
         figures = {"steps": 10, "norm": three_digits(sum(q.values) / 7), "loss": three_digits(0.123456)}
         report = SumReport(site=self.name, commit=commit, upload=y.digest, before=sum_before(view), **figures)
         return report.signed(identity(self.name), context), y
 
-    def release(self, proposal: Proposal, listed: SumList) -> tuple[SignedRelease, Vector] | Refusal:
+    def release(self, proposal: Proposal, listed: SumList) -> tuple[SignedRelease, Vector] | NotAllowed:
         context = proposal.context
         view = self.view(context.run.run)
         decision = decide_release(view, proposal, listed, self.switches.rules)
-        if isinstance(decision, Refusal):
+        if isinstance(decision, NotAllowed):
             return decision
         self._remember(decision)
-        masks = added(map(stream, release_secrets(self.runs[context.run.run].own, view.roster, context, listed)))
+        own = self.runs[context.run.run].own
+        masks = added(stream(own, view.roster, context, line.site, self.name, line.commit) for line in listed.reports)
         return signed_release(identity(self.name), self.name, context, listed, masks.digest), masks
 
-    def close(self, proposal: Proposal, remaining: tuple[str, ...]) -> SignedClose | Refusal:
+    def close(self, proposal: Proposal, remaining: tuple[str, ...]) -> SignedClose | NotAllowed:
         decision = decide_close(self.view(proposal.context.run.run), proposal, remaining, self.switches.rules)
-        if isinstance(decision, Refusal):
+        if isinstance(decision, NotAllowed):
             return decision
         self._remember(decision)
         return signed_close(identity(self.name), self.name, proposal.context, remaining)

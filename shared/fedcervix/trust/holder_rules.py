@@ -13,7 +13,7 @@ round (H1), of enough sites (H2, H4) that exist (H3), and never two that differ 
 that (H7). One honest holder is enough.
 
 A decision is `Allowed` with the entry to write to the disk *before* acting, or with none where the same was decided
-before; or it is `Refusal`, with the rule and a sentence. Deciding twice gives the same answer.
+before; or it is `NotAllowed`, with the rule and a sentence. Deciding twice gives the same answer.
 """
 
 from __future__ import annotations
@@ -48,14 +48,14 @@ class Allowed:
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class NotAllowed:
     """The site does not act. `why`: a sentence for people."""
 
     rule: str
     why: str
 
 
-Decision = Allowed | Refusal
+Decision = Allowed | NotAllowed
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +128,8 @@ def _chain_fault(view: OwnView, proposal: Proposal) -> str:
 
 
 def _one_base(view: OwnView, proposal: Proposal, _: object) -> str:
-    if view.standing.base != proposal.context.base:
+    known = view.memory.rounds.get(view.place)
+    if known and known.base != proposal.context.base:
         return "this site knows the round with another base"
     if OPEN in view.memory.used_elsewhere(proposal.context.base, view.place):
         return "this site gave a vector for the same base in another round, and does not know what became of it"
@@ -298,10 +299,10 @@ def decide_close(view: OwnView, proposal: Proposal, remaining: tuple[str, ...], 
     return _decision(_named(rules.close, view, proposal, remaining), None if done else entry)
 
 
-def _named(table: Table[Asked], view: OwnView, proposal: Proposal, asked: Asked) -> Iterator[Refusal]:
+def _named(table: Table[Asked], view: OwnView, proposal: Proposal, asked: Asked) -> Iterator[NotAllowed]:
     """Yield what the rules find."""
-    return (Refusal(rule, why) for rule, check in table.items() if (why := check(view, proposal, asked)))
+    return (NotAllowed(rule, why) for rule, check in table.items() if (why := check(view, proposal, asked)))
 
 
-def _decision(found: Iterator[Refusal], entry: Entry | None) -> Decision:
+def _decision(found: Iterator[NotAllowed], entry: Entry | None) -> Decision:
     return next(found, None) or Allowed(entry)

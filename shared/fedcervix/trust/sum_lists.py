@@ -56,11 +56,6 @@ def mask_secret(own: OwnKey, roster: SumRoster, context: RoundContext, site: str
     return agreed_key(own, first, second, MASK, mask_context(context, site, holder, commit))
 
 
-def release_secrets(own: OwnKey, roster: SumRoster, context: RoundContext, listed: SumList) -> tuple[bytes, ...]:
-    """Return the secrets of the streams whose sum a holder releases, in the list's order."""
-    return tuple(mask_secret(own, roster, context, line.site, own.name, line.commit) for line in listed.reports)
-
-
 @dataclass(frozen=True, slots=True)
 class SignedRelease:
     """A holder's word: it released its masks for this list, and for no other one of the round."""
