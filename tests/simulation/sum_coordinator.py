@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from fedcervix.trust.holder_rules import Proposal, NotAllowed
+from fedcervix.trust.holder_rules import NotAllowed, Proposal
 from fedcervix.trust.sum_closes import ClosedAttempt, SignedClose
 from fedcervix.trust.sum_lists import SignedRelease, SumList
 from fedcervix.trust.sum_reports import SumReport

@@ -24,9 +24,9 @@ from fedcervix.trust.contexts import RoundContext, RunContext
 from fedcervix.trust.holder_rules import (
     RULES,
     Allowed,
+    NotAllowed,
     OwnView,
     Proposal,
-    NotAllowed,
     SumRules,
     decide_close,
     decide_release,
