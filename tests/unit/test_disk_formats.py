@@ -208,7 +208,7 @@ def test_a_database_that_had_no_number_yet_is_format_1(tmp_path: Path, schema: S
 
 def test_the_way_back_of_each_database_says_what_else_is_to_be_done(old: Path) -> None:
     bring_up(opened(old), old, TWO)
-    for schema, words in ((registry.SCHEMA, "revoke again"), (journal.SCHEMA, "`coordinator restore`")):
+    for schema, words in ((registry.SCHEMA, "repeat the revocations"), (journal.SCHEMA, "`coordinator restore`")):
         with pytest.raises(FormatError) as caught:
             look_at(opened(old), old, schema)
         assert words in caught.value.next_step
