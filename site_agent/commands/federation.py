@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import shlex
 import sys
 from collections.abc import Sequence
@@ -170,6 +169,7 @@ def run(home: SiteHome) -> None:
     from site_agent.federation.agent import Agent, Checks
     from site_agent.federation.context import AgentContext
     from site_agent.federation.fencing import succeed
+    from site_agent.federation.renewing import Renewing
     from site_agent.federation.site_check import connect
     from site_agent.worker.worker import Worker
 
@@ -177,12 +177,17 @@ def run(home: SiteHome) -> None:
     with home.locked():
         link = connect(home, succeed(home))
         worker = Worker(home, site)
-        look = functools.partial(tls.look, address, home.pem("authority.crt"), home.own_files())
+
+        def look() -> str:
+            return tls.look(address, home.pem("authority.crt"), home.own_files())
+
+        context = AgentContext(home, site, link, display.show)
         agent = Agent(
-            AgentContext(home, site, link, display.show),
+            context,
             worker,
             federation=certificate.identity.federation,
             checks=Checks(lambda: _check_here(home), look, worker.examine),
+            renewing=Renewing(context),
         )
         end_on_signals(agent.stop, at_once=worker.kill)  # a worker that hangs would not end with its input
         echo(f"site {site} of federation {certificate.identity.federation}, coordinator {address}", err=True)

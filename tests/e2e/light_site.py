@@ -26,8 +26,9 @@ from site_agent.federation import shown
 from site_agent.federation.agent import Agent, Checks, Waits
 from site_agent.federation.context import AgentContext
 from site_agent.federation.fencing import succeed
-from site_agent.federation.link import GrpcLink
 from site_agent.federation.listener import UPGRADE_S
+from site_agent.federation.renewing import Renewing
+from site_agent.federation.site_check import connect
 from site_agent.home import SiteHome
 from site_agent.store.task_results import TaskResult
 from site_agent.worker.hang_detection import FLOOR_S
@@ -82,18 +83,18 @@ def main() -> None:
     home, display = SiteHome(given.home), Display()
     site = home.certificate().identity.name
     with home.locked():
-        keys = {"authority_pem": "authority.crt", "certificate_pem": "site.crt", "key_pem": "site.key"}
-        pems = {part: home.pem(file) for part, file in keys.items()}
-        link = GrpcLink(home.config().link.coordinator, claim=succeed(home), **pems)
+        link = connect(home, succeed(home))
         work = LightWork(home, site, given.pace_s, given.numbers, given.diary, given.spoils)
         worker = in_a_process(work) if given.worker else LightWorker(work)
         federation = home.certificate().identity.federation
+        context = AgentContext(home, site, link, display.show)
         agent = Agent(
-            AgentContext(home, site, link, display.show),
+            context,
             worker,  # type: ignore[arg-type]
             federation=federation,
             checks=Checks(nothing_to_check, nothing_to_check, nothing_to_check),
             waits=Waits(silence_s=given.silence_s, upgrade_s=given.upgrade_s),
+            renewing=Renewing(context),
         )
         signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=agent.stop).start())
         try:
