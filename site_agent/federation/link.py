@@ -81,9 +81,10 @@ class GrpcLink:
         key_pem: bytes,
         claim: codec.InstanceClaim | None = None,
         here: Build = HERE,
+        clock_s: Callable[[], float] = time.time,
     ) -> None:
         """`claim`: which process of the site's agent speaks; left out, one that succeeds nobody. `here`: its build."""
-        self._address, self._here = address, here
+        self._address, self._here, self._clock_s = address, here, clock_s
         self._claim = claim or codec.InstanceClaim(secrets.token_hex(16))
         self._who = ((rpc.INSTANCE_KEY, self._claim.instance),)
         self._dial = partial(rpc.channel, address, authority_pem=authority_pem, key_pem=key_pem)
@@ -124,7 +125,7 @@ class GrpcLink:
         return next(self._attach(None))
 
     def _attach(self, claim: codec.InstanceClaim | None) -> Iterator[codec.Welcome | Instruction]:
-        stream = self._begin(rpc.ATTACH, codec.write_attach(self._here, claim, time.time()))
+        stream = self._begin(rpc.ATTACH, codec.write_attach(self._here, claim, self._clock_s()))
         self._streams.add(stream)
         try:
             for message in rpc.calls(stream, self._address):

@@ -7,7 +7,6 @@ while, and does not end.
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Callable
 
 from fedcervix.errors import FedcervixError, IdentityError, LinkError, StorageError, VersionError
@@ -31,10 +30,9 @@ class Listener:
         look: Callable[[], object],
         upgrade_s: float = UPGRADE_S,
         renewing: Renewing | None = None,
-        clock_s: Callable[[], float] = time.time,
     ) -> None:
         self._context, self._look, self._upgrade_s = context, look, upgrade_s
-        self._renewing, self._clock_s = renewing, clock_s
+        self._renewing = renewing
         self._clock_differs = False
         self._chance = random.Random()  # noqa: S311  (so that sites do not come at the same moment: not a secret)
         self._pauses = Pauses(self._chance)
@@ -80,7 +78,7 @@ class Listener:
         """The certificate in use is good. And the two clocks can be compared, to a second or so."""
         if self._renewing:
             self._renewing.accepted()
-        differs = renewal.skew("the coordinator", welcome.at - self._clock_s()) if welcome.at else ""
+        differs = renewal.skew("the coordinator", welcome.at - self._context.clock_s()) if welcome.at else ""
         if differs and not self._clock_differs:
             self._context.show(shown.Message(differs))
         self._clock_differs = bool(differs)

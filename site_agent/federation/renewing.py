@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable
 from datetime import UTC, datetime
 
 from fedcervix.disk.files import sync_path, write_whole
@@ -34,16 +33,11 @@ SLEEP_S_MAX = 3600.0
 """a machine's clock may be set, and a laptop sleep: looked at again after this time"""
 
 
-def now() -> datetime:
-    """Return the time by this machine's clock."""
-    return datetime.now(UTC)
-
-
 class Renewing:
     """One agent's certificates. `run` belongs to a thread of its own, `accepted` and `refused` to the listener's."""
 
-    def __init__(self, context: AgentContext, clock: Callable[[], datetime] = now) -> None:
-        self._context, self._clock = context, clock
+    def __init__(self, context: AgentContext) -> None:
+        self._context = context
         self._refused: set[str] = set()
         """files of certificates"""
         self._lock = threading.Lock()
@@ -64,11 +58,12 @@ class Renewing:
     def _step(self) -> float:
         """Renew where it is due; return how long to wait, in seconds. Raises ConfigError, StorageError."""
         certificate = self._context.home.certificate()
-        wait_s = (renewal.due_at(certificate) - self._clock()).total_seconds()
+        now = datetime.fromtimestamp(self._context.clock_s(), UTC)
+        wait_s = (renewal.due_at(certificate) - now).total_seconds()
         if wait_s > 0:
             return min(wait_s, SLEEP_S_MAX)
         why = self._renew(certificate)
-        words = renewal.warning("this site", certificate.not_before, certificate.not_after, self._clock())
+        words = renewal.warning("this site", certificate.not_before, certificate.not_after, now)
         if why is not None and words:
             self._say(f"{words}: {why}")
         return renewal.again_s(certificate)

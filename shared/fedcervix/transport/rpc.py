@@ -408,6 +408,8 @@ _NO_MORE_FILES = os.strerror(errno.EMFILE)
 _FIELDS = re.compile(r"\s*\[field:[^\]]*\]")
 """where in itself the library failed: nothing that a reader could use"""
 _SIGNS = {
+    "certificate has expired": "its certificate has expired, or this machine's clock is wrong",
+    "certificate is not yet valid": "its certificate is not valid yet, or this machine's clock is wrong",
     "CERTIFICATE_VERIFY_FAILED": "its certificate is not of this federation",
     "Connection refused": "connection refused",
     "DNS resolution failed": "its name cannot be resolved",
