@@ -203,7 +203,7 @@ def test_an_invitation_works_once(running: Federation) -> None:
     assert "the invitation of site alts was already used" in text
     assert "coordinator revoke alts" in text  # the operator's answer to a stolen invitation
 
-    # Joining anew replaced the site's earlier certificate: one site cannot run twice.
+    # Joining again replaced the site's earlier certificate: only one agent can run for a site.
     with pytest.raises(IdentityError, match="the certificate of site alts is replaced"):
         ask(running, rpc.ATTACH, ATTACH, **earlier)
 

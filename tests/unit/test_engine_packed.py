@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from coordinator.run.averaging import average
 from coordinator.run.incoming import needed
+from coordinator.run.round_average import average
 from fedcervix.core.compression import packed_form
 from fedcervix.core.events import Answer, Task, TaskKind, UpdateStored
 from fedcervix.disk.journal import RunRecord

@@ -22,7 +22,6 @@ Rules
 
 from __future__ import annotations
 
-import hashlib
 import ipaddress
 import re
 from collections.abc import Sequence
@@ -39,6 +38,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
 from fedcervix.core.plan import SITE_NAME
 from fedcervix.errors import IdentityError, RemoteError
 from fedcervix.transport.address import HOST_NAME
+from fedcervix.trust.fingerprints import Fingerprint
 
 AUTHORITY_LIFETIME = timedelta(days=3650)
 SERVER_LIFETIME = timedelta(days=365)
@@ -171,8 +171,7 @@ def public_key(key_pem: bytes) -> ec.EllipticCurvePublicKey:
 
 def key_fingerprint(key: ec.EllipticCurvePublicKey) -> str:
     """Return the SHA-256 of a public key, hexadecimal: equal for requests that were made with the same key."""
-    encoded = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-    return hashlib.sha256(encoded).hexdigest()
+    return Fingerprint.of(key).hex
 
 
 def matches(key_pem: bytes, cert_pem: bytes) -> bool:
@@ -339,8 +338,8 @@ def _host(host: str) -> x509.GeneralName:
     if HOST_NAME.fullmatch(host) is None:
         raise IdentityError(
             f"not a host name or IP address: {host[:100]!r}",
-            cause="a host is named without scheme and port, in a-z, 0-9, hyphens and dots",
-            next_step="name it as the sites reach it, such as `federation.example.org` or `192.0.2.7`",
+            cause="a host name has no scheme and no port; it consists of a-z, 0-9, hyphens and dots",
+            next_step="give the name by which the sites reach it, such as `federation.example.org` or `192.0.2.7`",
         )
     return x509.DNSName(host)
 

@@ -15,18 +15,18 @@ phases as their conditions allow:
 
 Modules, from bottom to top; each imports only from those above its line:
 
-    state          what a run is: frozen values
-    participants   which sites a phase is open to
-    averages       the coordinator's own work: which updates are averaged, with which weights
-    scores         which round has the best model
-    instructions   what a site should be doing
-    waits          who is waited for, until when, and what follows; the quorum
-    objections     why a report does not count
-    transitions    the moves from phase to phase
-    unusable       which updates count when a model cannot be used, or a site was revoked
-    phases         when a phase ends: the table by phase
-    recording      what an event changes: the table by event
-    step           `step` and `replay`
+    state             what a run is: frozen values
+    participants      which sites a phase is open to
+    coordinator_work  the coordinator's own work: which updates are averaged, with which weights
+    scores            which round has the best model
+    instructions      what a site should be doing
+    waits             who is waited for, until when, and what follows; the quorum
+    objections        why a report does not count
+    transitions       the moves from phase to phase
+    unusable          which updates count when a model cannot be used, or a site was revoked
+    phases            when a phase ends: the table by phase
+    recording         what an event changes: the table by event
+    step              `step` and `replay`
 
 Who may train, what is needed and what follows stands in a table: `fedcervix.core.modes`. In csfssl every site trains at
 once and the round's updates are averaged (paper, II-B: "the updated models from all clients are aggregated at the
