@@ -101,7 +101,8 @@ CLOSED_INVITATION = {
     "revoked": "the operator revoked this site",
 }
 CLOSED_CERTIFICATE = {
-    "replaced": "the site has a newer certificate: it was renewed, or the site joined again; only one agent can run for a site",
+    "replaced": "the site has a newer certificate: it was renewed, or the site joined again. "
+    "Only one agent can run for a site",
     "revoked": "the operator revoked this site",
 }
 
