@@ -63,6 +63,7 @@ class Service:
         self._home, self._registry, self._engine, self._blobs = home, registry, engine, blobs
         self._federation = home.config().federation.name
         self._transfers, self.work = Transfers(), WorkThreads("site", THREADS, each=EACH)
+        self._build = replace(HERE, plan_format=needed_format(engine.run.plan))
         self._chunk_bytes = rpc.chunk_bytes(len(engine.run.plan.sites))
         self._ahead_bytes = min(AHEAD_BYTES_MAX, rpc.UPLOADS_BYTES // len(engine.run.plan.sites))
         self._log = logger(run=engine.run.run)
@@ -116,10 +117,13 @@ class Service:
 
     # --- control plane ---
 
-    async def attach(self, request: wire.AttachRequest, call: Call, bell: Bell) -> AsyncIterator[wire.FromCoordinator]:
+    async def attach(
+        self, request: wire.AttachRequest, call: Call, bell: Bell
+    ) -> AsyncIterator[Headers | wire.FromCoordinator]:
         """Say what the run is, then what to do, each time that changes. Raises a FedcervixError."""
         site = call.site
         build, run = codec.read_build(request), self._engine.run
+        yield Headers({rpc.VERSIONS_KEY: codec.write_versions(self._build)})
         version = await self.work.do(call.serial, self._agreed, site, build, request.look)
         welcome = codec.write_welcome(codec.Welcome(self._federation, run.run, run.plan, version))
         if request.look:
@@ -143,10 +147,8 @@ class Service:
 
     def _agreed(self, site: str, build: Build, look: bool) -> int:
         """Return the version of the wire to speak with a site. Raises VersionError; the operator sees that it waits."""
-        run = self._engine.run
-        numerics = run.numerics or HERE.numerics
         try:
-            return agreed(build, HERE, numerics=numerics, plan_format=needed_format(run.plan))
+            return agreed(build, self._build, at="coordinator")
         except VersionError as error:
             if not look:
                 self._engine.sites.outdated(site, build, f"{error.what}; {error.next_step}")
