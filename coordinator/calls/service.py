@@ -66,6 +66,7 @@ class Service:
         config = home.config()
         self._federation, self._lifetime = config.federation.name, config.certificates.site
         self._transfers, self.work = Transfers(), WorkThreads("site", THREADS, each=EACH)
+        self._build = replace(HERE, plan_format=needed_format(engine.run.plan))
         self._chunk_bytes = rpc.chunk_bytes(len(engine.run.plan.sites))
         self._ahead_bytes = min(AHEAD_BYTES_MAX, rpc.UPLOADS_BYTES // len(engine.run.plan.sites))
         self._log = logger(run=engine.run.run)
@@ -142,11 +143,14 @@ class Service:
 
     # --- control plane ---
 
-    async def attach(self, request: wire.AttachRequest, call: Call, bell: Bell) -> AsyncIterator[wire.FromCoordinator]:
+    async def attach(
+        self, request: wire.AttachRequest, call: Call, bell: Bell
+    ) -> AsyncIterator[Headers | wire.FromCoordinator]:
         """Say what the run is, then what to do, each time that changes. Raises a FedcervixError."""
         site = call.site
         self._compare_clocks(site, request)
         build, run = codec.read_build(request), self._engine.run
+        yield Headers({rpc.VERSIONS_KEY: codec.write_versions(self._build)})
         version = await self.work.do(call.serial, self._agreed, site, build, request.look)
         welcome = codec.write_welcome(codec.Welcome(self._federation, run.run, run.plan, version, time.time()))
         if request.look:
@@ -181,10 +185,8 @@ class Service:
 
     def _agreed(self, site: str, build: Build, look: bool) -> int:
         """Return the version of the wire to speak with a site. Raises VersionError; the operator sees that it waits."""
-        run = self._engine.run
-        numerics = run.numerics or HERE.numerics
         try:
-            return agreed(build, HERE, numerics=numerics, plan_format=needed_format(run.plan))
+            return agreed(build, self._build, at="coordinator")
         except VersionError as error:
             if not look:
                 self._engine.sites.outdated(site, build, f"{error.what}; {error.next_step}")

@@ -199,23 +199,28 @@ def begin(home: Home, mode: Mode, *, new: bool) -> None:
     """
     home.config()
     home.authority()
-    with home.locked(), contextlib.closing(Journal(home.journal)) as journal:
-        last = history.unfinished(home, journal)
-        if last is not None and not new:
-            raise _is_unfinished(home, last)
-        record = _begun(home, journal, BlobStore(home.blobs), mode, instead_of=last)
+    with home.locked():
+        if not new:
+            history.check_numerics(home)
+        with contextlib.closing(Journal(home.journal)) as journal:
+            last = history.unfinished(home, journal)
+            if last is not None and not new:
+                raise _is_unfinished(home, last)
+            record = _begun(home, journal, BlobStore(home.blobs), mode, instead_of=last)
     say(f"created: run {record.run}, sites {', '.join(record.plan.sites)}")
     say(f"next: start the service, or {home.command('start')}")
 
 
 def start(home: Home, mode: Mode | None, bind: str, *, new: bool) -> None:
-    """Run the federation; an unfinished run is continued."""
+    """Run the federation; an unfinished run is continued, unless this version computes otherwise."""
     share_memory_among_threads()
     ration(LineBudgets())
     config = home.config()
     to = _bound(bind, config.listen.bind)
     bounds(raise_limit(), len(config.run.sites))
     with home.locked():
+        if not new:
+            history.check_numerics(home)
         check_free(to, home.config_file)
         home.reserve.make()
         home.reserve.spend(lambda: certify_self(home, datetime.now(UTC)))

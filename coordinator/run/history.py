@@ -20,7 +20,9 @@ from coordinator.run import results
 from coordinator.run.changes import BRIEF_ROUNDS
 from coordinator.run.status import overview
 from coordinator.run.status_document import StatusDocument
+from fedcervix import __version__
 from fedcervix.core.events import RunAborted
+from fedcervix.core.numerics import NUMERICS
 from fedcervix.core.plan import Plan
 from fedcervix.core.rounds.state import Run, begin
 from fedcervix.core.rounds.step import replay, step
@@ -90,6 +92,30 @@ def unfinished(home: Home, journal: Journal) -> RunRecord | None:
     if isinstance(last, UnreadRun):
         raise last.error
     return last
+
+
+def check_numerics(home: Home) -> None:
+    """Raise RunError where this version would go on with the unfinished run in other numerics, also StorageError.
+
+    It only looks: the version that began the run finds its home as it left it, and goes on.
+    """
+    with _journal(home) as journal:
+        last = journal and unfinished(home, journal)
+        if not (journal and last):
+            return
+        run = begin_of(last)
+        for event in journal.events(last.run):
+            run, _ = step(run, event)
+            if run.numerics == NUMERICS:
+                return
+    if run.numerics and not run.ended:
+        raise RunError(
+            f"run {run.run} was begun with numerics {run.numerics}; this fedcervix {__version__} computes with "
+            f"numerics {NUMERICS}",
+            cause="the coordinator was upgraded during the run, which must not go on with other numbers",
+            next_step=f"install the earlier version here again: it continues the run; or give the run up: "
+            f"{home.command('abort')}",
+        )
 
 
 def abandon(

@@ -20,11 +20,11 @@ import grpc
 from fedcervix.core.compression import Packed
 from fedcervix.core.events import Answer
 from fedcervix.core.rounds.instructions import Finish, Idle, Instruction
-from fedcervix.errors import LinkError, RemoteError
+from fedcervix.errors import LinkError, RemoteError, VersionError
 from fedcervix.models.blobs import BlobStore
 from fedcervix.transport import codec, rpc
 from fedcervix.transport.codec import FIRST_MODEL_BYTES_MAX
-from fedcervix.transport.versions import HERE, Build
+from fedcervix.transport.versions import HERE, Build, agreed
 from fedcervix.wire import federation_pb2 as wire
 from site_agent.federation.privacy import outgoing
 
@@ -128,22 +128,28 @@ class GrpcLink:
         stream = self._begin(rpc.ATTACH, codec.write_attach(self._here, claim, self._clock_s()))
         self._streams.add(stream)
         try:
-            for message in rpc.calls(stream, self._address):
-                yield self._attributed(codec.read_from_coordinator(message))
+            for message in self._heard(stream):
+                yield _attributed(codec.read_from_coordinator(message, self._here))
         finally:
             self._streams.discard(stream)
             stream.cancel()
 
-    def _attributed(self, what: codec.Welcome | Instruction) -> codec.Welcome | Instruction:
-        """Return what the coordinator says; a text of its choice says that it is the coordinator's."""
-        if isinstance(what, codec.Welcome) and not self._here.wire_min <= what.wire_version <= self._here.wire_max:
-            raise RemoteError(
-                f"the coordinator goes on with version {what.wire_version} of the protocol; "
-                f"this agent speaks {self._here.wire}",
-                cause="a bug at the coordinator",
-                next_step="ask the coordinator's operator",
-            )
-        return replace(what, reason=rpc.said(what.reason)) if isinstance(what, Idle | Finish) else what
+    def _heard(self, stream: Any) -> Iterator[Any]:
+        """Yield what comes."""
+        try:
+            yield from rpc.calls(stream, self._address)
+        except VersionError as refused:
+            raise self._in_own_words(stream, refused) from refused.__cause__
+
+    def _in_own_words(self, stream: Any, refused: VersionError) -> VersionError:
+        """Return why the two ends do not fit, by what the coordinator has said that it speaks; its words as a quote."""
+        coordinator = codec.read_versions(str(dict(stream.initial_metadata() or ()).get(rpc.VERSIONS_KEY, "")))
+        try:
+            agreed(self._here, coordinator or self._here, at="site")
+        except VersionError as ours:
+            ours.cause += f"; {refused.what}"
+            return ours
+        return refused
 
     def report(self, report: codec.Report) -> tuple[Answer, str]:
         """Tell; returns the answer and, where it refuses, why."""
@@ -232,6 +238,11 @@ class GrpcLink:
 
 
 SENDER = "coordinator"
+
+
+def _attributed(what: codec.Welcome | Instruction) -> codec.Welcome | Instruction:
+    """Return what the coordinator says; a text of its choice says that it is the coordinator's."""
+    return replace(what, reason=rpc.said(what.reason)) if isinstance(what, Idle | Finish) else what
 
 
 def _message(report: codec.Report) -> wire.FromSite:

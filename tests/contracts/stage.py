@@ -228,10 +228,11 @@ class Recorder:
 
         async def answer(request: Any, call: Call) -> AsyncIterator[Any]:
             async with contextlib.aclosing(behaviour(request, call)) as said:
+                yield (headers := await anext(said))
                 async with self._pace.floor.taken_by_call(lambda: self._pace.turn(call.site)):
                     with self._heard(rpc.ATTACH, request, call):
                         welcome = await anext(said)
-                        self._say(rpc.ATTACH, welcome, call)
+                        self._say(rpc.ATTACH, welcome, call, headers)
                     if not request.look:
                         self._pace.floor.change(lambda: self._pace.listening.add(call.site))
                 try:

@@ -354,7 +354,7 @@ def test_the_page_lists_every_method_with_its_messages() -> None:
 
 def test_the_page_lists_every_header() -> None:
     named = set(re.findall(r"`(fedcervix-\w+)`", PAGE.read_text()))
-    assert named == {rpc.DIGEST_KEY, rpc.OFFSET_KEY, rpc.SIZE_KEY, rpc.INSTANCE_KEY}
+    assert named == {rpc.DIGEST_KEY, rpc.OFFSET_KEY, rpc.SIZE_KEY, rpc.INSTANCE_KEY, rpc.VERSIONS_KEY}
 
 
 def test_the_page_lists_every_status_that_stands_for_an_error_of_ours() -> None:

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedcervix import __version__
-from fedcervix.transport.versions import NUMERICS, WIRE_VERSIONS
+from fedcervix.core.numerics import NUMERICS, SINCE
+from fedcervix.transport.versions import WIRE_VERSIONS
 from tests.e2e.loopback import BIN, Federation, Process
 from tests.unit.next_version import KEYS, ROOT, Edit, build
 
@@ -47,7 +48,11 @@ def speaks(*versions: int) -> Edit:
 
 def computes(numerics: int) -> Edit:
     """Return the edit after which the packages compute otherwise."""
-    return (VERSIONS, f"NUMERICS = {NUMERICS}\n", f"NUMERICS = {numerics}\n")
+    return (
+        "shared/fedcervix/core/numerics.py",
+        f'{NUMERICS}: "{SINCE[NUMERICS]}"',
+        f'{NUMERICS}: "{SINCE[NUMERICS]}", {numerics}: "{SOFTWARE}"',
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +61,11 @@ class Version:
 
     packages: Path | None = None
 
-    def coordinate(self, federation: Federation, mode: str = "") -> Process:
+    def coordinate(self, federation: Federation, mode: str = "", *, listening: bool = True) -> Process:
         """Start a federation's coordinator in this version. It goes on with its run, or begins one in a mode."""
         options = ["--mode", mode] if mode else []
-        return federation.coordinate(
-            *options, program=[*self._python, "-m", "coordinator.cli"] if self._python else None
-        )
+        program = [*self._python, "-m", "coordinator.cli"] if self._python else None
+        return federation.coordinate(*options, listening=listening, program=program)
 
     def light(self, federation: Federation, site: str, *options: str) -> Process:
         """Start a light site in this version."""

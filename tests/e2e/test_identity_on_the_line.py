@@ -432,5 +432,6 @@ def test_errors_of_the_coordinator_say_what_happened_why_and_what_next(running: 
     with pytest.raises(FedcervixError) as caught:
         ask(running, rpc.ATTACH, wire.AttachRequest(wire_version=99), **keys_of(running, "nhs"))
     assert "speaks version 99 of the protocol" in caught.value.what
-    assert caught.value.cause.endswith('the coordinator advises "install a newer fedcervix at the coordinator"')
-    assert caught.value.next_step.startswith("install the version that is named")
+    advises = 'the coordinator advises "install a fedcervix at the coordinator that speaks version 99 of the protocol"'
+    assert caught.value.cause.endswith(advises)
+    assert caught.value.next_step.startswith("ask the coordinator's operator which fedcervix")

@@ -14,7 +14,8 @@ import pytest
 
 from fedcervix import __version__
 from fedcervix.core.modes import Mode
-from fedcervix.transport.versions import NUMERICS
+from fedcervix.core.numerics import NUMERICS
+from fedcervix.errors import RunError
 from tests.e2e.loopback import Federation, until
 from tests.e2e.next_version import MORE_FIELDS, NEXT, SOFTWARE, TODAY, Version, computes, make, speaks
 
@@ -115,9 +116,10 @@ def test_a_site_that_is_ahead_waits_until_the_coordinator_is_upgraded(
     for site in federation.sites:
         federation.enrol(site)
     agents = [ahead.light(federation, "nhs", *SOON), TODAY.light(federation, "alts")]
-    install = f"install fedcervix {SOFTWARE} at the coordinator"
-    waits(federation, "nhs", f"speaks version {NEXT} of the protocol", install)
+    waits(federation, "nhs", f"install a fedcervix at the coordinator that speaks version {NEXT} of the protocol")
+    install = f"this site (fedcervix {SOFTWARE}) speaks version {NEXT} of the protocol, the coordinator version"
     agents[0].says(install)
+    agents[0].says("ask the coordinator's operator to install a fedcervix")
     old.kill()
     federation.finish(next_one.coordinate(federation), *agents)
     assert federation.result() == right("csfssl")
@@ -132,9 +134,8 @@ def test_a_site_that_is_behind_waits_until_it_is_upgraded(
     for site in federation.sites:
         federation.enrol(site)
     behind, other = TODAY.light(federation, "nhs", *SOON), next_one.light(federation, "alts")
-    install = f"install fedcervix {SOFTWARE} at the site"
-    waits(federation, "nhs", install)
-    behind.says(install)
+    waits(federation, "nhs", "install a fedcervix at the site", f"as fedcervix {SOFTWARE} here does")
+    behind.says("ask the coordinator's operator which fedcervix to install here")
     behind.kill()
     federation.finish(coordinator, other, next_one.light(federation, "nhs"))
     assert federation.result() == right("csfssl")
@@ -144,7 +145,7 @@ def test_a_site_that_is_behind_waits_until_it_is_upgraded(
 def test_a_site_that_computes_otherwise_waits_and_the_run_keeps_its_numbers(
     federate: Federate, tmp_path: Path, right: Callable[[Mode], str]
 ) -> None:
-    """Also where the coordinator is upgraded meanwhile: then all sites wait for the version that began the run."""
+    """A coordinator that is upgraded meanwhile refuses to go on; the version that began the run does."""
     make(tmp_path / "packages", *MORE_FIELDS, computes(NUMERICS + 1))
     otherwise = Version(tmp_path / "packages")
     federation = federate()
@@ -152,13 +153,12 @@ def test_a_site_that_computes_otherwise_waits_and_the_run_keeps_its_numbers(
     for site in federation.sites:
         federation.enrol(site)
     alts, nhs = TODAY.light(federation, "alts", *SOON), otherwise.light(federation, "nhs", *SOON)
-    waits(federation, "nhs", f"computes with numerics {NUMERICS + 1}", f"install fedcervix {__version__} at the site")
+    waits(federation, "nhs", f"computes with numerics {NUMERICS + 1}", f"as fedcervix {__version__} here does")
     until("alts is there", lambda: federation.events("SiteAttached") == 1)
     coordinator.kill()
-    upgraded = otherwise.coordinate(federation)
-    for site in federation.sites:
-        waits(federation, site, f"the run began with numerics {NUMERICS}", "install the earlier version")
-    upgraded.kill()
+    upgraded = otherwise.coordinate(federation, listening=False)
+    assert upgraded.ended() == RunError.exit_code, upgraded.text
+    upgraded.says(f"was begun with numerics {NUMERICS}; this fedcervix {SOFTWARE} computes with")
     nhs.kill()
     federation.finish(TODAY.coordinate(federation), alts, TODAY.light(federation, "nhs"))
     assert federation.result() == right("csfssl")

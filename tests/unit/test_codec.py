@@ -14,6 +14,7 @@ from fedcervix.core.rounds.state import Outcome
 from fedcervix.errors import RemoteError
 from fedcervix.transport import codec
 from fedcervix.transport.codec import Ping, Progress, Ready, Refusal, Report, Welcome
+from fedcervix.transport.versions import HERE
 from fedcervix.wire import federation_pb2 as wire
 
 BASE, MADE = "b" * 64, "d" * 64
@@ -167,12 +168,25 @@ def test_a_report_beyond_its_bounds_is_the_other_side_s_fault(message: wire.From
     ("message", "complaint"),
     [
         (wire.FromCoordinator(), "neither welcome nor instruction"),
-        (wire.FromCoordinator(welcome=wire.Welcome(plan="{}")), "not a plan"),
-        (wire.FromCoordinator(welcome=wire.Welcome(run="../../keys", plan=PLAN.canonical())), "not a run's name"),
-        (wire.FromCoordinator(welcome=wire.Welcome(plan=" " * 262_145)), "plan is longer than 262144"),
-        (wire.FromCoordinator(welcome=wire.Welcome(run="r" * 65, plan=PLAN.canonical())), "not a run's name"),
+        (wire.FromCoordinator(welcome=wire.Welcome(wire_version=HERE.wire_max, plan="{}")), "not a plan"),
         (
-            wire.FromCoordinator(welcome=wire.Welcome(federation="f" * 65, plan=PLAN.canonical())),
+            wire.FromCoordinator(
+                welcome=wire.Welcome(wire_version=HERE.wire_max, run="../../keys", plan=PLAN.canonical())
+            ),
+            "not a run's name",
+        ),
+        (
+            wire.FromCoordinator(welcome=wire.Welcome(wire_version=HERE.wire_max, plan=" " * 262_145)),
+            "plan is longer than 262144",
+        ),
+        (
+            wire.FromCoordinator(welcome=wire.Welcome(wire_version=HERE.wire_max, run="r" * 65, plan=PLAN.canonical())),
+            "not a run's name",
+        ),
+        (
+            wire.FromCoordinator(
+                welcome=wire.Welcome(wire_version=HERE.wire_max, federation="f" * 65, plan=PLAN.canonical())
+            ),
             "federation is longer",
         ),
         (wire.FromCoordinator(task=task(kind=wire.Task.KIND_SEED)), "not a base digest"),

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import resource
+import shlex
 import sqlite3
 import subprocess
 import time
@@ -23,7 +24,8 @@ from coordinator.commands import backups, commands, looking
 from coordinator.home.home import Home
 from coordinator.home.registry import Registry
 from coordinator.run import history, results
-from fedcervix.core.events import RUN_OF_COORDINATOR, RunAborted
+from fedcervix.core.events import RUN_OF_COORDINATOR, Event, RunAborted, SiteAttached
+from fedcervix.core.numerics import NUMERICS
 from fedcervix.disk import locks
 from fedcervix.disk.journal import Journal
 from fedcervix.errors import FedcervixError
@@ -263,6 +265,40 @@ def test_a_second_begin_does_not_abandon_the_first_run_unasked(home: Home) -> No
     error = refused("begin", "--mode", "ppfssl", home=home)
     assert f"run {name} is unfinished" in error.what
     assert len(json.loads(call("runs", "--json", home=home).output)) == 1
+
+
+def happened(home: Home, *events: Event) -> str:
+    """Let something happen in the last run, of which this returns the name."""
+    with contextlib.closing(Journal(home.journal)) as journal:
+        run = journal.runs()[-1].run
+        for event in events:
+            journal.append(run, event)
+    return run
+
+
+@pytest.mark.parametrize("words", [("start",), ("start", "--mode", "csfssl"), ("begin", "--mode", "csfssl")])
+def test_a_run_of_a_version_that_computes_otherwise_is_not_gone_on_with(home: Home, words: tuple[str, ...]) -> None:
+    """Before: sites were refused at Attach, but the coordinator averaged what it had in its own numbers."""
+    begun(home)
+    run = happened(home, SiteAttached("nhs", 1.0, "0.9.0", NUMERICS + 1))
+    before = snapshot(home.folder)
+    error = refused(*words, home=home)
+    left = {path: content for path, content in snapshot(home.folder).items() if not path.endswith(("-shm", "-wal"))}
+    assert f"run {run} was begun with numerics {NUMERICS + 1}" in error.what
+    assert f"computes with numerics {NUMERICS}" in error.what
+    assert "install the earlier version here again" in error.next_step
+    assert left == before, "that version goes on"
+    program, *command = shlex.split(error.next_step.rpartition(": ")[2])
+    assert (program, call(*command).exception) == ("coordinator", None)
+    begun(home, "ppfssl")
+
+
+def test_a_run_of_other_numerics_is_given_up_or_if_it_has_ended_stored(home: Home) -> None:
+    begun(home)
+    happened(home, SiteAttached("nhs", 1.0, "0.9.0", NUMERICS + 1))
+    begun(home, "ppfssl")
+    happened(home, SiteAttached("nhs", 1.0, "0.9.0", NUMERICS + 1), RunAborted("enough", 2.0))
+    history.check_numerics(home)
 
 
 def test_a_run_that_is_abandoned_has_an_outcome_and_a_record(home: Home) -> None:

@@ -13,6 +13,7 @@ from fedcervix.errors import ConfigError, DataError, ModelError, RemoteError, St
 from fedcervix.json_text import DEPTH_MAX, parsed, shallow
 from fedcervix.runtime.config import read_toml
 from fedcervix.transport import codec
+from fedcervix.transport.versions import HERE
 from fedcervix.wire import federation_pb2 as wire
 from site_agent.classifier.sweep import read_cells
 from site_agent.federation import asked
@@ -63,7 +64,11 @@ def test_a_plan_of_any_depth_is_an_invalid_message_to_a_site_and_a_bad_entry_to_
         with pytest.raises(ValueError):
             event_from_json(f'{{"at":{text},"event":"SiteAttached","site":"ada"}}')
         with pytest.raises(RemoteError, match="invalid message"):
-            codec.read_from_coordinator(wire.FromCoordinator(welcome=wire.Welcome(federation="f", run=run, plan=text)))
+            codec.read_from_coordinator(
+                wire.FromCoordinator(
+                    welcome=wire.Welcome(wire_version=HERE.wire_max, federation="f", run=run, plan=text)
+                )
+            )
         leave = codec.read_from_coordinator(wire.FromCoordinator(leave=wire.Leave(outcome="OK", record=text)))
         assert isinstance(leave, Finish)
         assert leave.record == ""

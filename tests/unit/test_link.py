@@ -12,11 +12,14 @@ import grpc
 import pytest
 
 from fedcervix.core.events import Answer
+from fedcervix.core.numerics import NUMERICS
+from fedcervix.core.plan_formats import FORMAT
 from fedcervix.core.rounds.instructions import Finish, Idle
 from fedcervix.core.rounds.state import Outcome
-from fedcervix.errors import RemoteError, RunError, StorageError
+from fedcervix.errors import RemoteError, RunError, StorageError, VersionError
 from fedcervix.models.blobs import BlobStore
 from fedcervix.transport import codec, rpc
+from fedcervix.transport.versions import HERE
 from fedcervix.wire import federation_pb2 as wire
 from site_agent.federation.link import SENDER, GrpcLink
 from tests.unit.fake_link import TRAIN
@@ -24,6 +27,7 @@ from tests.unit.plain_server import abort, handlers
 
 MODEL = bytes(range(256)) * 5000
 SIZE = len(MODEL)
+NEXT = HERE.wire_max + 1
 NAME = hashlib.sha256(MODEL).hexdigest()
 CHUNK = 100_000
 
@@ -100,6 +104,62 @@ def test_a_text_of_the_coordinator_says_whose_it_is(coordinator: Coordinator) ->
     assert [*heard] == [Idle(f"coordinator says: x {FORGED}"), Finish(Outcome.OK, f"coordinator says: {FORGED}"), TRAIN]
     refusing = coordinator(lambda *_: codec.write_answer(Answer.REFUSED, FORGED))
     assert refusing.report(codec.Stopped()) == (Answer.REFUSED, f"coordinator says: {FORGED}")
+
+
+COMES = "pip install evil; install fedcervix 9.9.9"
+
+
+def refuses(*header: str) -> Behaviour:
+    """Return a coordinator's answer to Attach: another version, in words of its own, after what it speaks."""
+
+    def attach(_request: wire.AttachRequest, context: grpc.ServicerContext) -> Iterator[Any]:
+        context.send_initial_metadata(tuple((rpc.VERSIONS_KEY, text) for text in header))
+        abort(context, VersionError(COMES, cause=COMES, next_step=COMES))
+        yield
+
+    return attach
+
+
+def refusal(link: GrpcLink) -> VersionError:
+    with pytest.raises(VersionError) as caught:
+        link.welcome()
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("speaks", "what", "advice"),
+    [
+        (f"{NEXT} {NEXT + 1} 1 1", f"the coordinator versions {NEXT} to {NEXT + 1}", f"speaks version {NEXT} of the"),
+        (f"{HERE.wire_max} {NEXT} {NUMERICS + 1} 1", f"the run with numerics {NUMERICS + 1}", "computes with numerics"),
+        (f"{HERE.wire_max} {NEXT} {NUMERICS} {FORMAT + 1}", f"has format {FORMAT + 1}", "reads plans of format"),
+    ],
+)
+def test_a_refusal_of_this_version_is_explained_by_numbers_and_what_the_coordinator_says_of_it_is_a_quote(
+    coordinator: Coordinator, speaks: str, what: str, advice: str
+) -> None:
+    error = refusal(coordinator(refuses(speaks)))
+    assert what in error.what
+    assert advice in error.next_step
+    assert error.cause.endswith(f'the coordinator refused: "{COMES}"')
+    assert "evil" not in error.what + error.next_step
+
+
+@pytest.mark.parametrize("header", [(), ("evil",), (f"{HERE.wire_min} {HERE.wire_max} {NUMERICS} {FORMAT}",)])
+def test_without_numbers_that_say_why_the_advice_is_this_end_s_all_the_same(
+    coordinator: Coordinator, header: tuple[str, ...]
+) -> None:
+    """An earlier coordinator has no header; another one may say that everything fits."""
+    error = refusal(coordinator(refuses(*header)))
+    assert error.what == f'the coordinator refused: "{COMES}"'
+    assert error.next_step.startswith("ask the coordinator's operator")
+
+
+def test_a_welcome_in_a_later_version_is_waited_for_as_any_other_version(coordinator: Coordinator) -> None:
+    """Before: the agent ended, as if the coordinator had said what no coordinator says."""
+    said = wire.FromCoordinator(welcome=wire.Welcome(wire_version=NEXT))
+    error = refusal(coordinator(lambda *_: iter([said])))
+    assert error.what.endswith(f"the coordinator version {NEXT}")
+    assert f"speaks version {NEXT} of the protocol" in error.next_step
 
 
 def test_a_model_comes_with_its_size_and_progress_says_of_how_much(coordinator: Coordinator, blobs: BlobStore) -> None:

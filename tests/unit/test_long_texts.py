@@ -15,6 +15,7 @@ from fedcervix.printable import QUOTED_CHARS_MAX, quoted
 from fedcervix.runtime import log
 from fedcervix.runtime.log import LINE_CHARS_MAX
 from fedcervix.transport import codec, rpc
+from fedcervix.transport.versions import HERE
 from fedcervix.wire import federation_pb2 as wire
 from tests.unit.test_codec import REPORTS
 from tests.unit.test_printable import FIELDS, NAMES, NOW, Way, with_text
@@ -46,6 +47,8 @@ def full(kind: type[Message], way: Way, text: str) -> Message:
         if sent.WhichOneof("what") == way[0].name:
             message.CopyFrom(sent)
     message.MergeFrom(with_text(kind, way, text))
+    if isinstance(message, wire.FromCoordinator) and message.HasField("welcome"):
+        message.welcome.wire_version = HERE.wire_max
     return message
 
 

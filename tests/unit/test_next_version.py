@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from fedcervix.disk.storage import INSTALL
 from fedcervix.disk.storage import LATER as LATER_CAUSE
 from fedcervix.errors import ConfigError, FedcervixError, FormatError, VersionError
 from fedcervix.transport import codec
+from fedcervix.transport.versions import HERE
 from fedcervix.wire import federation_pb2 as wire
 from site_agent.home import SiteHome
 from site_agent.store import model_store
@@ -36,6 +38,7 @@ from tests.unit.next_version import KEYS, PLAN_TABLE, TABLE, VERSION, NextVersio
 
 PLAN = Plan(mode="csfssl", sites=("ada", "bob"), profile="paper", terms=Terms(), recipe=Recipe())
 LATER = f"has format 2; fedcervix {__version__} reads formats up to 1"
+AT_SITE = f"has format 2; this site (fedcervix {__version__}) reads formats up to 1"
 
 
 def say(home: Path, words: str) -> str:
@@ -253,11 +256,14 @@ def test_an_agent_waits_where_a_coordinator_has_a_plan_of_the_next_version(world
         "result = [Plan(mode='csfssl', sites=('ada', 'bob'), profile='paper', terms=Terms(noise=n), recipe=Recipe())"
         ".canonical() for n in (0.0, 0.5)]"
     )
-    old, new = (wire.FromCoordinator(welcome=wire.Welcome(federation="f", run="run", plan=text)) for text in texts)
+    old, new = (
+        wire.FromCoordinator(welcome=wire.Welcome(wire_version=HERE.wire_max, federation="f", run="run", plan=text))
+        for text in texts
+    )
     welcome = codec.read_from_coordinator(old)
     assert isinstance(welcome, codec.Welcome)
     assert welcome.plan.digest == PLAN.digest
-    with pytest.raises(VersionError, match=f"the plan of the run {LATER}"):
+    with pytest.raises(VersionError, match=re.escape(f"the plan of the run {AT_SITE}")):
         codec.read_from_coordinator(new)
 
 

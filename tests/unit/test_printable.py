@@ -36,6 +36,7 @@ from fedcervix.runtime.printing import console, say
 from fedcervix.runtime.typed_json import to_text
 from fedcervix.runtime.worker_protocol import WorkProgress
 from fedcervix.transport import codec, rpc
+from fedcervix.transport.versions import HERE
 from fedcervix.wire import federation_pb2 as wire
 from site_agent.cli import cli as site_agent
 from site_agent.commands.display import Display
@@ -234,7 +235,9 @@ def test_a_record_that_cannot_be_read_costs_the_record_and_not_the_end_of_the_ru
 def test_a_plan_has_no_text_of_the_coordinator_s_choice() -> None:
     plan = Plan(mode="csfssl", sites=("ada", "bob"), profile="paper", terms=Terms(), recipe=Recipe())
     text = plan.canonical().replace('"paper"', '"\\u001b[2J"')
-    message = wire.FromCoordinator(welcome=wire.Welcome(federation="fed", run="run", plan=text))
+    message = wire.FromCoordinator(
+        welcome=wire.Welcome(wire_version=HERE.wire_max, federation="fed", run="run", plan=text)
+    )
     with pytest.raises(RemoteError, match="profile"):
         codec.read_from_coordinator(message)
 

@@ -10,7 +10,7 @@ import functools
 import json
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, ParamSpec, TypeVar
 
@@ -41,10 +41,10 @@ from fedcervix.core.formats import FIRST, UnknownFormat
 from fedcervix.core.plan import Plan, check
 from fedcervix.core.rounds.instructions import Finish, Idle, Instruction
 from fedcervix.core.rounds.state import Outcome
-from fedcervix.errors import RemoteError, VersionError
+from fedcervix.errors import RemoteError
 from fedcervix.json_text import parsed
 from fedcervix.printable import printable, printable_values, shortened
-from fedcervix.transport.versions import HERE, SOFTWARE, Build
+from fedcervix.transport.versions import HERE, SOFTWARE, Build, agreed
 from fedcervix.wire import federation_pb2 as wire
 
 PLAN_CHARS_MAX = 256 * 1024
@@ -212,6 +212,22 @@ def write_attach(build: Build, claim: InstanceClaim | None, at: float = 0.0) -> 
     )
 
 
+def write_versions(build: Build) -> str:
+    """Return the header with which a coordinator says what it speaks, before it says whether that fits."""
+    return f"{build.wire_min} {build.wire_max} {build.numerics} {build.plan_format}"
+
+
+def read_versions(text: str) -> Build | None:
+    """Return what a coordinator says that it speaks; None where it says nothing, or nothing of this form."""
+    try:
+        return Build("", *map(int, text.split())) if _VERSIONS.fullmatch(text) else None
+    except ValueError:
+        return None
+
+
+_VERSIONS = re.compile(r"\d{1,9}( \d{1,9}){3}", re.ASCII)
+
+
 @_reads
 def read_build(said: wire.AttachRequest) -> Build:
     """Return what an agent speaks. The name of its version is left out where it is none."""
@@ -293,14 +309,11 @@ def write_welcome(welcome: Welcome) -> wire.FromCoordinator:
 
 
 @_reads
-def read_from_coordinator(message: wire.FromCoordinator) -> Welcome | Instruction:
-    """Return what the coordinator says. Raises ValueError."""
+def read_from_coordinator(message: wire.FromCoordinator, here: Build = HERE) -> Welcome | Instruction:
+    """Return what the coordinator says to a site's software. Raises RemoteError, VersionError."""
     match message.WhichOneof("what"):
         case "welcome":
-            said = message.welcome
-            plan = _plan(_text(said.plan, PLAN_CHARS_MAX, "plan"))
-            at = _within(said.at, 0, TIME_MAX, "at")
-            return Welcome(_text(said.federation, 64, "federation"), _run(said.run), plan, said.wire_version, at)
+            return _welcome(message.welcome, here)
         case "task":
             return _task(message.task)
         case "stand":
@@ -311,15 +324,17 @@ def read_from_coordinator(message: wire.FromCoordinator) -> Welcome | Instructio
             raise ValueError("neither welcome nor instruction")
 
 
-def _plan(text: str) -> Plan:
+def _welcome(said: wire.Welcome, here: Build) -> Welcome:
+    """Return a welcome. What else it says is read only in a version, and by a format, that are known here."""
+    agreed(here, replace(here, software="", wire_min=said.wire_version, wire_max=said.wire_version), at="site")
+    text = _text(said.plan, PLAN_CHARS_MAX, "plan")
     try:
-        return Plan.parse(text)
+        plan = Plan.parse(text)
     except UnknownFormat as error:
-        raise VersionError(
-            f"the plan of the run has format {error.found}; {HERE.name} reads formats up to {error.known}",
-            cause="the coordinator has a later version than this site",
-            next_step="install the coordinator's version here; until then a running agent waits",
-        ) from error
+        agreed(here, replace(here, software="", plan_format=error.found), at="site")
+        raise
+    at = _within(said.at, 0, TIME_MAX, "at")
+    return Welcome(_text(said.federation, 64, "federation"), _run(said.run), plan, said.wire_version, at)
 
 
 def _leave(said: wire.Leave) -> Finish:

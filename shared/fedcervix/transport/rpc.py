@@ -46,6 +46,7 @@ DIGEST_KEY = "fedcervix-digest"
 OFFSET_KEY = "fedcervix-offset"
 SIZE_KEY = "fedcervix-size"
 INSTANCE_KEY = "fedcervix-instance"
+VERSIONS_KEY = "fedcervix-versions"
 
 _BOUNDS: list[tuple[str, int]] = [
     ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
@@ -379,7 +380,8 @@ def _in_quotes(text: str) -> str:
 _NEXT: dict[type[FedcervixError], str] = {
     BusyError: "no action is needed: it is tried again automatically",
     DuplicateAgentError: "stop one of the two agents of this site",
-    VersionError: "install the version that is named; until then a running agent waits, and tries again by itself",
+    VersionError: "ask the coordinator's operator which fedcervix belongs where; until then a running agent waits, and"
+    " tries again by itself",
 }
 
 

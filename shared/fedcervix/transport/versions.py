@@ -1,30 +1,34 @@
-"""Which versions of the wire this software speaks, how it computes, and whether two ends can work together.
+"""Which versions of the wire this software speaks, and whether two ends can work together.
 
 Rules
 1. The wire's version is raised where an end of the version before could not take part. A new field does not raise it; a
-   new method and a new kind of message do, and are used only where the version that was agreed has them.
+   new kind of message does, and is used only where the version that was agreed has it.
 2. The coordinator speaks its newest version and the one before it, so that sites need not be upgraded on one day.
-3. `NUMERICS` is raised by hand where the golden digests change: the same work then gives other numbers. All sites of a
-   run compute alike, and so does its coordinator.
+3. All sites of a run compute alike, and so does its coordinator (see fedcervix.core.numerics).
 4. A site reads the format of the run's plan (see fedcervix.core.plan_formats).
 5. Two ends that cannot work together are no failure: the site waits until one of the two is upgraded.
+6. Each end compares the same numbers, and says in its own words what they mean. What the other end calls its software
+   is a text of its choice, and part of no advice.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Literal
 
 from fedcervix import __version__
+from fedcervix.core.numerics import NUMERICS
 from fedcervix.core.plan import check
 from fedcervix.core.plan_formats import FORMAT
 from fedcervix.errors import VersionError
 
 WIRE_VERSIONS = (2,)
 """that this software speaks, oldest first: docs/wire.md lists what each one brought"""
-NUMERICS = 1
 SOFTWARE = re.compile(r"[0-9A-Za-z.+-]{1,40}")
 """a version of fedcervix, such as 0.1.0"""
+
+End = Literal["site", "coordinator"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,21 +36,16 @@ class Build:
     """What the software of one end speaks, and how it computes."""
 
     software: str = __version__
-    """its version; empty where that is not known"""
+    """its version, as that end says; empty where it does not say it"""
     wire_min: int = WIRE_VERSIONS[0]
     wire_max: int = WIRE_VERSIONS[-1]
     numerics: int = NUMERICS
     plan_format: int = FORMAT
-    """the latest that it reads"""
+    """the latest that it reads; of a coordinator that speaks to a site: that of its run's plan"""
 
     def __post_init__(self) -> None:
         check(not self.software or SOFTWARE.fullmatch(self.software) is not None, "not a version of fedcervix")
         check(0 <= self.wire_min <= self.wire_max, "the lowest version of the protocol is above the highest")
-
-    @property
-    def name(self) -> str:
-        """Words for it."""
-        return f"fedcervix {self.software}" if self.software else "software of an unknown version"
 
     @property
     def wire(self) -> str:
@@ -64,38 +63,69 @@ def newest_common(one: Build, other: Build) -> int:
     return newest if newest >= max(one.wire_min, other.wire_min) else 0
 
 
-def agreed(site: Build, coordinator: Build, *, numerics: int, plan_format: int) -> int:
-    """Return the version of the wire to speak. Raises VersionError, which says what to install where.
+def agreed(site: Build, coordinator: Build, *, at: End) -> int:
+    """Return the version of the wire to speak. Raises VersionError, in the words of the end `at` which this is asked.
 
-    `numerics`, `plan_format`: of the run, which keeps both. So there the site gives way, or the coordinator goes back.
+    A run keeps its plan and its numerics. So where these are what differs, another version belongs at the site.
     """
-    version = newest_common(site, coordinator)
-    if not version:
+    gap = _gap(site, coordinator)
+    if gap is None:
+        return newest_common(site, coordinator)
+    ours = site if at == "site" else coordinator
+    named = {end: f"this {end} (fedcervix {ours.software})" if end == at else f"the {end}" for end in _ENDS}
+    raise VersionError(
+        gap.what.format(**named),
+        cause=gap.cause,
+        next_step=_ADVICE[at, gap.install_at].format(needed=gap.needed, software=ours.software),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Gap:
+    """Why two ends cannot work together; its texts hold numbers alone of what the other end has said."""
+
+    what: str
+    cause: str
+    install_at: End
+    """where another version belongs"""
+    needed: str
+    """what that version does"""
+
+
+_ENDS: tuple[End, End] = ("site", "coordinator")
+_WAITS = "until then a running agent waits, and tries again by itself"
+_ADVICE: dict[tuple[End, End], str] = {
+    ("site", "site"): f"ask the coordinator's operator which fedcervix to install here: one that {{needed}}; {_WAITS}",
+    ("site", "coordinator"): f"ask the coordinator's operator to install a fedcervix that {{needed}}; {_WAITS}",
+    ("coordinator", "site"): "install a fedcervix at the site that {needed}, as fedcervix {software} here does",
+    ("coordinator", "coordinator"): "install a fedcervix at the coordinator that {needed}",
+}
+"""by who says it, and by where another version belongs"""
+
+
+def _gap(site: Build, coordinator: Build) -> _Gap | None:
+    if not newest_common(site, coordinator):
         ahead = site.wire_min > coordinator.wire_max
-        newer, older = (site, "the coordinator") if ahead else (coordinator, "the site")
-        raise VersionError(
-            f"the site ({site.name}) speaks {site.wire} of the protocol, "
-            f"the coordinator ({coordinator.name}) {coordinator.wire}",
-            cause=f"the software of {older} is too old for the other side",
-            next_step=f"install {newer.name if newer.software else 'a newer fedcervix'} at {older}",
+        behind: End = "coordinator" if ahead else "site"
+        return _Gap(
+            f"{{site}} speaks {site.wire} of the protocol, {{coordinator}} {coordinator.wire}",
+            f"the software of the {behind} is too old for the other side",
+            behind,
+            f"speaks version {site.wire_min if ahead else coordinator.wire_min} of the protocol",
         )
-    if site.plan_format < plan_format:
-        raise VersionError(
-            f"the site ({site.name}) reads plans up to format {site.plan_format}, that of the run has {plan_format}",
-            cause="the plan uses what the site's version does not know",
-            next_step=f"install {coordinator.name} at the site",
+    if site.plan_format < coordinator.plan_format:
+        return _Gap(
+            f"the plan of the run has format {coordinator.plan_format}; {{site}} reads formats up to "
+            f"{site.plan_format}",
+            "the plan uses what the site's version does not know",
+            "site",
+            f"reads plans of format {coordinator.plan_format}",
         )
-    if coordinator.numerics != numerics:
-        raise VersionError(
-            f"the run began with numerics {numerics}, the coordinator ({coordinator.name}) computes with "
-            f"numerics {coordinator.numerics}",
-            cause="the coordinator was upgraded during the run; one run must not mix the two",
-            next_step="install the earlier version at the coordinator to finish the run, or end the run there",
+    if site.numerics != coordinator.numerics:
+        return _Gap(
+            f"{{site}} computes with numerics {site.numerics}, the run with numerics {coordinator.numerics}",
+            "the same work gives other numbers there; one run must not mix the two",
+            "site",
+            f"computes with numerics {coordinator.numerics}",
         )
-    if site.numerics != numerics:
-        raise VersionError(
-            f"the site ({site.name}) computes with numerics {site.numerics}, the run with numerics {numerics}",
-            cause="the same work gives other numbers there; one run must not mix the two",
-            next_step=f"install {coordinator.name} at the site",
-        )
-    return version
+    return None
