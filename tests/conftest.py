@@ -15,7 +15,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--rewrite", action="store_true", help="renew the golden files of tests/contracts")
+    parser.addoption(
+        "--rewrite", action="store_true", help="renew the golden files of tests/contracts; write those of new formats"
+    )
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

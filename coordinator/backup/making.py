@@ -9,8 +9,6 @@ after the journal: it may know a certificate more, never one less.
 from __future__ import annotations
 
 import contextlib
-import os
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -18,13 +16,14 @@ from io import FileIO
 from pathlib import Path
 
 from coordinator.backup.archive import Label, Writer
+from coordinator.backup.placing import check_outside, give_name, scratch_beside
 from coordinator.home.home import Home
 from coordinator.run import history, results
 from coordinator.run.incoming import needed
 from fedcervix import __version__
 from fedcervix.core.rounds.state import Run
 from fedcervix.disk.databases import copy_database, data_version, reader
-from fedcervix.disk.files import opened, sync_path, writing
+from fedcervix.disk.files import opened, replacing
 from fedcervix.disk.journal import Journal
 from fedcervix.disk.storage import disk
 from fedcervix.errors import FormatError, RunError, StorageError
@@ -48,18 +47,16 @@ class Snapshot:
 
 
 def backup(home: Home, to: Path, now: datetime) -> Label:
-    """Write the home into the new file `to`, and return what it says of itself. Raises FedcervixError.
-
-    Until it is complete, all lies in a hidden folder beside `to`. A process that is killed leaves that folder behind.
-    """
+    """Write the home into the new file `to`, and return what it says of itself. Raises FedcervixError."""
     federation = home.config().federation.name
     home.authority()
+    check_outside(home, to)
     with contextlib.ExitStack() as held:
         held.enter_context(disk(to, "write"))
-        scratch = Path(held.enter_context(tempfile.TemporaryDirectory(dir=to.parent, prefix=".backup-")))
+        scratch = held.enter_context(scratch_beside(to))
         taken = _snapshot(home, scratch, held.enter_context(contextlib.ExitStack()))
         label = _label(federation, taken.run, now)
-        with writing(scratch / WHOLE) as out:
+        with replacing(scratch / WHOLE) as out:
             archive = Writer(out, label)
             for name, path in _files(home, taken, scratch):
                 with opened(path) as file:
@@ -67,26 +64,8 @@ def backup(home: Home, to: Path, now: datetime) -> Label:
             for name, model in taken.models.items():
                 archive.add(name, model)
             archive.close()
-        _name(scratch / WHOLE, to)
+        give_name(scratch / WHOLE, to)
     return label
-
-
-def _name(made: Path, to: Path) -> None:
-    """Give a file its name, which nothing may have yet. Raises RunError, OSError."""
-    try:
-        os.link(made, to)
-    except FileExistsError as error:
-        raise taken_name(to) from error
-    sync_path(to.parent)
-
-
-def taken_name(to: Path) -> RunError:
-    """Return what is said where a backup would replace something."""
-    return RunError(
-        f"{to} is there already: nothing was written",
-        cause="a backup never replaces another file",
-        next_step="give another name: coordinator backup FILE",
-    )
 
 
 def _label(federation: str, run: Run | None, now: datetime) -> Label:

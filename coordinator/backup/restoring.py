@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from coordinator.backup.archive import Label, reading, unpack
+from coordinator.backup.archive import Label, reading
 from coordinator.home.home import Home
 from fedcervix.disk.files import FOLDER_MODE, aside, make_folder, sync_path
 from fedcervix.disk.storage import disk
@@ -20,11 +20,12 @@ NOT_OURS = ("lost+found",)
 def restore(home: Home, source: Path) -> Label:
     """Make the home of a backup file, and return what the file says of itself. Raises ConfigError, StorageError."""
     _check_empty(home.folder)
-    with reading(source) as (label, archive), _unfinished(home) as folder:
-        new = Home(folder)
+    with reading(source) as archive, _unfinished(home) as folder:
+        new, label = Home(folder), archive.label
         files = (new.config_file, new.registry, new.journal)
         folders = (new.key_file(""), new.blobs, new.results)
-        unpack(archive, folder, files={path.name for path in files}, folders={path.name for path in folders})
+        with disk(home.folder, "write"):
+            archive.unpack(folder, files={path.name for path in files}, folders={path.name for path in folders})
         needed = [new.config_file, new.key_file("authority.key"), new.key_file("authority.crt")]
         for path in [*needed, new.journal] if label.run else needed:
             if not path.is_file():

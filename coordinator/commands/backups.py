@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 from datetime import UTC, datetime
@@ -9,7 +10,10 @@ from pathlib import Path
 
 from coordinator.backup import making, restoring
 from coordinator.backup.archive import Label
+from coordinator.backup.placing import taken_name
 from coordinator.home.home import Home
+from coordinator.run import history
+from fedcervix.disk.journal import Journal, RunRecord
 from fedcervix.runtime.printing import say
 
 
@@ -19,7 +23,7 @@ def backup(home: Home, file: Path | None) -> None:
     name = f"coordinator-{now:%Y%m%d-%H%M%S}.backup.tar"
     to = file / name if file and file.is_dir() else file or Path(name)
     if os.path.lexists(to):
-        raise making.taken_name(to)
+        raise taken_name(to)
     label = making.backup(home, to, now)
     say(f"wrote {to} ({to.stat().st_size:,} bytes): {_told(label)}")
     say("it holds the federation's keys: keep it as secret as a password, on another machine")
@@ -35,9 +39,21 @@ def restore(home: Home, file: Path) -> None:
     say(f"  - what was done after {label.made_at} is not in it: revoke again who was revoked, invite again who joined")
     if label.run and not label.outcome:
         say(f"next: {home.command('start')}, which continues run {label.run}")
+        if compression := _compression(home):
+            say(
+                f"its models travel as {compression}: a site can repeat its last round only, so if more than one round "
+                "was made after the backup, the sites refuse and this run cannot go on"
+            )
         say(f"if sites refuse because the run went on after the backup: {home.command('start --new')}")
     else:
         say(f"next: {home.command('start --mode csfssl')}, which begins a run")
+
+
+def _compression(home: Home) -> str:
+    """Return how the models of the last run are rounded to travel; empty where they are not, or that cannot be read."""
+    with contextlib.closing(Journal(home.journal, read_only=True)) as journal:
+        last = history.last_of(journal)
+    return last.plan.terms.compression.replace("none", "") if isinstance(last, RunRecord) else ""
 
 
 def _told(label: Label) -> str:

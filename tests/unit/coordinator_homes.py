@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -23,3 +26,14 @@ def let_in(folder: Path) -> None:
     for way in (folder, *folder.parents):
         if way.stat().st_uid == os.geteuid() and way.stat().st_mode & 0o055 != 0o055:
             way.chmod(0o755)
+
+
+@contextmanager
+def no_room() -> Iterator[None]:
+    """A disk on which no file can grow."""
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))

@@ -67,7 +67,13 @@ KEYS: tuple[Edit, ...] = (
     (
         "shared/fedcervix/core/events.py",
         "SINCE: Mapping[str, int] = {}",
-        "SINCE: Mapping[str, int] = {'RunAborted.by': 2}",
+        "SINCE: Mapping[str, int] = {'RunAborted.by': 2, 'Measures.turn': 2}",
+    ),
+    # A field of a value in an event.
+    (
+        "shared/fedcervix/core/measures.py",
+        "    distance: float | None = None\n",
+        "    distance: float | None = None\n    turn: float = 0.0\n",
     ),
     ("coordinator/run/history.py", "RunAborted(reason, at)", "RunAborted(reason, at, 'the operator')"),
     # A key of a run's record, of a model's record, of a site's notes and of site.toml.

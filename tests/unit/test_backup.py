@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import io
 import json
+import os
 import subprocess
+import sys
 import tarfile
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -13,12 +17,15 @@ from pathlib import Path
 import pytest
 
 from coordinator.backup import making, restoring
-from coordinator.backup.archive import LABEL, SUMS
+from coordinator.backup.archive import SUMS
+from coordinator.backup.placing import SCRATCH, give_name
+from coordinator.commands import commands
 from coordinator.commands.backups import backup as command
+from coordinator.commands.backups import restore
 from coordinator.home.home import Home
 from coordinator.home.registry import Registry
 from fedcervix.errors import ConfigError, FedcervixError, FormatError, RunError, StorageError
-from tests.unit.coordinator_homes import made
+from tests.unit.coordinator_homes import made, no_room
 
 NOW = datetime(2026, 11, 30, 3, 40, tzinfo=UTC)
 Edit = Callable[[list[tuple[tarfile.TarInfo, bytes]]], list[tuple[tarfile.TarInfo, bytes]]]
@@ -81,7 +88,7 @@ def test_tar_and_sha256sum_can_read_it_without_us(file: Path, tmp_path: Path) ->
     subprocess.run(["tar", "-xf", file, "-C", tmp_path / "out"], check=True)
     done = subprocess.run(["sha256sum", "--check", "--strict", SUMS], cwd=tmp_path / "out", capture_output=True)
     assert done.returncode == 0, done.stderr
-    assert set(contents(tmp_path / "out")) - {LABEL, SUMS} == {
+    assert set(contents(tmp_path / "out")) - {SUMS} == {
         line.split("  ")[1] for line in (tmp_path / "out" / SUMS).read_text().splitlines()
     }
 
@@ -118,6 +125,10 @@ OTHERS: dict[str, Edit] = {
     "a file for a folder": lambda all_: [all_[0], entry("blobs"), *all_[1:]],
     "contiguous": lambda all_: [all_[0], entry("blobs/x", type=tarfile.CONTTYPE), *all_[1:]],
     "no label": lambda all_: all_[1:],
+    "a label that says something else": lambda all_: [
+        (all_[0][0], all_[0][1].replace(b'cervix"', b'cancer"')),
+        *all_[1:],
+    ],
     "a label of another program": lambda all_: [(all_[0][0], b'{"a": 1}'), *all_[1:]],
     "a label that is no object": lambda all_: [(all_[0][0], b"[1]"), *all_[1:]],
     "a huge label": lambda all_: [(all_[0][0], b" " * 10**6 + all_[0][1]), *all_[1:]],
@@ -137,7 +148,15 @@ def test_one_that_is_not_as_it_was_made_is_refused_and_leaves_nothing(what: str,
 
 
 def relabelled(**values: object) -> Edit:
-    return lambda all_: [(all_[0][0], json.dumps({**json.loads(all_[0][1]), **values}).encode()), *all_[1:]]
+    """Make the label say something else, and its checksum, too."""
+
+    def edit(all_: list[tuple[tarfile.TarInfo, bytes]]) -> list[tuple[tarfile.TarInfo, bytes]]:
+        (first, label), *files, (last, sums) = all_
+        said = json.dumps({**json.loads(label), **values}).encode()
+        before, after = (hashlib.sha256(text).hexdigest().encode() for text in (label, said))
+        return [(first, said), *files, (last, sums.replace(before, after))]
+
+    return edit
 
 
 def without(name: str, **label: object) -> Edit:
@@ -167,11 +186,21 @@ def test_one_of_a_later_format_is_called_so(file: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [{"run": "a\nnext: rm"}, {"run": []}, {"round": "1"}, {"federation": None}, {"more": 1}]
+    "value",
+    [
+        {"run": "a\nnext: rm"},
+        {"run": []},
+        {"round": "1"},
+        {"round": -1},
+        {"round": 10**30},
+        {"federation": None},
+        {"more": 1},
+    ],
 )
 def test_a_label_says_what_it_may(value: dict[str, object], file: Path, tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match="not a complete backup"):
+    with pytest.raises(StorageError, match="not a complete backup") as caught:
         restoring.restore(Home(tmp_path / "new"), edited(file, relabelled(**value)))
+    assert "checksum" not in caught.value.what
 
 
 def test_a_thousand_headers_end_in_an_error(tmp_path: Path) -> None:
@@ -249,6 +278,82 @@ def test_a_backup_that_fails_leaves_nothing(home: Home, tmp_path: Path) -> None:
     with pytest.raises(StorageError):
         making.backup(made(tmp_path / "other"), tmp_path / "no-such-folder" / "b.tar", NOW)
     assert names(tmp_path) == sorted([*before, "other"])
+
+
+def test_what_a_killed_backup_has_left_is_removed_by_the_next_one(home: Home, tmp_path: Path) -> None:
+    killed = subprocess.Popen(
+        [sys.executable, "-c", KILLED, tmp_path / "killed.tar"], stdout=subprocess.PIPE, stdin=subprocess.PIPE
+    )
+    with killed:
+        assert killed.stdout is not None
+        left = Path(killed.stdout.readline().decode().strip())
+        making.backup(home, tmp_path / "1.tar", NOW)
+        assert left.is_dir(), "its process is still at work"
+        killed.kill()
+    assert left.is_dir()
+    (tmp_path / f"{SCRATCH}theirs").mkdir()
+    making.backup(home, tmp_path / "2.tar", NOW)
+    assert names(tmp_path) == [f"{SCRATCH}theirs", "1.tar", "2.tar", "coordinator"]
+
+
+KILLED = """
+import pathlib, sys
+from coordinator.backup.placing import scratch_beside
+with scratch_beside(pathlib.Path(sys.argv[1])) as scratch:
+    print(scratch, flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("folder", ["", "keys", "blobs", "results"])
+def test_a_backup_into_the_home_itself_is_refused(folder: str, home: Home, tmp_path: Path) -> None:
+    (home.folder / folder).mkdir(exist_ok=True)
+    (tmp_path / "link").symlink_to(home.folder / folder)
+    before = contents(home.folder)
+    for to in (home.folder / folder / "b.tar", tmp_path / "link" / "b.tar"):
+        with pytest.raises(RunError, match="lies in the home folder"):
+            command(home, to)
+    assert contents(home.folder) == before
+
+
+def test_where_a_file_can_have_one_name_only_it_is_copied(home: Home, file: Path, tmp_path: Path) -> None:
+    def none(_made: Path, _to: Path) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    give_name(file, tmp_path / "copy.tar", none)
+    assert (tmp_path / "copy.tar").read_bytes() == file.read_bytes()
+    assert (tmp_path / "copy.tar").stat().st_mode & 0o777 == 0o600
+    (tmp_path / "there.tar").write_text("there")
+    with pytest.raises(RunError, match="is there already"):
+        give_name(file, tmp_path / "there.tar", none)
+    assert (tmp_path / "there.tar").read_text() == "there"
+    with no_room(), pytest.raises(OSError, match="large"):
+        give_name(file, tmp_path / "full.tar", none)
+    assert not (tmp_path / "full.tar").exists()
+
+
+def test_a_disk_that_is_full_is_named_as_it_was_typed(home: Home, file: Path, tmp_path: Path) -> None:
+    with no_room(), pytest.raises(StorageError) as caught:
+        restoring.restore(Home(tmp_path / "new"), file)
+    assert caught.value.what.startswith(f"cannot write {tmp_path / 'new'}: ")
+    with no_room(), pytest.raises(StorageError) as caught:
+        making.backup(home, tmp_path / "2.tar", NOW)
+    assert ".coordinator-backup" not in caught.value.explain()
+    assert names(tmp_path) == ["b.tar", "coordinator"]
+
+
+@pytest.mark.parametrize("compression", ["none", "bfloat16", "int8"])
+def test_restoring_says_where_a_run_cannot_repeat_many_rounds(
+    compression: str, home: Home, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = home.config_file.read_text()
+    home.config_file.write_text(text.replace('# compression = "none"', f'compression = "{compression}"'))
+    commands.begin(home, "csfssl", new=False)
+    making.backup(home, tmp_path / "b.tar", NOW)
+    restore(Home(tmp_path / "new"), tmp_path / "b.tar")
+    said = capsys.readouterr().out
+    assert "start --new" in said
+    assert (f"travel as {compression}: a site can repeat its last round only" in said) == (compression != "none")
 
 
 def test_a_home_in_which_nothing_has_happened_is_backed_up_too(tmp_path: Path) -> None:

@@ -7,13 +7,10 @@ import errno
 import hashlib
 import json
 import os
-import resource
 import shlex
 import sqlite3
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -30,7 +27,7 @@ from fedcervix.disk import locks
 from fedcervix.disk.journal import Journal
 from fedcervix.errors import FedcervixError
 from fedcervix.models.blobs import BlobStore
-from tests.unit.coordinator_homes import let_in, made
+from tests.unit.coordinator_homes import let_in, made, no_room
 
 NOBODY = 65_534
 root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
@@ -140,17 +137,6 @@ def test_status_never_says_not_running_because_it_may_not_look(home: Home, words
             os.seteuid(0)
     assert "belongs to user root; this command runs as user nobody" in error.cause
     assert "not running" not in error.explain()
-
-
-@contextmanager
-def no_room() -> Iterator[None]:
-    """A disk on which no file can grow."""
-    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
 
 
 @pytest.mark.parametrize("words", [("invite", "nhs"), ("begin", "--mode", "csfssl"), ("start", "--mode", "csfssl")])

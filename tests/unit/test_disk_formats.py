@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -15,6 +16,7 @@ from coordinator.home import registry
 from fedcervix.disk import journal
 from fedcervix.disk.formats import Schema, backup_of, bring_up, look_at
 from fedcervix.errors import FormatError
+from tests.unit.goldens import check_written_down, written_down
 
 ONE = Schema("the notes", ("CREATE TABLE notes (words TEXT)",))
 TWO = Schema(
@@ -34,6 +36,14 @@ def rows(path: Path) -> list[tuple[object, ...]]:
     found = db.execute("SELECT * FROM notes").fetchall()
     db.close()
     return found
+
+
+def tables(path: Path) -> set[tuple[str, str, str]]:
+    """Return what a database says of its tables and indices, without comments and layout."""
+    db = opened(path)
+    found = db.execute("SELECT type, name, coalesce(sql, '') FROM sqlite_master").fetchall()
+    db.close()
+    return {(kind, name, " ".join(re.findall(r"\w+|[^\w\s]", re.sub("--.*", "", sql)))) for kind, name, sql in found}
 
 
 @pytest.fixture
@@ -204,6 +214,41 @@ def test_a_database_that_had_no_number_yet_is_format_1(tmp_path: Path, schema: S
         db.execute(statement)
     bring_up(db, path, schema)
     assert db.execute("PRAGMA user_version").fetchone() == (schema.format,)
+
+
+SCHEMAS = {"journal": journal.SCHEMA, "registry": registry.SCHEMA}
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_the_tables_of_each_format_are_written_down(name: str, pytestconfig: pytest.Config) -> None:
+    check_written_down(name, SCHEMAS[name].format, [*SCHEMAS[name].tables], pytestconfig)
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_an_upgraded_database_has_the_tables_of_a_new_one(name: str, tmp_path: Path) -> None:
+    for number, statements in written_down(name).items():
+        path = tmp_path / f"{number}.db"
+        db = opened(path)
+        for statement in (*statements, f"PRAGMA user_version = {number}"):
+            db.execute(statement)
+        bring_up(db, path, SCHEMAS[name])
+        assert tables(path) == new_tables(SCHEMAS[name], tmp_path), number
+
+
+def test_of_an_upgrade_that_forgets_something_this_is_seen(old: Path, tmp_path: Path) -> None:
+    bring_up(opened(old), old, TWO)
+    assert tables(old) == new_tables(TWO, tmp_path)
+    index = dataclasses.replace(TWO, tables=(*TWO.tables, "CREATE INDEX at_of ON notes (at)"))
+    checked = dataclasses.replace(TWO, tables=("CREATE TABLE notes (words TEXT, at REAL CHECK (at > 0))",))
+    for other in (index, checked):
+        assert tables(old) != new_tables(other, tmp_path)
+
+
+def new_tables(schema: Schema, folder: Path) -> set[tuple[str, str, str]]:
+    path = folder / "new.db"
+    path.unlink(missing_ok=True)
+    bring_up(opened(path), path, schema)
+    return tables(path)
 
 
 @pytest.mark.parametrize(

@@ -4,42 +4,44 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fedcervix.core.events import EVENTS, FORMAT, SINCE, RunAborted, Tick, event_from_json, event_to_json, needed_format
 from fedcervix.core.formats import UnknownFormat
+from tests.unit.goldens import NEEDED, check_written_down, default_of, with_values, written_down
 
-FIRST_FORMAT = Path(__file__).parent.parent / "golden" / "events-format-1.json"
-FIRST: dict[str, dict[str, Any]] = json.loads(FIRST_FORMAT.read_text())
-"""event -> field -> what a text without it means. Never edited: what is added later is a line of SINCE"""
-NEEDED = "it must be said"
+FORMATS: dict[int, dict[str, dict[str, Any]]] = written_down("events")
+"""format -> event, or value in one -> field -> what a text without it means. Never edited: what is added later is a
+line of SINCE"""
 
 
 def fields(kind: type) -> dict[str, Any]:
     """Return the fields of an event, each with what a text without it means."""
-    found = {}
-    for field in dataclasses.fields(kind):
-        missing = field.default is dataclasses.MISSING
-        found[field.name] = NEEDED if missing else 0 if field.name == "rules" else json.loads(json.dumps(field.default))
-    return found
+    return {field.name: 0 if field.name == "rules" else default_of(field) for field in dataclasses.fields(kind)}
 
 
-NOW = {name: fields(kind) for name, kind in EVENTS.items()}
+NOW = {one.__name__: fields(one) for kind in EVENTS.values() for one in with_values(kind)}
 
 
-@pytest.mark.parametrize("name", FIRST)
-def test_an_event_of_format_1_is_read_for_good_and_means_the_same(name: str) -> None:
-    assert FIRST[name].items() <= NOW[name].items()
-    new = NOW[name].keys() - FIRST[name].keys()
-    assert {field for field in new if f"{name}.{field}" not in SINCE} == set(), "add it to SINCE, and raise FORMAT"
-    assert [field for field in new if NOW[name][field] == NEEDED] == [], "give it a default: older texts lack it"
+def test_what_the_newest_format_has_is_written_down(pytestconfig: pytest.Config) -> None:
+    check_written_down("events", FORMAT, NOW, pytestconfig)
 
 
-def test_an_event_that_format_1_does_not_have_is_told() -> None:
-    assert {name for name in NOW.keys() - FIRST.keys() if name not in SINCE} == set(), "add it to SINCE"
+@pytest.mark.parametrize(("number", "name"), [(number, name) for number, kinds in FORMATS.items() for name in kinds])
+def test_an_event_of_a_format_is_read_for_good_and_means_the_same(number: int, name: str) -> None:
+    before, now = FORMATS[number][name], NOW[name]
+    assert before.items() <= now.items()
+    new = now.keys() - before.keys()
+    assert {field for field in new if SINCE.get(f"{name}.{field}", 0) <= number} == set(), "add it to SINCE"
+    assert [field for field in new if now[field] == NEEDED] == [], "give it a default: older texts lack it"
+
+
+@pytest.mark.parametrize("number", FORMATS)
+def test_an_event_that_a_format_does_not_have_is_told(number: int) -> None:
+    new = NOW.keys() & EVENTS.keys() - FORMATS[number].keys()
+    assert {name for name in new if SINCE.get(name, 0) <= number} == set(), "add it to SINCE"
     assert max(SINCE.values(), default=1) == FORMAT
 
 

@@ -18,6 +18,9 @@ from cervix_study.planning.grid import grid
 from coordinator.cli import cli
 from coordinator.home.home import Home
 from fedcervix import __version__
+from fedcervix.core.events import AggregateStored, Task, TaskKind, UpdateStored, event_from_json, event_to_json
+from fedcervix.core.formats import UnknownFormat
+from fedcervix.core.measures import Measures
 from fedcervix.core.plan import Plan, Recipe, Terms, canonical_json
 from fedcervix.disk.formats import backup_of
 from fedcervix.disk.storage import INSTALL
@@ -35,8 +38,20 @@ from site_agent.store.task_results import TrainResult
 from tests.unit import study_cases
 from tests.unit.coordinator_homes import made
 from tests.unit.next_version import KEYS, PLAN_TABLE, TABLE, VERSION, NextVersion, build
+from tests.unit.test_disk_formats import tables
 
 PLAN = Plan(mode="csfssl", sites=("ada", "bob"), profile="paper", terms=Terms(), recipe=Recipe())
+UPDATE = UpdateStored(
+    site="ada",
+    task=Task("run", TaskKind.TRAIN, 1, "b" * 64),
+    digest="a" * 64,
+    images=5,
+    steps=2,
+    loss=1.0,
+    seconds=3.0,
+    at=4.0,
+    measures=Measures(2.0),
+)
 LATER = f"has format 2; fedcervix {__version__} reads formats up to 1"
 AT_SITE = f"has format 2; this site (fedcervix {__version__}) reads formats up to 1"
 
@@ -147,6 +162,26 @@ def test_a_plan_names_the_later_format_only_for_a_value_that_this_version_refuse
             Plan.parse(canonical_json({key: value for key, value in json.loads(text).items() if key != "format"}))
 
 
+def test_a_new_field_of_a_value_in_an_event_is_told_where_it_is_used(later: NextVersion) -> None:
+    old = [AggregateStored(1, "a" * 64, 5.0, measures=(("ada", Measures(1.0)),)), UPDATE]
+    script = (
+        "import dataclasses\n"
+        "from fedcervix.core.events import event_from_json, event_to_json\n"
+        "average, update = map(event_from_json, given)\n"
+        "turned = dataclasses.replace(update.measures, turn=0.5)\n"
+        "other = dataclasses.replace(average, measures=(('ada', turned),))\n"
+        "new = other, dataclasses.replace(update, measures=turned)\n"
+        "assert [event_from_json(event_to_json(one)) for one in new] == [*new]\n"
+        "result = [event_to_json(one) for one in (average, update, *new)]"
+    )
+    texts = later.run(script, [event_to_json(one) for one in old])
+    assert texts[:2] == [event_to_json(one) for one in old]
+    assert [json.loads(text).get("format") for text in texts] == [None, None, 2, 2]
+    for text in texts[2:]:
+        with pytest.raises(UnknownFormat, match=f"the event {LATER}"):
+            event_from_json(text)
+
+
 def test_a_new_table_of_the_plan_changes_no_older_text_and_no_cell_of_a_study(tmp_path: Path) -> None:
     federated = next(
         cell for cell in grid(study_cases.asked(tmp_path, 'starts = ["csfssl"]'), study_cases.ground()) if cell.terms
@@ -224,7 +259,11 @@ def test_a_new_table_is_made_after_a_backup_and_this_version_goes_back_to_it(
     assert [entry["outcome"] for entry in json.loads(looked)] == ["ABORTED", "unfinished"]
     kept = backup_of(Home(home).journal, 1)
     assert not kept.exists(), "to look changes nothing"
-    other.coordinator(home, "abort", "begin --mode csfssl")
+    other.coordinator(home, "abort", "begin --mode csfssl", f"invite nhs --out {tmp_path / 'nhs.toml'}")
+    new = made(tmp_path / "new")
+    other.coordinator(new.folder, "begin --mode csfssl", f"invite nhs --out {tmp_path / 'new.toml'}")
+    for upgraded, fresh in ((Home(home).journal, new.journal), (Home(home).registry, new.registry)):
+        assert tables(upgraded) == tables(fresh)
     assert kept.stat().st_mode & 0o777 == 0o600
     error = refused(home, "status")
     assert f"the journal {Home(home).journal} {LATER}; its backup in format 1 is {kept}" in error.what

@@ -1,11 +1,10 @@
-"""The formats of a plan: what format 1 can say, for good, and what a version does with a text of a later one."""
+"""The formats of a plan: what each can say, for good, and what a version does with a text of a later one."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 import pytest
@@ -14,9 +13,8 @@ from fedcervix.core.bounds import Within, allowed
 from fedcervix.core.formats import UnknownFormat
 from fedcervix.core.plan import Plan, Recipe, Terms, canonical_json, parse_recipe
 from fedcervix.core.plan_formats import CHANGES, FORMAT, needed_format, to_dict
+from tests.unit.goldens import check_written_down, written_down
 
-FIRST_FORMAT = Path(__file__).parent.parent / "golden" / "plan-format-1.json"
-"""key -> the values that format 1 allows. Never edited: what a later format adds is a row of CHANGES"""
 PLAN = Plan(mode="csfssl", sites=("ada", "bob"), profile="paper", terms=Terms(), recipe=Recipe())
 
 
@@ -36,29 +34,37 @@ def vocabulary(schema: type = Plan, path: str = "") -> Iterator[tuple[str, Any]]
         yield key, {"kinds": kinds if not found or isinstance(found, Within) else ["str"], "values": values}
 
 
-FIRST = json.loads(FIRST_FORMAT.read_text())
 NOW = json.loads(json.dumps(dict(vocabulary())))
+FORMATS = written_down("plan")
+"""format -> key -> the values that it allows. Never edited: what a later format adds is a row of CHANGES"""
+KEYS = [(number, key) for number, keys in FORMATS.items() for key in keys]
 
 
-def test_format_1_has_keys_that_are_all_still_there() -> None:
-    assert FIRST.keys() <= NOW.keys()
+def test_what_the_newest_format_can_say_is_written_down(pytestconfig: pytest.Config) -> None:
+    check_written_down("plan", FORMAT, NOW, pytestconfig)
 
 
-@pytest.mark.parametrize("key", NOW)
-def test_a_key_or_a_value_that_format_1_does_not_have_is_a_row_of_the_table(key: str) -> None:
-    rows = [row for row in CHANGES if row.key == key and row.format > 1]
-    if key not in FIRST:
-        assert [row.is_new for row in rows][:1] == [True], f"{key} is new: add Change(format, {key!r}, (what held,))"
-    elif FIRST[key] != NOW[key]:
-        assert rows, f"{key} takes other values: add Change(format, {key!r}, before, is_new=False)"
-        assert not any(row.is_new for row in rows)
+@pytest.mark.parametrize("number", FORMATS)
+def test_a_key_or_a_value_that_a_format_does_not_have_is_a_row_of_the_table(number: int) -> None:
+    before = FORMATS[number]
+    assert before.keys() <= NOW.keys()
+    for key in NOW:
+        rows = [row for row in CHANGES if row.key == key and row.format > number]
+        if key not in before:
+            assert [row.is_new for row in rows][:1] == [True], (
+                f"{key} is new: add Change(format, {key!r}, (what held,))"
+            )
+        elif before[key] != NOW[key]:
+            assert rows, f"{key} takes other values: add Change(format, {key!r}, before, is_new=False)"
+            assert not any(row.is_new for row in rows)
 
 
-@pytest.mark.parametrize("key", FIRST)
-def test_what_format_1_allows_is_allowed_for_good(key: str) -> None:
+@pytest.mark.parametrize(("number", "key"), KEYS)
+def test_what_a_format_allows_is_allowed_for_good(number: int, key: str) -> None:
     """A plan of an old run is read with today's bounds: they may be widened, never narrowed."""
-    before, now = FIRST[key]["values"], NOW[key]["values"]
-    assert set(FIRST[key]["kinds"]) <= set(NOW[key]["kinds"])
+    first, today = FORMATS[number][key], NOW[key]
+    before, now = first["values"], today["values"]
+    assert set(first["kinds"]) <= set(today["kinds"])
     if isinstance(before, list):
         assert set(before) <= set(now)
         return

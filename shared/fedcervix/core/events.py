@@ -363,12 +363,23 @@ def event_to_json(event: Event) -> str:
     does not have, stands there as its escape.
     """
     check_event(event)
-    raw = {"event": type(event).__name__, **dataclasses.asdict(event)}
+    raw = {"event": type(event).__name__, **_plain(event)}
     needed = needed_format(event)
     if needed > FIRST:
         raw[KEY] = needed
     text = json.dumps(raw, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
     return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as JSON has it, without later fields that say nothing: older versions read the rest."""
+    if isinstance(value, tuple):
+        return [_plain(below) for below in value]
+    if not dataclasses.is_dataclass(value):
+        return value
+    name, fields = type(value).__name__, dataclasses.fields(value)
+    used = [field.name for field in fields if f"{name}.{field.name}" not in SINCE or _is_said(value, field)]
+    return {field: _plain(getattr(value, field)) for field in used}
 
 
 def needed_format(event: Any) -> int:
