@@ -21,6 +21,7 @@ from fedcervix.core.profiles import PROFILES, Profile
 from fedcervix.disk.descriptors import check_used_up
 from fedcervix.disk.storage import known
 from fedcervix.errors import ConfigError
+from fedcervix.json_text import shallow
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -39,7 +40,7 @@ def read_toml(path: Path, *, hint: str = "", missing: str = NOT_SET_UP) -> dict[
     Editors of Windows put a byte order mark before the text: it is dropped.
     """
     try:
-        return tomllib.loads(_text(path, path.read_bytes()))
+        return shallow(tomllib.loads(_text(path, path.read_bytes())))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ConfigError(f"{path} does not exist", cause=missing, next_step=hint) from error
     except OSError as error:
