@@ -44,17 +44,17 @@ class Founding:
     def _problems(self) -> Iterator[tuple[str, str, str]]:
         """Yield (option, what is wrong with it, a value that would do, or nothing)."""
         if not SITE_NAME.fullmatch(self.name):
-            yield "name", f"is a federation's name, {NAMED}; found {self.name!r}", _spelt(self.name)
+            yield "name", f"must be {NAMED}; found {self.name!r}", _spelt(self.name)
         yield from _wrong_address("advertise", self.advertise)
         yield from _wrong_address("bind", self.bind)
         wrong = [site for site in self.sites if not SITE_NAME.fullmatch(site)]
         if wrong:
-            yield "sites", f"lists names of {NAMED}; found {wrong[0]!r}", ",".join(map(_spelt, self.sites))
+            yield "sites", f"must list names of {NAMED}; found {wrong[0]!r}", ",".join(map(_spelt, self.sites))
         if not self.sites or len(set(self.sites)) < len(self.sites) or len(self.sites) > SITES_MAX:
-            yield "sites", f"lists 1 to {SITES_MAX} sites, each once; found {', '.join(self.sites)!r}", ""
+            yield "sites", f"must list 1 to {SITES_MAX} sites, each once; found {', '.join(self.sites)!r}", ""
         if self.profile not in PROFILES:
             near = difflib.get_close_matches(self.profile, PROFILES, n=1)
-            yield "profile", f"is one of {', '.join(PROFILES)}; found {self.profile!r}", "".join(near)
+            yield "profile", f"must be one of {', '.join(PROFILES)}; found {self.profile!r}", "".join(near)
 
 
 NAMED = "1 to 63 characters: a-z, 0-9 and inner hyphens"

@@ -60,7 +60,7 @@ def test_the_page_says_what_each_key_may_be(section: str) -> None:
         (Within(1, 4096), "1 to 4096", (1, 4096), (0, 4097)),
         (Within(0, below=1), "0 to below 1", (0, 0.999), (-0.001, 1.0)),
         (Within(above=0, most=1), "above 0, at most 1", (0.001, 1), (0, 1.001)),
-        (Within(above=0, below=0.5), "above 0 to below 0.5", (0.001, 0.499), (0, 0.5)),
+        (Within(above=0, below=0.5), "above 0 and below 0.5", (0.001, 0.499), (0, 0.5)),
         (Within(1), "1 or more", (1, math.inf), (0.999, None)),
         (Within(above=0), "above 0", (0.001, math.inf), (0, -1)),
         (Within(1, 1000, also=(0,)), "0 or 1 to 1000", (0, 1, 1000), (0.5, None)),
@@ -88,8 +88,8 @@ class Example:
 @pytest.mark.parametrize(
     ("example", "complaint"),
     [
-        (Example(width=5), "width is 1 to 4; found 5"),
-        (Example(head="mlp"), "head is one of relu, linear; found 'mlp'"),  # type: ignore[arg-type]
+        (Example(width=5), "width must be 1 to 4; found 5"),
+        (Example(head="mlp"), "head must be one of relu, linear; found 'mlp'"),  # type: ignore[arg-type]
     ],
 )
 def test_a_value_that_is_not_allowed_is_refused_in_words(example: Example, complaint: str) -> None:

@@ -498,7 +498,7 @@ def test_a_run_whose_record_or_journal_is_damaged_is_listed_as_such(home: Home) 
         db.execute("INSERT INTO events (run, event) VALUES (?, ?)", (name, event))
     [listed] = json.loads(call("runs", "--json", home=home).output)
     assert listed["outcome"] == "unreadable"
-    assert "cannot read: at is 0 to 1e+11; found 1e+300" in listed["reason"]
+    assert "cannot read: at must be 0 to 1e+11; found 1e+300" in listed["reason"]
     assert "unreadable" in call("runs", home=home).output
 
 

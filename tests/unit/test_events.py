@@ -93,8 +93,8 @@ def test_the_mean_of_a_score() -> None:
 @pytest.mark.parametrize(
     ("build", "complaint"),
     [
-        (lambda: Task("run", TaskKind.TRAIN, -1, BASE), "round is 0 to 1000000; found -1"),
-        (lambda: Task("run", TaskKind.TRAIN, 1_000_001, BASE), "round is 0 to 1000000"),
+        (lambda: Task("run", TaskKind.TRAIN, -1, BASE), "round must be 0 to 1000000; found -1"),
+        (lambda: Task("run", TaskKind.TRAIN, 1_000_001, BASE), "round must be 0 to 1000000"),
         (lambda: Task("run", TaskKind.TRAIN, 1, ""), "not a base digest: ''"),
         (lambda: Task("run", TaskKind.TRAIN, 1, "B" * 64), "not a base digest"),
         (lambda: Task("run", TaskKind.TRAIN, 1, BASE + "\n"), "not a base digest"),
@@ -102,15 +102,15 @@ def test_the_mean_of_a_score() -> None:
         (lambda: UpdateStored("ada", TRAIN, "x", 1, 1, 0.5, 1.0, 0.0), "not a digest: 'x'"),
         (lambda: UpdateStored("ada", SCORE, MADE, 1, 1, 0.5, 1.0, 0.0), "score makes no model"),
         (lambda: UpdateStored("ada", TRAIN, MADE, 0, 1, 0.5, 1.0, 0.0), "an update counts at least one image"),
-        (lambda: UpdateStored("ada", TRAIN, MADE, -1, 1, 0.5, 1.0, 0.0), "images is 0 to 2"),
-        (lambda: UpdateStored("ada", TRAIN, MADE, 2**40 + 1, 1, 0.5, 1.0, 0.0), "images is 0 to 2"),
-        (lambda: UpdateStored("ada", TRAIN, MADE, 1, -1, 0.5, 1.0, 0.0), "steps is 0 to 2"),
+        (lambda: UpdateStored("ada", TRAIN, MADE, -1, 1, 0.5, 1.0, 0.0), "images must be 0 to 2"),
+        (lambda: UpdateStored("ada", TRAIN, MADE, 2**40 + 1, 1, 0.5, 1.0, 0.0), "images must be 0 to 2"),
+        (lambda: UpdateStored("ada", TRAIN, MADE, 1, -1, 0.5, 1.0, 0.0), "steps must be 0 to 2"),
         (lambda: UpdateStored("ada", TRAIN, MADE, 1, 1, float("nan"), 1.0, 0.0), "loss is a finite number; found nan"),
         (lambda: UpdateStored("ada", TRAIN, MADE, 1, 1, 0.5, float("inf"), 0.0), "seconds is a finite number"),
         (lambda: AggregateStored(1, "", 0.0), "not a digest"),
         (lambda: ScoreReported("ada", TRAIN, 1.0, 1, 1, (), 0.0), "train gives no score"),
-        (lambda: ScoreReported("ada", SCORE, 1.0, 0, 1, (), 0.0), "count is 1 to 2"),
-        (lambda: ScoreReported("ada", SCORE, 1.0, 1, 0, (), 0.0), "images is 1 to 2"),
+        (lambda: ScoreReported("ada", SCORE, 1.0, 0, 1, (), 0.0), "count must be 1 to 2"),
+        (lambda: ScoreReported("ada", SCORE, 1.0, 1, 0, (), 0.0), "images must be 1 to 2"),
         (lambda: ScoreReported("ada", SCORE, float("-inf"), 1, 1, (), 0.0), "loss_sum is a finite number"),
         (lambda: ScoreReported("ada", SCORE, 1.0, 1, 1, (("rank", float("nan")),), 0.0), "rank is a finite number"),
         (lambda: ScoreReported("ada", SCORE, 1.0, 1, 1, (("g", 0.0),) * 33, 0.0), "at most 32 gauges"),
@@ -150,7 +150,7 @@ def test_the_largest_numbers_and_texts_that_pass() -> None:
 def test_counts_end_at_two_to_the_fortieth(field: str) -> None:
     score = field == "count"
     event = next(event for event in ONE_OF_EACH if isinstance(event, ScoreReported if score else UpdateStored))
-    with pytest.raises(ValueError, match=f"{field} is . to 2"):
+    with pytest.raises(ValueError, match=f"{field} must be . to 2"):
         replace(event, **{field: 2**40 + 1})  # type: ignore[arg-type]
 
 

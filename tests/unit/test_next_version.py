@@ -158,7 +158,7 @@ def test_a_plan_names_the_later_format_only_for_a_value_that_this_version_refuse
     for text in texts[1:]:
         with pytest.raises(ValueError, match=f"the plan {LATER}"):
             Plan.parse(text)
-        with pytest.raises(ValueError, match=r"loss is one of|width is 1 to 4096"):
+        with pytest.raises(ValueError, match=r"loss must be one of|width must be 1 to 4096"):
             Plan.parse(canonical_json({key: value for key, value in json.loads(text).items() if key != "format"}))
 
 

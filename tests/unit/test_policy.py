@@ -70,7 +70,7 @@ def test_a_share_of_the_average_is_bounded_where_images_are_its_weights() -> Non
 
 @pytest.mark.parametrize("share", [0.0, -0.1, 1.1, float("nan")])
 def test_a_share_is_a_part_of_the_whole(share: float) -> None:
-    with pytest.raises(ValueError, match="share_max is above 0, at most 1"):
+    with pytest.raises(ValueError, match="share_max must be above 0, at most 1"):
         Policy(share_max=share)
 
 
@@ -84,7 +84,7 @@ def test_every_objection_is_told_at_once() -> None:
 
 @pytest.mark.parametrize("name", ["rounds_max", "width_max", "runs_per_month", "upload_gib_per_month"])
 def test_a_limit_is_not_below_nothing(name: str) -> None:
-    with pytest.raises(ValueError, match=f"{name} is 0 or more; found -1"):
+    with pytest.raises(ValueError, match=f"{name} must be 0 or more; found -1"):
         Policy(**{name: -1})
 
 

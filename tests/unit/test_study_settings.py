@@ -46,7 +46,7 @@ def test_a_relative_path_begins_at_the_file(tmp_path: Path) -> None:
         ('controls = ["shufled-labels"]', "", "found 'shufled-labels'"),
         ('starts = ["imagenet"]', "", "needs machine.imagenet_weights"),
         ("", "[terms]\nseed = 3", "terms.seed and axes.seeds set the same value"),
-        ("", "[machine]\nworkers = 0", "workers is 1 to 10000; found 0"),
+        ("", "[machine]\nworkers = 0", "workers must be 1 to 10000; found 0"),
         ("", "[recipe.augment]\nzoom = 1.0", "unknown key `recipe.augment.zoom` (did you mean `zoom_min`?)"),
     ],
 )

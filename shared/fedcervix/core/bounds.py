@@ -47,7 +47,7 @@ class Within:
     def __str__(self) -> str:
         low = f"above {_shown(self.above)}" if self.least is None else _shown(self.least)
         if self.below is not None:
-            high = f" to below {_shown(self.below)}"
+            high = f" {'and' if self.least is None else 'to'} below {_shown(self.below)}"
         elif self.most is not None:
             high = f", at most {_shown(self.most)}" if self.least is None else f" to {_shown(self.most)}"
         else:
@@ -89,7 +89,7 @@ def _check_types(value: Any) -> None:
         whole = type(found) is int and float in types and abs(found) <= FLOAT_MAX
         if type(found) not in types and not whole:
             words = " or ".join(WORDS[one] for one in types if one in WORDS)
-            raise ValueError(f"{key} is {words}; found {quoted(found)}")
+            raise ValueError(f"{key} must be {words}; found {quoted(found)}")
 
 
 def check_values(value: Any) -> None:
@@ -99,7 +99,7 @@ def check_values(value: Any) -> None:
         found = getattr(value, key)
         if found not in values:
             words = f"{values}; found {found}" if isinstance(values, Within) else _choice(values, found)
-            raise ValueError(f"{key} is {words}")
+            raise ValueError(f"{key} must be {words}")
 
 
 def _choice(words: tuple[str, ...], found: object) -> str:

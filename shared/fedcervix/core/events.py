@@ -75,7 +75,7 @@ class Task:
 
     def __post_init__(self) -> None:
         check(RUN_NAME.fullmatch(self.run) is not None, f"not a run's name: {quoted(self.run)}")
-        check(0 <= self.round <= ROUND_MAX, f"round is 0 to {ROUND_MAX}; found {self.round}")
+        check(0 <= self.round <= ROUND_MAX, f"round must be 0 to {ROUND_MAX}; found {self.round}")
         check(
             self.base == "" if self.kind == TaskKind.SEED else bool(DIGEST.fullmatch(self.base)),
             f"not a base digest: {quoted(self.base)}",
@@ -122,7 +122,7 @@ class SiteAttached:
     """how it computes (see fedcervix.transport.versions); 0 where it is not known"""
 
     def __post_init__(self) -> None:
-        check(0 <= self.numerics < 2**32, f"numerics is 0 to 2^32 - 1; found {self.numerics}")
+        check(0 <= self.numerics < 2**32, f"numerics must be 0 to 2^32 - 1; found {self.numerics}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,9 +196,9 @@ class UpdateStored:
         _check_optional(self.packed)
         _check_measure("step", self.step)
         check(self.task.kind in (TaskKind.SEED, TaskKind.TRAIN), f"{self.task.kind} makes no model")
-        check(0 <= self.images <= 2**40, f"images is 0 to 2^40; found {self.images}")
+        check(0 <= self.images <= 2**40, f"images must be 0 to 2^40; found {self.images}")
         check(self.images > 0 or self.task.kind == TaskKind.SEED, "an update counts at least one image")
-        check(0 <= self.steps <= 2**40, f"steps is 0 to 2^40; found {self.steps}")
+        check(0 <= self.steps <= 2**40, f"steps must be 0 to 2^40; found {self.steps}")
         _check_measure("loss", self.loss)
         _check_measure("seconds", self.seconds)
 
@@ -252,8 +252,8 @@ class ScoreReported:
 
     def __post_init__(self) -> None:
         check(self.task.kind == TaskKind.SCORE, f"{self.task.kind} gives no score")
-        check(0 < self.count <= 2**40, f"count is 1 to 2^40; found {self.count}")
-        check(0 < self.images <= 2**40, f"images is 1 to 2^40; found {self.images}")
+        check(0 < self.count <= 2**40, f"count must be 1 to 2^40; found {self.count}")
+        check(0 < self.images <= 2**40, f"images must be 1 to 2^40; found {self.images}")
         check(len(self.gauges) <= GAUGES_MAX, f"at most {GAUGES_MAX} gauges")
         _check_measure("loss_sum", self.loss_sum)
         for name, value in self.gauges:
@@ -277,7 +277,7 @@ class ModelUnusable:
 
     def __post_init__(self) -> None:
         check(self.task.kind in (TaskKind.TRAIN, TaskKind.SCORE), f"{self.task.kind} gives no loss")
-        check(0 <= self.steps <= 2**40, f"steps is 0 to 2^40; found {self.steps}")
+        check(0 <= self.steps <= 2**40, f"steps must be 0 to 2^40; found {self.steps}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,7 +338,7 @@ _FIELDS = {kind: tuple(field.name for field in dataclasses.fields(kind)) for kin
 def check_event(event: Event) -> None:
     """Check what all events share: site names, times, lengths of text. Raises ValueError."""
     _check_measure("at", event.at)
-    check(0 <= event.at <= MOMENT_MAX, f"at is 0 to {MOMENT_MAX:g}; found {event.at}")
+    check(0 <= event.at <= MOMENT_MAX, f"at must be 0 to {MOMENT_MAX:g}; found {event.at}")
     rules = getattr(event, "rules", RULES)
     check(rules >= 0, f"rules is 0 or more; found {rules}")
     if rules > RULES:

@@ -120,7 +120,7 @@ def apply_profile(name: str, recipe: Mapping[str, Any], terms: Mapping[str, Any]
     if name not in PROFILES:
         near = _nearest(name, list(PROFILES))
         raise ConfigError(
-            f"{source}: profile is one of {', '.join(PROFILES)}; found {name!r}{near}", next_step=f"edit {source}"
+            f"{source}: profile must be one of {', '.join(PROFILES)}; found {name!r}{near}", next_step=f"edit {source}"
         )
     start = PROFILES[name]
     return Profile(

@@ -231,7 +231,7 @@ def test_a_lease_cannot_make_a_site_report_a_thousand_times_a_second() -> None:
     """Before: lease_s = 1e-9 made 1,273 reports a second."""
     text = plan().canonical().replace('"lease_s":60.0', '"lease_s":1e-09')
     assert "1e-09" in text
-    with pytest.raises(ValueError, match="lease_s is 1 or more"):
+    with pytest.raises(ValueError, match="lease_s must be 1 or more"):
         Plan.parse(text)
     assert Terms(lease_s=1.0).lease_s == 1.0
 
