@@ -69,6 +69,11 @@ class VectorForm:
     places: Mapping[str, int]
     """tensor of the model -> where it begins in its part: words, of counters bytes"""
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the header of these vectors: it stands for model layout, lanes and format."""
+        return hashlib.sha256(self.layout.header).hexdigest()
+
     def part(self, name: str) -> Tensor:
         """Return the place of a part in the file."""
         return next(part for part in self.layout.tensors if part.name == name)
