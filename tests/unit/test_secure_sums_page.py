@@ -29,6 +29,8 @@ from fedcervix.trust.sum_tag import tag_secret
 P = 2**61 - 1
 RHOS = [bytes([site + 1]) * 32 for site in range(3)]
 IMAGES = (100, 237, 41)
+USED = (0, 2)
+"""the sites that take part: their share is 141 of 378"""
 CONTEXT = b"one attempt at one round"
 BASE = {
     "a.weight": np.float32([[0.5, -0.25, 3.0], [0, 1e-9, -1]]),
@@ -130,7 +132,7 @@ def pairs() -> Iterator[tuple[int, int, bytes, bytes]]:
 def test_the_page_describes_every_byte(tmp_path: Path, rule) -> None:
     base, pooled = tmp_path / "base", rule == "pooled-variance"
     write_tensors(base, BASE)
-    layout, found, theirs = read_layout(base), [], []
+    layout, found = read_layout(base), []
     secret = tag_secret(RHOS, CONTEXT)
     for site in range(3):
         write_tensors(tmp_path / "update", update(site))
@@ -144,25 +146,27 @@ def test_the_page_describes_every_byte(tmp_path: Path, rule) -> None:
         statistics, steps, tag_ = added([found[-1], *(masks(*way) for way in ways)])
         assert y.read_bytes() == file(statistics, steps, 7 + site, tag_, base)
     for holder in range(2):
-        ways = [(agreed, context) for _, one, agreed, context in pairs() if one == holder]
+        ways = [(agreed, context) for site, one, agreed, context in pairs() if one == holder and site in USED]
         release(tmp_path / f"r{holder}", layout, [MaskSecret(*way) for way in ways])
         statistics, steps, tag_ = added([masks(*way) for way in ways])
         assert (tmp_path / f"r{holder}").read_bytes() == file(statistics, steps, 0, tag_, base)
-    masked, releases = ([tmp_path / f"{part}{at}" for at in range(n)] for part, n in (("y", 3), ("r", 2)))
+    masked, releases = ([tmp_path / f"{part}{at}" for at in ats] for part, ats in (("y", USED), ("r", range(2))))
     open_sum(masked, releases, tmp_path / "sum", layout)
-    theirs = added(found)
-    assert (tmp_path / "sum").read_bytes() == file(theirs[0], theirs[1], 9, tag(theirs[0], theirs[1]), base)
-    check_sum(tmp_path / "sum", base, 3, secret)
-    derive(tmp_path / "sum", base, tmp_path / "model", Summed(Share(1, 1), 3), rule)
+    statistics, steps, _ = added([found[site] for site in USED])
+    assert (tmp_path / "sum").read_bytes() == file(statistics, steps, 9, tag(statistics, steps), base)
+    check_sum(tmp_path / "sum", base, len(USED), secret)
+    of = Summed(Share(sum(IMAGES[site] for site in USED), sum(IMAGES)), len(USED))
+    derive(tmp_path / "sum", base, tmp_path / "model", of, rule)
     raw = base.read_bytes()
-    assert (tmp_path / "model").read_bytes() == raw[: -8 - 4 * 12] + average(theirs[0], theirs[1], pooled)
+    assert (tmp_path / "model").read_bytes() == raw[: -8 - 4 * 12] + average(statistics, steps, pooled)
 
 
 def average(statistics: Sequence[int], steps: Sequence[int], pooled: bool) -> bytes:
     """The data of the model, in the order of its file: the count, a.weight, b.bias, running_mean, running_var."""
+    inverse = sum(IMAGES) / sum(IMAGES[site] for site in USED)
     base = [*BASE["a.weight"].ravel().tolist(), *BASE["b.bias"].tolist()]
     bounds = [32.0] * 6 + [1.0] * 2
-    numbers = [q * (bound / 2**30) + b for q, bound, b in zip(steps, bounds, base, strict=True)]
-    mean, moment = ([q / 2**32 for q in statistics[at : at + 2]] for at in (0, 2))
+    numbers = [q * (inverse * (bound / 2**30)) + b for q, bound, b in zip(steps, bounds, base, strict=True)]
+    mean, moment = ([q * (inverse / 2**32) for q in statistics[at : at + 2]] for at in (0, 2))
     var = [max(e - m * m, 0.0) for e, m in zip(moment, mean, strict=True)] if pooled else moment
     return struct.pack("<q12f", 9, *numbers, *mean, *var)

@@ -35,6 +35,7 @@ from fedcervix.disk.storage import disk
 from fedcervix.errors import ModelError, RemoteError
 from fedcervix.models.aggregate import spans, written_behind
 from fedcervix.models.weights import (
+    DTYPES,
     PREFIX_BYTES,
     Form,
     Layout,
@@ -123,9 +124,8 @@ def vector_form(model: Layout) -> VectorForm:
     }
     metadata = {"format": FORMAT, "layout": hashlib.sha256(model.header).hexdigest()}
     header = bytes(next(file_parts(forms, lambda _: (), metadata)))[PREFIX_BYTES:]
-    items = {"I64": 8, "I32": 4, "U8": 1}
-    size = PREFIX_BYTES + len(header) + sum(items[form.dtype] * math.prod(form.shape) for form in forms.values())
-    return VectorForm(model, parse_layout(header, size), places)
+    data_bytes = sum(DTYPES[form.dtype].itemsize * math.prod(form.shape) for form in forms.values())
+    return VectorForm(model, parse_layout(header, PREFIX_BYTES + len(header) + data_bytes), places)
 
 
 # ------------------------------------------------------------------------------------------------ writing
