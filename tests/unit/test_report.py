@@ -299,6 +299,14 @@ def test_numbers_are_written_and_read_back(tmp_path):
     assert raw["neighbour_history"] == [{"name": "SSL", "aucs": [None, 0.6, 0.7], "kept_epoch": 3}]
 
 
+def test_a_key_that_a_later_version_adds_to_the_numbers_is_passed_over(tmp_path):
+    text = (write_report(report(), tmp_path, "csfssl", NOW) / "results.json").read_text("utf-8")
+    raw = json.loads(text)
+    for one in (raw, *raw["evaluations"], raw["evaluations"][0]["auc"], *raw["by_woman"], *raw["comparisons"]):
+        one["weather"] = "fine"
+    assert parse(json.dumps(raw)) == parse(text)
+
+
 def test_the_numbers_name_no_file_and_no_patient(tmp_path):
     """They may be laid beside those of other hospitals."""
     folder = write_report(report(), tmp_path, "csfssl", NOW)
