@@ -28,7 +28,7 @@ from fedcervix.models.secure_vectors import BLOCK_WORDS, open_vectors, vector_fo
 from fedcervix.models.weights import read_layout, read_tensors, write_tensors
 from fedcervix.trust.fixed_point import Share, together
 from fedcervix.trust.mask_streams import Lane, MaskSecret
-from fedcervix.trust.sum_tag import tag_secret
+from fedcervix.trust.sum_tag import SumTag, tag_secret
 
 Model = Mapping[str, NDArray[Any]]
 RULES = ("mean", "pooled-variance", "local-statistics", "local")
@@ -331,6 +331,21 @@ def test_a_sum_of_which_one_number_was_changed_is_refused(made, part: str, size:
     check_sum(round_.at("sum"), round_.at("base"), 3, TAG)
     changed_word(round_.at("sum"), start, 1, size)
     with pytest.raises(RemoteError, match="not that of the sites' updates"):
+        check_sum(round_.at("sum"), round_.at("base"), 3, TAG)
+
+
+@pytest.mark.parametrize(("part", "size", "by"), [("numbers", 4, 2**30 + 2**29), ("statistics", 8, 2**61)])
+def test_a_sum_outside_of_its_range_is_refused_whatever_its_tag(made, part: str, size: int, by: int) -> None:
+    """A site may send any vector with the true tag of that vector."""
+    round_ = made(3)
+    round_.opened()
+    changed_word(round_.at("sum"), vector_form(round_.layout).part(part).start, by, size)
+    tag = SumTag(TAG)
+    tag.add(round_.words("sum", Lane.STATISTICS, "<i8"))
+    tag.add(round_.words("sum", Lane.NUMBERS, "<i4"))
+    raw = round_.at("sum").read_bytes()
+    round_.at("sum").write_bytes(raw[:-8] + tag.value.to_bytes(8, "little"))
+    with pytest.raises(RemoteError, match="outside of what the sites can send together"):
         check_sum(round_.at("sum"), round_.at("base"), 3, TAG)
 
 
