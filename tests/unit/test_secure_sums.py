@@ -257,8 +257,8 @@ def test_what_was_killed_gives_the_same_bits_when_it_is_done_again(made) -> None
     part = round_.at(".y-again.part")
     while process.poll() is None and not part.exists():
         os.sched_yield()
-    process.send_signal(signal.SIGKILL)
-    process.wait(60)
+    process.kill()
+    assert process.wait(60) == -signal.SIGKILL  # it was at work
     if round_.at("y-again").exists():
         assert hashlib.sha256(round_.at("y-again").read_bytes()).hexdigest() == whole
     assert mask(round_.at("q-0"), round_.at("y-again"), round_.layout, secrets) == whole
@@ -332,6 +332,24 @@ def test_a_sum_of_which_one_number_was_changed_is_refused(made, part: str, size:
     changed_word(round_.at("sum"), start, 1, size)
     with pytest.raises(RemoteError, match="not that of the sites' updates"):
         check_sum(round_.at("sum"), round_.at("base"), 3, TAG)
+
+
+def test_every_byte_of_a_sum_counts_but_those_of_counters(tmp_path) -> None:
+    base = {name: value for name, value in model(0, 9).items() if name not in ("bn.weight", "empty")}
+    base |= {"bn.running_mean": np.zeros(2, np.float32), "bn.running_var": np.ones(2, np.float32)}
+    round_ = Round(tmp_path, base, [trained(base, site) for site in range(3)], [1, 2, 3])
+    round_.opened()
+    raw = round_.at("sum").read_bytes()
+    part = vector_form(round_.layout).part("counters")
+    taken = set()
+    for place in range(len(raw)):
+        round_.at("sum").write_bytes(raw[:place] + bytes([raw[place] ^ 1]) + raw[place + 1 :])
+        try:
+            check_sum(round_.at("sum"), round_.at("base"), 3, TAG)
+        except RemoteError:
+            continue
+        taken.add(place)
+    assert taken <= set(range(part.start, part.end))
 
 
 @pytest.mark.parametrize(("part", "size", "by"), [("numbers", 4, 2**30 + 2**29), ("statistics", 8, 2**61)])
