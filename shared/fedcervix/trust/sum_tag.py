@@ -26,7 +26,8 @@ from fedcervix.trust.mask_streams import PART_BYTES, Lane, MaskSecret, MaskStrea
 MODULUS = 2**61 - 1
 LABEL = b"fedcervix sum tag 1"
 RHO_BYTES = 32
-LIMB_BITS = 21
+LIMBS = ((0, 2**21 - 1), (21, 2**21 - 1), (42, 2**19 - 1))
+"""shift and mask of each limb of a number of r"""
 ROW = 1024
 """products that are added up before they are folded into the sum"""
 PIECE = PART_BYTES // 8
@@ -79,14 +80,15 @@ def _weighed(weights: NDArray[np.uint64], numbers: Int64, *, wide: bool) -> int:
 
 def inner_product(weights: NDArray[np.uint64], numbers: Int64) -> int:
     """Return the sum of (weight modulo 2^61) times number, exactly; numbers lie within -2^31 and 2^31 - 1."""
-    found, low = 0, np.int64(2**LIMB_BITS - 1)
-    bits = weights.view(np.int64) & np.int64(MODULUS)
-    limbs: tuple[Int64, ...] = (bits & low, (bits >> LIMB_BITS) & low, bits >> (2 * LIMB_BITS))
+    found, bits, limb = 0, weights.view(np.int64), np.empty(weights.size, np.int64)
     whole = numbers.size // ROW * ROW
-    for place, limb in enumerate(limbs):
+    for shift, kept in LIMBS:
+        np.bitwise_and(np.right_shift(bits, shift, out=limb), kept, out=limb)
         rows = np.einsum("ij,ij->i", limb[:whole].reshape(-1, ROW), numbers[:whole].reshape(-1, ROW))
-        rest = np.einsum("i,i->", limb[whole:], numbers[whole:])
-        found += (sum(rows.tolist()) + int(rest)) << (place * LIMB_BITS)
+        total = sum(rows.tolist())
+        if whole < numbers.size:
+            total += int(np.einsum("i,i->", limb[whole:], numbers[whole:]))
+        found += total << shift
     return found
 
 
