@@ -46,7 +46,7 @@ from fedcervix.trust.sum_lists import (
 )
 from fedcervix.trust.sum_memory import Entry, HomeRestored, OpeningMade, RosterJoined, SumLearned, recalled
 from fedcervix.trust.sum_reports import SumReport, commit_nonce, commitment, three_digits
-from fedcervix.trust.sum_roster import Opening, Pins, SumRoster, checked_roster, signed_opening
+from fedcervix.trust.sum_roster import Opening, PinnedKeys, SumRoster, checked_roster, signed_opening
 from tests.simulation.sum_algebra import Row, combined
 
 NUMBERS = 4
@@ -209,7 +209,7 @@ class Site:
     """An honest site, and holder where a plan names it so."""
 
     name: str
-    pins: Pins
+    pins: PinnedKeys
     kills: Kills = field(default_factory=Kills)
     switches: Switches = field(default_factory=Switches)
     disk: list[Entry] = field(default_factory=list)
@@ -358,7 +358,7 @@ def replace_lists(joined: Joined) -> Joined:
     return replace(joined, bases=list(joined.bases), heads=list(joined.heads))
 
 
-def _believed(pins: Pins, openings: Sequence[Opening]) -> Pins:
+def _believed(pins: PinnedKeys, openings: Sequence[Opening]) -> PinnedKeys:
     """Stand in for a site that believes the authority: each name has the key that signed its opening."""
     return {opening.site: _Believing() for opening in openings}  # type: ignore[misc,return-value]
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from fedcervix.trust.contexts import RoundContext
 from fedcervix.trust.signatures import PublicKey, holds, sign
-from fedcervix.trust.sum_roster import Pins
+from fedcervix.trust.sum_roster import PinnedKeys
 
 CLOSE = "fedcervix sum close 1"
 
@@ -46,7 +46,7 @@ class ClosedAttempt:
     context: RoundContext
     closes: tuple[SignedClose, ...]
 
-    def next_context(self, pins: Pins) -> RoundContext | None:
+    def next_context(self, pins: PinnedKeys) -> RoundContext | None:
         """Return the context of the attempt after it; None unless enough holders have closed it."""
         remaining = self.closes[0].remaining if self.closes else ()
         by_holder = {close.holder: close for close in self.closes if close.remaining == remaining}

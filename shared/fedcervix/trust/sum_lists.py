@@ -16,7 +16,7 @@ from fedcervix.trust.contexts import RoundContext, digest_of, mask_context
 from fedcervix.trust.mask_streams import MaskSecret
 from fedcervix.trust.signatures import PublicKey, holds, sign
 from fedcervix.trust.sum_reports import SumReport
-from fedcervix.trust.sum_roster import Pins, SumRoster
+from fedcervix.trust.sum_roster import PinnedKeys, SumRoster
 
 RELEASE = "fedcervix sum release 1"
 MASK = "fedcervix sum mask 1"
@@ -83,7 +83,7 @@ def signed_release(
     return SignedRelease(holder, listed.digest, masks, signature)
 
 
-def check_released(context: RoundContext, listed: SumList, releases: Sequence[SignedRelease], pins: Pins) -> None:
+def check_released(context: RoundContext, listed: SumList, releases: Sequence[SignedRelease], pins: PinnedKeys) -> None:
     """Raise RemoteError unless all holders released their masks for this very list.
 
     One of them is honest, so there is no other sum of the round. Without it the coordinator could sum over one list

@@ -30,8 +30,8 @@ IMAGES_MAX = 2**31
 ISOLATION_FACTOR = 4
 """A site's weight is at most so many times the weights of the others that do not collude."""
 
-Pins = Mapping[str, PublicKey]
-"""the identity keys that this site has pinned, by name; its own among them"""
+PinnedKeys = Mapping[str, PublicKey]
+"""the identity keys by name, each checked against its pin (`fedcervix.trust.pins`); the site's own is among them"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +93,7 @@ class SumRoster:
         return {opening.site: opening.images if average == "by-images" else 1 for opening in self.openings}
 
 
-def checked_roster(run: RunContext, sites: Sequence[str], openings: Sequence[Opening], pins: Pins) -> SumRoster:
+def checked_roster(run: RunContext, sites: Sequence[str], openings: Sequence[Opening], pins: PinnedKeys) -> SumRoster:
     """Return the roster. Raises RemoteError where it is not one of all sites, each under its pinned key."""
     by_site = {opening.site: opening for opening in openings}
     if len(by_site) != len(openings) or set(by_site) != set(sites):
