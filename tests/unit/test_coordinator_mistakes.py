@@ -403,7 +403,7 @@ def test_no_invitation_is_laid_into_the_folder_of_another_user(home: Home) -> No
     """In /tmp somebody may have made a folder of the name that was given."""
     Path("theirs").mkdir()
     os.chown("theirs", 65_534, 65_534)
-    assert "whose folder it is, can write" in refused("invite", "nhs", "--out", "theirs", home=home).what
+    assert "who owns the folder, can write" in refused("invite", "nhs", "--out", "theirs", home=home).what
     os.chown("theirs", 0, 65_534)
     Path("theirs").chmod(0o775)
     assert "group nogroup can write" in refused("invite", "nhs", "--out", "theirs", home=home).what

@@ -451,7 +451,7 @@ def test_what_does_not_fit_is_refused_before_it_is_decoded(tmp_path: Path) -> No
     side, absent = 20_000, [Picture("absent.png", f"{k:064x}") for k in range(50_000)]  # 60 TB
     with pytest.raises(FullDiskError, match="the disk is full") as caught:
         load(tmp_path, absent, side, "crop", tmp_path / "cache", memory_bytes_max=ON_DISK)
-    needed, missing = re.findall(r"([\d,]+) (?:bytes|of them)", caught.value.what)
+    needed, missing = re.findall(r"([\d,]+) (?:more bytes|of these)", caught.value.what)
     assert needed == "60,000,000,000,000"
     assert 0 < int(missing.replace(",", "")) < 60_000_000_000_000
     assert caught.value.cause == "the disk is full"
