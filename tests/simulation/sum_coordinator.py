@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TypeVar
 
 from fedcervix.trust.holder_rules import NotAllowed, Proposal
@@ -50,6 +51,7 @@ class Coordinator:
     stops_at: set[int] = field(default_factory=set)
     """questions after whose answer its process is gone, counted from 0"""
     asked: int = 0
+    published: list[tuple[Proposal, SumList, list[SignedRelease], Vector]] = field(default_factory=list)
 
     def ask(self, what: Callable[[], Answer]) -> Answer:
         """Ask a site until it answers; a site that was killed has begun again from its disk."""
@@ -66,12 +68,12 @@ class Coordinator:
 
     def begin(self) -> None:
         openings = [
-            self.ask(lambda site=site: self.homes[site].open(self.run, self.terms, self.images(site)))  # type: ignore[misc]
+            self.ask(partial(self.homes[site].open, self.run, self.terms, self.images(site)))
             for site in self.terms.sites
         ]
         assert all(openings)
         for site in self.terms.sites:
-            assert self.ask(lambda site=site: self.homes[site].join(self.run, openings))  # type: ignore[misc]
+            assert self.ask(partial(self.homes[site].join, self.run, openings))
 
     def proposal(self, disk: Round) -> Proposal:
         first = next(home for name, home in self.homes.items() if name not in self.away).view(self.run).context
@@ -85,6 +87,7 @@ class Coordinator:
     def round(self, disk: Round | None = None) -> tuple[Vector, SumList]:
         """Return the sum of a round. Raises StalledError while a holder or too many sites are away."""
         disk = disk or Round()
+        self.catch_up()
         proposal = self.proposal(disk)
         self._gather(disk, proposal)
         if disk.listed is None:
@@ -96,26 +99,28 @@ class Coordinator:
         if gone := self.away.intersection(proposal.context.holders):  # who has released cannot close any more
             raise StalledError(gone)
         for holder in proposal.context.holders:
-            disk.releases[holder] = allowed(
-                self.ask(lambda holder=holder: self.homes[holder].release(proposal, disk.listed))  # type: ignore[misc]
-            )
+            disk.releases[holder] = allowed(self.ask(partial(self.homes[holder].release, proposal, disk.listed)))
         total = self.opened(disk)
-        signed = [release for release, _ in disk.releases.values()]
-        for site in set(self.terms.sites) - self.away:
-            assert self.ask(lambda site=site: self.homes[site].learn(proposal, disk.listed, signed, total))  # type: ignore[misc]
+        self.published.append((proposal, disk.listed, [release for release, _ in disk.releases.values()], total))
+        self.catch_up()
         return total, disk.listed
+
+    def catch_up(self) -> None:
+        """Let all sites that are there verify the sums that they have not seen yet."""
+        for proposal, listed, releases, total in self.published:
+            for site in sorted(set(self.terms.sites) - self.away):
+                home = self.homes[site]
+                if home.view(self.run).context.round == proposal.context.round:
+                    assert self.ask(partial(home.learn, proposal, listed, releases, total))
 
     def _gather(self, disk: Round, proposal: Proposal) -> None:
         for site in self.terms.sites:
             if disk.listed is None and site not in disk.reports and site not in self.away | self.lost:
-                disk.reports[site] = allowed(self.ask(lambda site=site: self.homes[site].report(proposal)))  # type: ignore[misc]
+                disk.reports[site] = allowed(self.ask(partial(self.homes[site].report, proposal)))
 
     def _close(self, disk: Round, proposal: Proposal) -> None:
         remaining = tuple(holder for holder in proposal.context.holders if holder not in self.lost)
-        closes = [
-            allowed(self.ask(lambda holder=holder: self.homes[holder].close(proposal, remaining)))  # type: ignore[misc]
-            for holder in remaining
-        ]
+        closes = [allowed(self.ask(partial(self.homes[holder].close, proposal, remaining))) for holder in remaining]
         disk.earlier = (*disk.earlier, ClosedAttempt(proposal.context, tuple(closes)))
 
     def opened(self, disk: Round) -> Vector:

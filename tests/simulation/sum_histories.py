@@ -6,7 +6,8 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from fedcervix.trust.holder_rules import RULES, SumRules, sites_min
+from fedcervix.trust.holder_rules import RULES, SumRules
+from fedcervix.trust.sum_plan import sites_min
 from tests.simulation.sum_adversary import ATTACKS, Adversary, Scene, honest_round
 from tests.simulation.sum_world import Kills, Switches, Terms, sites
 from tests.simulation.world import ViolationError

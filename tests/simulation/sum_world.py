@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from fedcervix.core.plan import Average
@@ -33,7 +34,7 @@ from fedcervix.trust.holder_rules import (
     decide_upload,
     sum_before,
 )
-from fedcervix.trust.statements import PrivateKey
+from fedcervix.trust.signatures import PublicKey
 from fedcervix.trust.sum_closes import SignedClose, signed_close
 from fedcervix.trust.sum_lists import (
     SignedRelease,
@@ -45,7 +46,7 @@ from fedcervix.trust.sum_lists import (
 )
 from fedcervix.trust.sum_memory import Entry, HomeRestored, OpeningMade, RosterJoined, SumLearned, recalled
 from fedcervix.trust.sum_reports import SumReport, commit_nonce, commitment, three_digits
-from fedcervix.trust.sum_roster import Opening, Pins, SumRoster, checked_roster, signed_opening
+from fedcervix.trust.sum_roster import Opening, PinnedKeys, SumRoster, checked_roster, signed_opening
 from tests.simulation.sum_algebra import Row, combined
 
 NUMBERS = 4
@@ -57,9 +58,18 @@ def digest(*parts: object) -> str:
 
 
 @functools.cache
-def identity(name: str) -> PrivateKey:
-    """Return the identity key of a name; nobody else's program has it."""
-    return ec.derive_private_key(int(digest("identity", name), 16) >> 1, ec.SECP256R1())
+def identity(name: str) -> bytes:
+    """Return the identity key of a name (PEM); nobody else's program has it."""
+    key = ec.derive_private_key(int(digest("identity", name), 16) >> 1, ec.SECP256R1())
+    encoding, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    return key.private_bytes(encoding, form, serialization.NoEncryption())
+
+
+@functools.cache
+def public_identity(name: str) -> PublicKey:
+    """Return the key by which others know a name."""
+    key = serialization.load_pem_private_key(identity(name), password=None)
+    return key.public_key()  # type: ignore[return-value]
 
 
 def numbers(*parts: object) -> np.ndarray:
@@ -117,7 +127,7 @@ def added(vectors: Iterable[Vector]) -> Vector:
 
 def stream(own: OwnKey, roster: SumRoster, context: RoundContext, site: str, holder: str, commit: str) -> Vector:
     """Stand in for AES-CTR: what is simulated is who may know which secret."""
-    secret = mask_secret(own, roster, context, site, holder, commit)
+    secret = mask_secret(own, roster, context, site, holder, commit).secret
     keys = frozenset((roster.of(site).key.key, roster.of(holder).key.key))
     return Vector.of(Mask(secret, keys), numbers("stream", secret))
 
@@ -199,7 +209,7 @@ class Site:
     """An honest site, and holder where a plan names it so."""
 
     name: str
-    pins: Pins
+    pins: PinnedKeys
     kills: Kills = field(default_factory=Kills)
     switches: Switches = field(default_factory=Switches)
     disk: list[Entry] = field(default_factory=list)
@@ -348,7 +358,7 @@ def replace_lists(joined: Joined) -> Joined:
     return replace(joined, bases=list(joined.bases), heads=list(joined.heads))
 
 
-def _believed(pins: Pins, openings: Sequence[Opening]) -> Pins:
+def _believed(pins: PinnedKeys, openings: Sequence[Opening]) -> PinnedKeys:
     """Stand in for a site that believes the authority: each name has the key that signed its opening."""
     return {opening.site: _Believing() for opening in openings}  # type: ignore[misc,return-value]
 
@@ -359,7 +369,7 @@ class _Believing:
 
 def sites(names: Iterable[str], kills: Kills | None = None, switches: Switches | None = None) -> dict[str, Site]:
     """Return honest sites that have pinned each other."""
-    pins: Mapping[str, ec.EllipticCurvePublicKey] = {name: identity(name).public_key() for name in names}
+    pins = {name: public_identity(name) for name in names}
     return {name: Site(name, pins, kills or Kills(), switches or Switches()) for name in pins}
 
 

@@ -35,9 +35,8 @@ from fedcervix.trust.sum_memory import (
     SumMemory,
     VectorReported,
 )
-from fedcervix.trust.sum_roster import Pins, SumRoster, outweighs
-
-SITES_MIN = 3
+from fedcervix.trust.sum_plan import sites_min
+from fedcervix.trust.sum_roster import PinnedKeys, SumRoster, outweighs
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +67,7 @@ class OwnView:
     """of the first attempt: the base is the result of the last verified head, or a first model that it knows"""
     roster: SumRoster
     average: Average
-    pins: Pins
+    pins: PinnedKeys
 
     @property
     def standing(self) -> RoundMemory:
@@ -103,10 +102,10 @@ def _is_what_i_see(view: OwnView, proposal: Proposal, _: object) -> str:
     seen = replace(proposal.context, attempt=1, follows="", holders=view.context.holders)
     for each in fields(seen):
         if getattr(seen, each.name) != getattr(view.context, each.name):
-            return f"the {each.name} of the round is not the one that this site has verified"
+            return f"the coordinator's {each.name} is not the one that this site has verified"
     known = view.memory.rosters.get(view.context.run.run, view.roster.digest)
     if known != view.roster.digest or view.context.roster != known:
-        return "the roster of the run is not the one that this site has joined"
+        return "the run's roster is not the one that this site has joined"
     return ""
 
 
@@ -183,11 +182,6 @@ def _enough_sites(_: OwnView, proposal: Proposal, listed: SumList) -> str:
     if len(listed.sites) < least:
         return f"the list has {len(listed.sites)} sites; at least {least} hide each other"
     return ""
-
-
-def sites_min(sites: int, colluders: int) -> int:
-    """Return how many sites a list has at least (H2). Two such lists have an honest site in common."""
-    return max(SITES_MIN, colluders + 2, (sites + colluders) // 2 + 1)
 
 
 def _signed_lines(view: OwnView, proposal: Proposal, listed: SumList) -> str:

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fedcervix.trust.contexts import RoundContext
-from fedcervix.trust.statements import PrivateKey, PublicKey, holds, sign
-from fedcervix.trust.sum_roster import Pins
+from fedcervix.trust.signatures import PublicKey, holds, sign
+from fedcervix.trust.sum_roster import PinnedKeys
 
 CLOSE = "fedcervix sum close 1"
 
@@ -34,9 +34,9 @@ class SignedClose:
         return holds(key, self.signature, CLOSE, context.digest, self.holder, *self.remaining)
 
 
-def signed_close(identity: PrivateKey, holder: str, context: RoundContext, remaining: tuple[str, ...]) -> SignedClose:
+def signed_close(identity_pem: bytes, holder: str, context: RoundContext, remaining: tuple[str, ...]) -> SignedClose:
     """Return this holder's signed close."""
-    return SignedClose(holder, remaining, sign(identity, CLOSE, context.digest, holder, *remaining))
+    return SignedClose(holder, remaining, sign(identity_pem, CLOSE, context.digest, holder, *remaining))
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class ClosedAttempt:
     context: RoundContext
     closes: tuple[SignedClose, ...]
 
-    def next_context(self, pins: Pins) -> RoundContext | None:
+    def next_context(self, pins: PinnedKeys) -> RoundContext | None:
         """Return the context of the attempt after it; None unless enough holders have closed it."""
         remaining = self.closes[0].remaining if self.closes else ()
         by_holder = {close.holder: close for close in self.closes if close.remaining == remaining}

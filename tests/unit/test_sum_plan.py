@@ -1,0 +1,89 @@
+"""What goes together with secure sums in one plan, and what is refused when the plan is made."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from fedcervix.core.plan import Plan, Recipe, Terms
+from fedcervix.trust.sum_plan import SumTerms, sites_min, sum_faults
+
+SITES = ("ada", "bob", "cleo", "dora", "emil")
+
+
+def faults(*sites: str, holders: tuple[str, ...] = ("ada",), colluders: int = 0, **terms: Any) -> tuple[str, ...]:
+    mode = terms.pop("mode", "csfssl")
+    plan = Plan(mode=mode, sites=sites or SITES, profile="paper", terms=Terms(**terms), recipe=Recipe())
+    return sum_faults(plan, SumTerms(holders, colluders))
+
+
+@pytest.mark.parametrize(
+    "terms",
+    [
+        {},
+        {"server_momentum": 0.9},
+        {"batch_norm": "pooled-variance"},
+        {"batch_norm": "local"},
+        {"average": "by-images"},
+        {"quorum": 3},
+        {"quorum": 5},
+        {"holders": ("ada", "bob")},
+        {"holders": ("ada", "bob", "cleo"), "colluders": 1},
+        {"holders": ("ada", "bob", "cleo"), "colluders": 2, "quorum": 4},
+    ],
+    ids=str,
+)
+def test_what_goes_together(terms: dict[str, Any]) -> None:
+    assert faults(**terms) == ()
+
+
+@pytest.mark.parametrize(
+    ("terms", "words"),
+    [
+        ({"mode": "ppfssl"}, "is for csfssl"),
+        ({"aggregation": "trimmed-mean"}, "a trimmed mean needs the single updates"),
+        ({"clip": 3.0}, "clipping needs the single updates"),
+        ({"compression": "int8"}, "a masked number cannot be packed"),
+        ({"compression": "bfloat16"}, "a masked number cannot be packed"),
+        ({"quorum": 2}, "a quorum of at least 3"),
+        ({"quorum": 3, "colluders": 1, "holders": ("ada", "bob")}, "a quorum of at least 4"),
+        ({"average": "by-images", "share_max": 0.5}, "share_max of at least 0.8"),
+        ({"holders": ()}, "holders names sites of the plan"),
+        ({"holders": ("ada", "bob", "cleo")}, "holders names sites of the plan"),
+        ({"holders": ("ada",), "colluders": 1}, "holders names sites of the plan"),
+        ({"holders": ("gus",)}, "holders names sites of the plan"),
+        ({"holders": ("ada", "ada"), "colluders": 1}, "holders names sites of the plan"),
+        ({"holders": SITES, "colluders": 4}, "colluders is 0 or more, and small enough"),
+        ({"colluders": -1, "holders": ("ada",)}, "colluders is 0 or more"),
+    ],
+    ids=str,
+)
+def test_what_is_refused(terms: dict[str, Any], words: str) -> None:
+    [found] = faults(**terms)
+    assert words in found
+
+
+def test_with_two_sites_a_sum_hides_nothing() -> None:
+    found = faults("ada", "bob")
+    assert any("with two, the sum without the own vector is the vector of the other" in words for words in found)
+
+
+def test_with_three_sites_all_must_take_part() -> None:
+    assert sites_min(3, 0) == 3
+    [found] = faults("ada", "bob", "cleo", quorum=2)
+    assert "a quorum of at least 3" in found
+    assert faults("ada", "bob", "cleo", quorum=3) == ()
+
+
+def test_all_faults_are_said_at_once() -> None:
+    assert len(faults("ada", "bob", mode="ppfssl", holders=("gus",), compression="int8")) == 5
+
+
+@pytest.mark.parametrize("sites", range(3, 12))
+@pytest.mark.parametrize("colluders", range(4))
+def test_two_sums_of_a_round_have_an_honest_site_in_common(sites: int, colluders: int) -> None:
+    least = sites_min(sites, colluders)
+    assert 2 * least - sites > colluders
+    assert least - colluders >= 2
+    assert least == 3 or least == colluders + 2 or 2 * (least - 1) - sites <= colluders
