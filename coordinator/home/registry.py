@@ -63,6 +63,7 @@ CREATE TABLE credentials (
     certificate     BLOB                -- role site: PEM, to answer a repeated request
 ) WITHOUT ROWID
 """
+"""of format 2, which RENEWALS makes: a later format has a text of its own"""
 ONE_VALID = "CREATE UNIQUE INDEX one_valid ON credentials (site, role) WHERE state = 'valid'"
 ONE_ISSUED = "CREATE UNIQUE INDEX one_issued ON credentials (site) WHERE state = 'issued'"
 RENEWALS = (

@@ -144,16 +144,13 @@ TABLE: tuple[Edit, ...] = (
         "INSERT INTO runs VALUES (?, ?, ?, ?)",
         "INSERT INTO runs VALUES (?, ?, ?, ?, '')",
     ),
-    # A column of the registry.
+    # A column of the registry. Its upgrade to format 2 makes the table of that format, whatever comes after.
     (
         "coordinator/home/registry.py",
-        "    certificate     BLOB                -- role site: PEM, to answer a repeated request\n",
-        f"    certificate     BLOB,\n    {LABEL}\n",
-    ),
-    (
-        "coordinator/home/registry.py",
-        '"the registry", (CREDENTIALS, ONE_VALID), ',
-        f'"the registry", (CREDENTIALS, ONE_VALID), (("ALTER TABLE credentials ADD COLUMN {LABEL}",),), ',
+        "    (CREDENTIALS, ONE_VALID, ONE_ISSUED),\n    (RENEWALS,),\n",
+        f"""    (CREDENTIALS.replace("BLOB  ", "BLOB, {LABEL}  "), ONE_VALID, ONE_ISSUED),
+    (RENEWALS, ("ALTER TABLE credentials ADD COLUMN {LABEL}",)),
+""",
     ),
 )
 
