@@ -8,6 +8,7 @@ Rules
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -19,10 +20,11 @@ from coordinator.calls.calls import Call, Headers
 from coordinator.calls.transfers import Transfers, of_size
 from coordinator.calls.work import WorkThreads
 from coordinator.home.home import Home
-from coordinator.home.registry import Registry
+from coordinator.home.registry import Registry, Roll
+from coordinator.home.standing import RegistryReader
 from coordinator.run.engine import Engine
 from coordinator.run.results import ledger, record
-from coordinator.run.streams import Bell, Stream, instructions
+from coordinator.run.streams import Bell, KeysChanged, RosterKeys, Stream, instructions
 from fedcervix.core.compression import Packed, packed_form
 from fedcervix.core.events import (
     Answer,
@@ -34,6 +36,7 @@ from fedcervix.core.events import (
     Task,
     UpdateStored,
 )
+from fedcervix.core.plan import SITES_MAX
 from fedcervix.core.plan_formats import needed_format
 from fedcervix.core.rounds.instructions import REVOKED_HERE, Finish, Instruction, instruction
 from fedcervix.core.rounds.objections import objection
@@ -45,6 +48,7 @@ from fedcervix.runtime.record import LedgerLine
 from fedcervix.runtime.typed_json import to_text
 from fedcervix.transport import codec, identity, rpc
 from fedcervix.transport.versions import HERE, Build, agreed
+from fedcervix.trust.fingerprints import SiteKeys
 from fedcervix.wire import federation_pb2 as wire
 
 RECORD_LINE_CHARS_MIN = 150
@@ -69,12 +73,19 @@ class Service:
         self._ledger_lock = threading.Lock()
         self._ledger: tuple[tuple[Round, ...] | None, tuple[LedgerLine, ...]] = (None, ())
         """what was made last, and of which rounds"""
+        self._roll: Roll | None = None
+        self._keys: SiteKeys = {}
+        """of the plan's sites, by that roll"""
 
-    def behaviours(self, bell: Bell) -> dict[rpc.Method, Any]:
-        """Return what answers each method; `bell` rings at every change."""
+    def behaviours(self, bell: Bell, standing: RegistryReader) -> dict[rpc.Method, Any]:
+        """Return what answers each method; `bell` rings at every change, also of the registry."""
+
+        def keys() -> SiteKeys:
+            return self._keys_of(standing.roll)
+
         return {
             rpc.ENROLL: self.enroll,
-            rpc.ATTACH: lambda request, call: self.attach(request, call, bell),
+            rpc.ATTACH: lambda request, call: self.attach(request, call, bell, RosterKeys(keys)),
             rpc.REPORT: self.report,
             rpc.OFFER: self.offer,
             rpc.PACKED: self.packed,
@@ -116,24 +127,34 @@ class Service:
 
     # --- control plane ---
 
-    async def attach(self, request: wire.AttachRequest, call: Call, bell: Bell) -> AsyncIterator[wire.FromCoordinator]:
+    async def attach(
+        self, request: wire.AttachRequest, call: Call, bell: Bell, roster: RosterKeys
+    ) -> AsyncIterator[wire.FromCoordinator]:
         """Say what the run is, then what to do, each time that changes. Raises a FedcervixError."""
         site = call.site
         build, run = codec.read_build(request), self._engine.run
         version = await self.work.do(call.serial, self._agreed, site, build, request.look)
-        welcome = codec.write_welcome(codec.Welcome(self._federation, run.run, run.plan, version))
+
+        def welcome() -> wire.FromCoordinator:
+            return codec.write_welcome(codec.Welcome(self._federation, run.run, run.plan, version, roster.keys))
+
         if request.look:
             _check_not_revoked(run, site)
-            yield welcome
+            yield welcome()
             return
         claim = codec.read_claim(request.instance, request.succeeds)
         await self.work.do(call.serial, self._engine.sites.admit, site, claim, build)
         self._log.info("site connected", site=site, software=build.software, wire_version=version)
-        yield welcome
-        stream, last = Stream(site, claim.instance), None
+        yield welcome()
+        stream = Stream(site, claim.instance)
+        last: Instruction | None = None
         try:
             await self.work.do(call.serial, self._engine.sites.open_stream, stream)
-            async for last in self._news(stream, bell, call):
+            async for news in self._news(stream, bell, call, roster):
+                if isinstance(news, KeysChanged):
+                    yield welcome()
+                    continue
+                last = news
                 told = await self.work.do(call.serial, self._with_record, last) if isinstance(last, Finish) else last
                 yield codec.write_instruction(told)
                 if isinstance(last, Finish):
@@ -152,8 +173,21 @@ class Service:
                 self._engine.sites.outdated(site, build, f"{error.what}; {error.next_step}")
             raise
 
-    def _news(self, stream: Stream, bell: Bell, call: Call) -> AsyncIterator[Instruction]:
-        return instructions(self._engine, stream, bell, call.insist)
+    def _keys_of(self, roll: Roll) -> SiteKeys:
+        """Return the keys of the plan's sites that may connect: the same object as long as none of them has changed.
+
+        On the event loop alone.
+        """
+        if roll is not self._roll:
+            found = roll.certificates
+            keys = {site: _certified(found[site]) for site in self._engine.run.plan.sites if site in found}
+            self._roll, self._keys = roll, self._keys if keys == self._keys else keys
+        return self._keys
+
+    def _news(
+        self, stream: Stream, bell: Bell, call: Call, roster: RosterKeys
+    ) -> AsyncIterator[Instruction | KeysChanged]:
+        return instructions(self._engine, stream, bell, call.insist, roster)
 
     def _with_record(self, news: Finish) -> Finish:
         """Let a site that leaves know who counted in each round: its own report says so."""
@@ -329,6 +363,10 @@ class Service:
         """
         self._engine.sites.check_instance(call.site, call.instance)
         call.insist()
+
+
+_certified = functools.lru_cache(SITES_MAX)(identity.certified_key)
+"""of a certificate that the registry has: it reads them all again at every change"""
 
 
 def _check_not_revoked(run: Run, site: str) -> None:

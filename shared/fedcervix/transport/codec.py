@@ -6,10 +6,11 @@ every message with `received`, which removes the control characters from all its
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, ParamSpec, TypeVar
@@ -45,6 +46,7 @@ from fedcervix.errors import RemoteError, VersionError
 from fedcervix.json_text import parsed
 from fedcervix.printable import printable, printable_values, shortened
 from fedcervix.transport.versions import HERE, SOFTWARE, Build
+from fedcervix.trust.fingerprints import SiteKeys, key_bytes, read_key
 from fedcervix.wire import federation_pb2 as wire
 
 PLAN_CHARS_MAX = 256 * 1024
@@ -256,6 +258,8 @@ class Welcome:
     plan: Plan
     wire_version: int = HERE.wire_max
     """that is spoken from here on"""
+    keys: SiteKeys = dataclasses.field(default_factory=dict)
+    """of the plan's sites that have joined; empty where the coordinator's version does not say"""
 
 
 def write_instruction(instruction: Instruction) -> wire.FromCoordinator:
@@ -277,6 +281,7 @@ def write_welcome(welcome: Welcome) -> wire.FromCoordinator:
         run=welcome.run,
         plan=welcome.plan.canonical(),
         wire_version=welcome.wire_version,
+        keys=(wire.SiteKey(site=site, key=key_bytes(key)) for site, key in welcome.keys.items()),
     )
     return wire.FromCoordinator(welcome=message)
 
@@ -286,9 +291,7 @@ def read_from_coordinator(message: wire.FromCoordinator) -> Welcome | Instructio
     """Return what the coordinator says. Raises ValueError."""
     match message.WhichOneof("what"):
         case "welcome":
-            said = message.welcome
-            plan = _plan(_text(said.plan, PLAN_CHARS_MAX, "plan"))
-            return Welcome(_text(said.federation, 64, "federation"), _run(said.run), plan, said.wire_version)
+            return _welcome(message.welcome)
         case "task":
             return _task(message.task)
         case "stand":
@@ -297,6 +300,22 @@ def read_from_coordinator(message: wire.FromCoordinator) -> Welcome | Instructio
             return _leave(message.leave)
         case _:
             raise ValueError("neither welcome nor instruction")
+
+
+def _welcome(said: wire.Welcome) -> Welcome:
+    plan = _plan(_text(said.plan, PLAN_CHARS_MAX, "plan"))
+    keys = _keys(said.keys, plan.sites)
+    return Welcome(_text(said.federation, 64, "federation"), _run(said.run), plan, said.wire_version, keys)
+
+
+def _keys(said: Sequence[wire.SiteKey], sites: Sequence[str]) -> SiteKeys:
+    """Return the keys of a plan's sites. A key under two names would be two sites of one hand."""
+    check(len(said) <= len(sites), f"keys of {len(said)} sites; the plan has {len(sites)}")
+    keys = {one.site: read_key(one.key) for one in said}
+    check(keys.keys() <= set(sites), "a key of a site that is not in the plan")
+    check(len({one.site for one in said}) == len(said), "two keys of one site")
+    check(len({one.key for one in said}) == len(said), "one key of two sites")
+    return keys
 
 
 def _plan(text: str) -> Plan:
