@@ -18,7 +18,7 @@ import numpy as np
 
 from benchmarks.payloads import RESNET50
 from fedcervix.models.aggregate import Clip, aggregate
-from fedcervix.models.measuring import measure
+from fedcervix.models.step_similarity import measure_steps
 from fedcervix.models.weights import read_layout, read_tensors, write_tensors
 from fedcervix.runtime.printing import say
 
@@ -45,7 +45,7 @@ def _ways(base: Path, paths: list[Path], out: Path) -> dict[str, Callable[[], ob
     average = partial(aggregate, updates, layout, out, "mean")
     ways: dict[str, Callable[[], object]] = {
         "average": average,
-        "measure": partial(measure, [(path, base) for path in paths], layout, "mean"),
+        "measure": partial(measure_steps, [(path, base) for path in paths], layout, "mean"),
     }
     if len(paths) > 2:
         ways["clipped average"] = partial(average, clip=Clip(base, [1.0] * (len(paths) - 1) + [0.5]))

@@ -99,7 +99,7 @@ def invite(home: Home, site: str, out: Path | None) -> None:
     replaced = _is_invited(home, site)
     write_secret(out, invitation.to_toml().encode())
     try:
-        Registry(home.registry).invite(site, made.serial, made.not_after, now)
+        Registry(home.registry, home.held_to_upgrade).invite(site, made.serial, made.not_after, now)
     except BaseException:
         out.unlink(missing_ok=True)  # it would not work
         raise
@@ -115,7 +115,7 @@ def invite(home: Home, site: str, out: Path | None) -> None:
 
 def _is_invited(home: Home, site: str) -> bool:
     """Say whether an invitation of this site is still open."""
-    known = Registry(home.registry).roll().credentials.values()
+    known = Registry(home.registry, home.held_to_upgrade).roll().credentials.values()
     return any((one.site, one.role, one.state) == (site, "enroll", "valid") for one in known)
 
 
@@ -240,7 +240,7 @@ def _begun(home: Home, journal: Journal, blobs: BlobStore, mode: Mode, *, instea
     base = first_model.taken_in(home, blobs, plan)
     if instead_of is not None:
         history.abandon(home, journal, blobs, instead_of, now)
-    record = history.new_record(plan, base, now)
+    record = history.new_record(plan, base, now, taken={one.run for one in journal.runs()})
     journal.begin(record)
     logger(run=record.run).info("run begins", mode=mode, sites=",".join(plan.sites), plan=plan.digest)
     return record
@@ -270,7 +270,7 @@ def _is_unfinished(home: Home, record: RunRecord) -> RunError:
     return RunError(
         f"run {record.run} is unfinished, and its mode is {record.plan.mode}",
         cause="the coordinator was stopped before the run ended",
-        next_step=f"`{home.command('start')}` continues it; with --new it is abandoned",
+        next_step=f"`{home.command('start')}` continues it; with --new it is ended and a new run begins",
     )
 
 
@@ -310,7 +310,7 @@ def _announce(home: Home, run: str, outcome: Outcome, reason: str) -> None:
 def revoke(home: Home, site: str) -> None:
     """Withdraw a site's certificates and invitations; its open connections are closed immediately."""
     try:
-        count = Registry(home.registry).revoke(site, datetime.now(UTC))
+        count = Registry(home.registry, home.held_to_upgrade).revoke(site, datetime.now(UTC))
     except FullDiskError as error:
         _refused_for_now(home, site, error)
     except IdentityError as error:

@@ -26,7 +26,7 @@ import functools
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,7 +34,7 @@ from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
 from fedcervix.core.plan import SITE_NAME
 from fedcervix.disk.databases import translated
-from fedcervix.disk.formats import Schema, bring_up
+from fedcervix.disk.formats import Alone, Schema, bring_up
 from fedcervix.disk.reserve import Reserve
 from fedcervix.disk.storage import disk
 from fedcervix.errors import IdentityError
@@ -60,7 +60,7 @@ CREATE TABLE credentials (
 """
 ONE_VALID = "CREATE UNIQUE INDEX one_valid ON credentials (site, role) WHERE state = 'valid'"
 SCHEMA = Schema(
-    "the registry", (CREDENTIALS, ONE_VALID), go_back="  # then revoke again who was revoked since the upgrade"
+    "the registry", (CREDENTIALS, ONE_VALID), go_back="  # then repeat the revocations made since the upgrade"
 )
 
 Issued = tuple[bytes, str, datetime]
@@ -77,7 +77,7 @@ CLOSED_INVITATION = {
     "revoked": "the operator revoked this site",
 }
 CLOSED_CERTIFICATE = {
-    "replaced": "the site has joined again and has a newer certificate: one site cannot run twice",
+    "replaced": "the site has joined again and has a newer certificate; only one agent can run for a site",
     "revoked": "the operator revoked this site",
 }
 
@@ -124,7 +124,7 @@ class Roll:
         if found is None or (found.site, found.role) != (site, "site"):
             raise IdentityError(
                 f"the coordinator does not know this certificate of site {site}",
-                cause="its home folder was set up again, or restored from a backup older than the certificate",
+                cause="the coordinator was set up again, or restored from a backup that is older than the certificate",
                 next_step=ASK_AGAIN.format(site=site),
             )
         if found.state != "valid":
@@ -177,8 +177,10 @@ class Registry:
     Every method raises StorageError if the file cannot be read or written.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, alone: Alone = nullcontext) -> None:
+        """Open the file. `alone`: see `bring_up`; a process that does not hold the home gives it."""
         self._path = path
+        self._alone = alone
         self.reserve = Reserve.beside(path)
         self.writes = 0
         """transactions of this process: a copy in memory is old if this number has changed"""
@@ -196,7 +198,7 @@ class Registry:
             # so a full disk does not lock the sites out.
             if connection.execute("PRAGMA journal_mode").fetchone() != ("delete",):
                 connection.execute("PRAGMA journal_mode = DELETE")
-            bring_up(connection, self._path, SCHEMA)
+            bring_up(connection, self._path, SCHEMA, self._alone)
 
     @_with_room
     def invite(self, site: str, serial: str, expires: datetime, now: datetime) -> None:
@@ -353,14 +355,14 @@ def _invitation(connection: sqlite3.Connection, serial: str) -> tuple[str, str, 
 def _unknown_invitation() -> IdentityError:
     return IdentityError(
         "the coordinator does not know this invitation",
-        cause="its home folder was set up again, or restored from a backup older than the invitation",
+        cause="the coordinator was set up again, or restored from a backup that is older than the invitation",
         next_step=ASK_AGAIN.format(site="SITE"),
     )
 
 
 def _used_up(site: str, state: str) -> IdentityError:
     return IdentityError(
-        f"the invitation of site {site} was already used, and its certificate is {state}",
+        f"the invitation of site {site} was already used, and the site's certificate is {state}",
         cause=CLOSED_CERTIFICATE[state],
         next_step=ASK_AGAIN.format(site=site),
     )
@@ -370,7 +372,7 @@ def used_by_another(site: str) -> IdentityError:
     """Return the error for an invitation that its site has already used."""
     return IdentityError(
         f"the invitation of site {site} was already used",
-        cause="the site has joined already; if nobody at the site did, somebody else has the file:"
+        cause="the site has joined already; if nobody at the site did this, another person has used the file:"
         f" `coordinator revoke {site}`",
         next_step=ASK_AGAIN.format(site=site),
     )

@@ -28,7 +28,7 @@ name = {name}
 
 REMARKS = {
     "listen.bind": "the only port; sites connect to it, the coordinator opens no connections",
-    "listen.advertise": "how sites reach it, from where they are: HOST:PORT, written into invitations",
+    "listen.advertise": "HOST:PORT at which the sites reach the coordinator; written into invitations",
     "run.sites": "the declared roster, in the order of averaging and of the ring",
     "run.profile": "paper, recommended or demo; the tables below override single keys",
     "run.base": "a first model made elsewhere; without it a site makes one from the seed",

@@ -349,8 +349,8 @@ def _host(host: str) -> x509.GeneralName:
     if HOST_NAME.fullmatch(host) is None:
         raise IdentityError(
             f"not a host name or IP address: {host[:100]!r}",
-            cause="a host is named without scheme and port, in a-z, 0-9, hyphens and dots",
-            next_step="name it as the sites reach it, such as `federation.example.org` or `192.0.2.7`",
+            cause="a host name has no scheme and no port; it consists of a-z, 0-9, hyphens and dots",
+            next_step="give the name by which the sites reach it, such as `federation.example.org` or `192.0.2.7`",
         )
     return x509.DNSName(host)
 
