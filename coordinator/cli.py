@@ -82,6 +82,20 @@ def invite(home: Home, **options: Any) -> None:
 
 
 @cli.command()
+@click.argument("site")
+@click.option("--out", "-o", type=ANY_PATH, help="File to write. Default: SITE.invitation.toml.")
+@with_home
+def renew(home: Home, **options: Any) -> None:
+    """Make a one-time file that renews a site's expired certificate.
+
+    Certificates renew themselves while coordinator and agent run. The site keeps its key and its home folder.
+    """
+    from coordinator.commands.commands import renew as work
+
+    work(home, **options)
+
+
+@cli.command()
 @click.option(
     "--mode",
     type=MODE,

@@ -8,6 +8,7 @@ rows that generate them.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from fractions import Fraction
 
 BITS = 32
 MODULUS = 2**BITS
@@ -67,21 +68,44 @@ def decodable(rows: Sequence[Row], is_mask: Callable[[Hashable], bool]) -> list[
 
 
 def reduced(rows: Sequence[Row]) -> list[Row]:
-    """Return as few rows as generate the same; what can be taken out of a row by another one is taken out."""
+    """Return as few rows as generate the same; what can be taken out of a row by another one is taken out.
+
+    The first number of each is a power of 2, mostly 1; the others lie between -2^31 and 2^31.
+    """
     _, pivots = eliminated(rows, unknowns_of(rows))
     found: dict[Hashable, Row] = {}
     for first, pivot in reversed(pivots.items()):
-        row = pivot
+        odd = pivot[first] >> valuation(pivot[first])
+        row = combined({}, pow(odd, -1, MODULUS), pivot)
         for unknown, other in found.items():
             row = combined(row, -(row.get(unknown, 0) // other[unknown]), other)
         found[first] = row
-    return list(found.values())
+    return [{unknown: signed(number) for unknown, number in row.items()} for row in found.values()]
+
+
+def signed(number: int) -> int:
+    """Return a number modulo 2^32 as one between -2^31 and 2^31."""
+    return number - MODULUS if number >= MODULUS // 2 else number
 
 
 def projected(row: Row, names: Callable[[Hashable], tuple[Hashable, int]]) -> Row:
-    """Return a row in other unknowns: each unknown is a factor times one of those."""
+    """Return a row in other unknowns: each unknown is a factor times one of those. The numbers are integers."""
     found: Row = {}
     for unknown, number in row.items():
         name, factor = names(unknown)
-        found = combined(found, number, {name: factor})
-    return found
+        found[name] = found.get(name, 0) + number * factor
+    return {name: number for name, number in found.items() if number}
+
+
+def rational_basis(rows: Iterable[Row]) -> list[dict[Hashable, Fraction]]:
+    """Return rows that generate the same over the rational numbers, as few as there can be."""
+    basis: dict[Hashable, dict[Hashable, Fraction]] = {}
+    for row in rows:
+        left = {unknown: Fraction(number) for unknown, number in row.items()}
+        for first, other in basis.items():
+            if factor := left.get(first, Fraction()):
+                for unknown, number in other.items():
+                    left[unknown] = left.get(unknown, Fraction()) - factor * number
+        if first := next((unknown for unknown, number in left.items() if number), None):
+            basis[first] = {unknown: number / left[first] for unknown, number in left.items() if number}
+    return list(basis.values())

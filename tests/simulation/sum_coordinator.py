@@ -20,6 +20,10 @@ class StalledError(Exception):
     """A round cannot go on without a site that is away."""
 
 
+class StoppedError(Exception):
+    """The coordinator's process is gone. Its disk is the `Round`."""
+
+
 @dataclass
 class Round:
     """The disk of the coordinator for one round."""
@@ -43,14 +47,21 @@ class Coordinator:
     away: set[str] = field(default_factory=set)
     lost: set[str] = field(default_factory=set)
     """holders that the operator has given up"""
+    stops_at: set[int] = field(default_factory=set)
+    """questions after whose answer its process is gone, counted from 0"""
+    asked: int = 0
 
     def ask(self, what: Callable[[], Answer]) -> Answer:
         """Ask a site until it answers; a site that was killed has begun again from its disk."""
         for _ in range(ASKED_MAX):
             try:
-                return what()
+                answer = what()
             except KilledError:
                 continue
+            number, self.asked = self.asked, self.asked + 1
+            if number in self.stops_at:
+                raise StoppedError
+            return answer
         raise AssertionError("killed too often")
 
     def begin(self) -> None:
@@ -79,12 +90,12 @@ class Coordinator:
         if disk.listed is None:
             reports = tuple(disk.reports[site][0] for site in sorted(disk.reports))
             disk.listed = SumList(proposal.context.digest, reports)
+        if self.lost.intersection(proposal.context.holders):
+            self._close(disk, proposal)
+            return self.round(Round(earlier=disk.earlier))
+        if gone := self.away.intersection(proposal.context.holders):  # who has released cannot close any more
+            raise StalledError(gone)
         for holder in proposal.context.holders:
-            if holder in self.lost:
-                self._close(disk, proposal)
-                return self.round(Round(earlier=disk.earlier))
-            if holder in self.away:
-                raise StalledError(holder)
             disk.releases[holder] = allowed(
                 self.ask(lambda holder=holder: self.homes[holder].release(proposal, disk.listed))  # type: ignore[misc]
             )
@@ -96,7 +107,7 @@ class Coordinator:
 
     def _gather(self, disk: Round, proposal: Proposal) -> None:
         for site in self.terms.sites:
-            if disk.listed is None and site not in self.away | self.lost:
+            if disk.listed is None and site not in disk.reports and site not in self.away | self.lost:
                 disk.reports[site] = allowed(self.ask(lambda site=site: self.homes[site].report(proposal)))  # type: ignore[misc]
 
     def _close(self, disk: Round, proposal: Proposal) -> None:

@@ -228,12 +228,18 @@ class Site:
         if joined.roster is not None:
             return joined.roster.openings == tuple(openings)
         pins = self.pins if self.switches.pins_count else _believed(self.pins, openings)
+        if joined.own.public not in [opening.key for opening in openings]:
+            return False
         try:
-            joined.roster = checked_roster(run_context(run, joined.terms), joined.terms.sites, openings, pins)
+            roster = checked_roster(run_context(run, joined.terms), joined.terms.sites, openings, pins)
         except RemoteError:
             return False
-        self.kills.write(self.disk, RosterJoined(run, joined.roster.digest))
-        joined.bases, joined.heads = [joined.terms.first_base], [digest("head", run, 0)]
+        known = recalled(self.disk).rosters.get(run)
+        if known not in (None, roster.digest):
+            return False
+        if known is None:
+            self.kills.write(self.disk, RosterJoined(run, roster.digest))
+        joined.roster, joined.bases, joined.heads = roster, [joined.terms.first_base], [digest("head", run, 0)]
         return True
 
     # --- S1 to S4 -----------------------------------------------------------------------------------------------

@@ -203,12 +203,17 @@ def test_a_database_that_had_no_number_yet_is_format_1(tmp_path: Path, schema: S
     for statement in schema.tables:
         db.execute(statement)
     bring_up(db, path, schema)
-    assert db.execute("PRAGMA user_version").fetchone() == (1,)
+    assert db.execute("PRAGMA user_version").fetchone() == (schema.format,)
 
 
-def test_the_way_back_of_each_database_says_what_else_is_to_be_done(old: Path) -> None:
-    bring_up(opened(old), old, TWO)
-    for schema, words in ((registry.SCHEMA, "repeat the revocations"), (journal.SCHEMA, "`coordinator restore`")):
-        with pytest.raises(FormatError) as caught:
-            look_at(opened(old), old, schema)
-        assert words in caught.value.next_step
+@pytest.mark.parametrize(
+    ("schema", "words"), [(registry.SCHEMA, "repeat the revocations"), (journal.SCHEMA, "`coordinator restore`")]
+)
+def test_the_way_back_of_each_database_says_what_else_is_to_be_done(tmp_path: Path, schema: Schema, words: str) -> None:
+    later = Schema(schema.what, ("CREATE TABLE one (x)",), ((),) * schema.format)
+    path = tmp_path / "later.db"
+    bring_up(opened(path), path, later)
+    backup_of(path, schema.format).touch()
+    with pytest.raises(FormatError) as caught:
+        look_at(opened(path), path, schema)
+    assert words in caught.value.next_step

@@ -288,9 +288,9 @@ def test_a_registry_that_vanishes_is_an_error_and_not_an_empty_one(tmp_path: Pat
 
 def test_a_registry_of_a_newer_version_is_left_alone(tmp_path: Path, registry: Registry) -> None:
     connection = sqlite3.connect(tmp_path / "registry.db")
-    connection.execute("PRAGMA user_version = 2")
+    connection.execute(f"PRAGMA user_version = {registry_module.SCHEMA.format + 1}")
     connection.close()
-    with pytest.raises(StorageError, match=r"registry.db has format 2; fedcervix .* reads formats up to 1$"):
+    with pytest.raises(StorageError, match=r"registry.db has format 3; fedcervix .* reads formats up to 2$"):
         Registry(tmp_path / "registry.db")
 
 

@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
@@ -46,8 +46,10 @@ from fedcervix.errors import RemoteError, VersionError
 from fedcervix.json_text import parsed
 from fedcervix.printable import printable, printable_values, shortened
 from fedcervix.transport.versions import HERE, SOFTWARE, Build
-from fedcervix.trust.fingerprints import SiteKeys, key_bytes, read_key
 from fedcervix.wire import federation_pb2 as wire
+
+if TYPE_CHECKING:  # with `cryptography`, which `coordinator status` does not need
+    from fedcervix.trust.fingerprints import SiteKeys
 
 PLAN_CHARS_MAX = 256 * 1024
 STAGE_CHARS_MAX = 40
@@ -67,6 +69,8 @@ IMAGES_MAX = 10**8
 """of one site"""
 PROGRESS_MAX = 2**53
 """of bytes or steps: every reader of JSON knows a whole number up to here"""
+TIME_MAX = 1e12
+"""Unix seconds"""
 SECONDS_MAX = 1e9
 """of one task: 30 years"""
 MEASURE_MAX = 1e15
@@ -194,8 +198,11 @@ def read_claim(instance: str, succeeds: Iterable[str] = ()) -> InstanceClaim:
     return InstanceClaim(instance, tuple(succeeds))
 
 
-def write_attach(build: Build, claim: InstanceClaim | None) -> wire.AttachRequest:
-    """Return the message with which an agent begins to listen; without a claim, it only wants to hear the welcome."""
+def write_attach(build: Build, claim: InstanceClaim | None, at: float = 0.0) -> wire.AttachRequest:
+    """Return the message with which an agent begins to listen; without a claim, it only wants to hear the welcome.
+
+    `at`: Unix seconds by the site's clock; 0: not said.
+    """
     return wire.AttachRequest(
         wire_version=build.wire_min,
         wire_version_max=build.wire_max,
@@ -205,6 +212,7 @@ def write_attach(build: Build, claim: InstanceClaim | None) -> wire.AttachReques
         instance=claim.instance if claim else "",
         succeeds=claim.succeeds if claim else (),
         look=claim is None,
+        at=at,
     )
 
 
@@ -214,6 +222,12 @@ def read_build(said: wire.AttachRequest) -> Build:
     software = said.software_version if SOFTWARE.fullmatch(said.software_version) else ""
     newest = said.wire_version_max or said.wire_version
     return Build(software, said.wire_version, newest, said.numerics or 1, said.plan_format or FIRST)
+
+
+@_reads
+def read_clock(said: wire.AttachRequest, now: float) -> float:
+    """Return how many seconds a site's clock is ahead of ours; 0 where it does not say what it shows."""
+    return _within(said.at, 0, TIME_MAX, "at") - now if said.at else 0.0
 
 
 # --- tasks and instructions ---------------------------------------------------------------------------------------
@@ -254,6 +268,8 @@ class Welcome:
     plan: Plan
     wire_version: int = HERE.wire_max
     """that is spoken from here on"""
+    at: float = 0.0
+    """Unix seconds by the coordinator's clock; 0: not said"""
     keys: SiteKeys = dataclasses.field(default_factory=dict)
     """of the plan's sites that have joined; empty where the coordinator's version does not say"""
 
@@ -272,11 +288,14 @@ def write_instruction(instruction: Instruction) -> wire.FromCoordinator:
 
 def write_welcome(welcome: Welcome) -> wire.FromCoordinator:
     """Return the message of a welcome."""
+    from fedcervix.trust.fingerprints import key_bytes  # as above
+
     message = wire.Welcome(
         federation=welcome.federation,
         run=welcome.run,
         plan=welcome.plan.canonical(),
         wire_version=welcome.wire_version,
+        at=welcome.at,
         keys=(wire.SiteKey(site=site, key=key_bytes(key)) for site, key in welcome.keys.items()),
     )
     return wire.FromCoordinator(welcome=message)
@@ -301,11 +320,14 @@ def read_from_coordinator(message: wire.FromCoordinator) -> Welcome | Instructio
 def _welcome(said: wire.Welcome) -> Welcome:
     plan = _plan(_text(said.plan, PLAN_CHARS_MAX, "plan"))
     keys = _keys(said.keys, plan.sites)
-    return Welcome(_text(said.federation, 64, "federation"), _run(said.run), plan, said.wire_version, keys)
+    at = _within(said.at, 0, TIME_MAX, "at")
+    return Welcome(_text(said.federation, 64, "federation"), _run(said.run), plan, said.wire_version, at, keys)
 
 
 def _keys(said: Sequence[wire.SiteKey], sites: Sequence[str]) -> SiteKeys:
     """Return the keys of a plan's sites. A key under two names would be two sites of one hand."""
+    from fedcervix.trust.fingerprints import read_key  # as above
+
     check(len(said) <= len(sites), f"keys of {len(said)} sites; the plan has {len(sites)}")
     keys = {one.site: read_key(one.key) for one in said}
     check(keys.keys() <= set(sites), "a key of a site that is not in the plan")

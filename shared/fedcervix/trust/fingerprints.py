@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 
 from fedcervix.trust.pgp_words import EVEN, ODD
 
@@ -52,7 +53,7 @@ class Fingerprint:
             raise ValueError(f"a fingerprint has {FINGERPRINT_BYTES} bytes; found {len(self.digest)}")
 
     @classmethod
-    def of(cls, key: ec.EllipticCurvePublicKey) -> Fingerprint:
+    def of(cls, key: CertificatePublicKeyTypes) -> Fingerprint:
         """Return the fingerprint of a public key."""
         return cls(hashlib.sha256(key_bytes(key)).digest())
 
@@ -126,7 +127,7 @@ def _value(word: str, place: int) -> int:
 # --- keys as bytes ------------------------------------------------------------------------------------------------
 
 
-def key_bytes(key: ec.EllipticCurvePublicKey) -> bytes:
+def key_bytes(key: CertificatePublicKeyTypes) -> bytes:
     """Return a public key as X.509 writes it (SubjectPublicKeyInfo, DER)."""
     return key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
 

@@ -157,7 +157,7 @@ def _one_sum_before(view: OwnView, proposal: Proposal, commit: str) -> str:
 
 def sum_before(view: OwnView) -> str:
     """Return what the report says of earlier sums over the base: the digest of their parts, empty where none is."""
-    return next(iter(view.memory.used_elsewhere(view.context.base, view.place)), "")
+    return min(view.memory.used_elsewhere(view.context.base, view.place) - {OPEN}, default="")
 
 
 # --- a holder releases its masks -------------------------------------------------------------------------------------
