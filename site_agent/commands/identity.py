@@ -6,12 +6,11 @@ What they compare goes from person to person, never through the coordinator.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
 
 from fedcervix.errors import ConfigError
 from fedcervix.runtime.printing import say
 from fedcervix.runtime.typed_json import to_text
-from fedcervix.transport.identity import certified_key, identify, moment
+from fedcervix.transport.identity import moment
 from fedcervix.trust.fingerprints import Fingerprint
 from site_agent import home as homes
 from site_agent.home import SiteHome
@@ -24,7 +23,8 @@ class OwnIdentity:
 
     site: str
     federation: str
-    certificate_until: datetime
+    certificate_until: float
+    """Unix seconds"""
     fingerprint: str
     """64 hexadecimal digits"""
     words: tuple[str, ...]
@@ -32,14 +32,13 @@ class OwnIdentity:
 
 def identity(home: SiteHome, *, as_json: bool) -> None:
     """Print who this site is: what its partners compare."""
-    pem = home.pem("site.crt")
-    found, own = identify(pem), Fingerprint.of(certified_key(pem))
-    who = found.identity
+    found = home.certificate()
+    who, own = found.identity, Fingerprint(bytes.fromhex(found.key_fingerprint))
     if as_json:
         shown = OwnIdentity(
             site=who.name,
             federation=who.federation,
-            certificate_until=found.not_after,
+            certificate_until=found.not_after.timestamp(),
             fingerprint=own.hex,
             words=own.words,
         )
