@@ -213,13 +213,15 @@ class Service:
             raise
 
     def _keys_of(self, roll: Roll) -> SiteKeys:
-        """Return the keys of the plan's sites that may connect: the same object as long as none of them has changed.
+        """Return the keys of the run's sites that may connect: the same object as long as none of them has changed.
 
-        On the event loop alone.
+        A site that was revoked in this run takes part from the next one on, also where it has joined again with a new
+        key: that key is not of this run. On the event loop alone.
         """
         if roll is not self._roll:
-            found = roll.certificates
-            keys = {site: _certified(found[site]) for site in self._engine.run.plan.sites if site in found}
+            run, found = self._engine.run, roll.certificates
+            here = [site for site in run.plan.sites if site in found]
+            keys = {site: _certified(found[site]) for site in here if run.site(site).presence is not Presence.REVOKED}
             self._roll, self._keys = roll, self._keys if keys == self._keys else keys
         return self._keys
 

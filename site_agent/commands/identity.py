@@ -55,7 +55,7 @@ def identity(home: SiteHome, *, as_json: bool) -> None:
 
 
 def pin(home: SiteHome, name: str, fingerprint: Fingerprint) -> None:
-    """Write down which key a partner must have."""
+    """Write down which key a partner must have. Raises ConfigError, StorageError."""
     own = home.certificate().identity.name if home.key_file("site.crt").exists() else ""
     if name == own:
         raise ConfigError(
@@ -72,7 +72,7 @@ def pin(home: SiteHome, name: str, fingerprint: Fingerprint) -> None:
 
 
 def unpin(home: SiteHome, name: str) -> None:
-    """Take a pin back."""
+    """Take a pin back. Raises ConfigError, StorageError."""
     pinned = home.pins().keys
     if name not in pinned:
         raise ConfigError(
