@@ -249,7 +249,7 @@ def test_a_site_that_is_revoked_and_invited_again_waits_for_the_next_run(federat
     made.coordinate("--mode", "csfssl")
     for site in made.sites:
         made.enrol(site)
-    other = made.light("alts")
+    other = made.light("alts", "--pace-s", "60")
     other.says("not pinned: nhs")
     for command in (("revoke", "nhs"), ("invite", "nhs")):
         code, text = call("coordinator", "--home", made.home.folder, *command, cwd=made.folder)
