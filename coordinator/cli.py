@@ -146,6 +146,15 @@ def status(home: Home, **options: Any) -> None:
 
 
 @cli.command()
+@with_home
+def sites(home: Home) -> None:
+    """List all sites that were invited, with the fingerprints of their keys."""
+    from coordinator.commands.looking import sites as work
+
+    work(home)
+
+
+@cli.command()
 @click.argument("site")
 @with_home
 def revoke(home: Home, **options: Any) -> None:

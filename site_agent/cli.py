@@ -27,7 +27,7 @@ from fedcervix.runtime.commandline import (
     verbose_option,
 )
 from fedcervix.runtime.printing import say
-from site_agent.commands.name_options import folder_name, model_name, set_name
+from site_agent.commands.name_options import fingerprint, folder_name, model_name, set_name, site_name
 
 if TYPE_CHECKING:
     from site_agent.home import SiteHome
@@ -147,6 +147,53 @@ def check(home: SiteHome) -> None:
     Checks certificate, connection, coordinator, hardware, images, time, memory and disk.
     """
     from site_agent.commands.federation import check as work
+
+    work(home)
+
+
+@cli.command()
+@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+@with_home
+def identity(home: SiteHome, **options: Any) -> None:
+    """Show who this site is, with the fingerprint of its key.
+
+    The people of the partner sites compare it by telephone, and pin it (see site-agent pin).
+    """
+    from site_agent.commands.identity import identity as work
+
+    work(home, **options)
+
+
+@cli.command()
+@click.argument("name", callback=site_name)
+@click.argument("fingerprint", nargs=-1, required=True, callback=fingerprint)
+@with_home
+def pin(home: SiteHome, **options: Any) -> None:
+    """Write down which key the partner NAME must have.
+
+    FINGERPRINT is what its `site-agent identity` prints: the digits or the words, with or without spaces. With any
+    other key under that name, this site takes no part. Written into [pins] of site.toml.
+    """
+    from site_agent.commands.identity import pin as work
+
+    work(home, **options)
+
+
+@cli.command()
+@click.argument("name", callback=site_name)
+@with_home
+def unpin(home: SiteHome, **options: Any) -> None:
+    """Accept any key of the partner NAME again."""
+    from site_agent.commands.identity import unpin as work
+
+    work(home, **options)
+
+
+@cli.command()
+@with_home
+def pins(home: SiteHome) -> None:
+    """List the partners: which are pinned, and with which keys."""
+    from site_agent.commands.identity import pins as work
 
     work(home)
 

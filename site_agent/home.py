@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from fedcervix.core.bounds import Within, check_values
 from fedcervix.core.modes import MODES, Mode
-from fedcervix.core.plan import Architecture
+from fedcervix.core.plan import SITE_NAME, Architecture, check
 from fedcervix.disk.files import make_folder, write_whole
 from fedcervix.disk.locks import held, holder
 from fedcervix.disk.paths import Below
@@ -39,10 +39,12 @@ from fedcervix.disk.storage import disk
 from fedcervix.errors import ConfigError, FedcervixError, RunError
 from fedcervix.runtime.config import build, read_toml
 from fedcervix.transport.address import check_address
+from fedcervix.trust.pins import Pins, PinSetting
 from site_agent import site_toml
 
 if TYPE_CHECKING:
     from fedcervix.transport.identity import Certificate
+    from fedcervix.trust.fingerprints import Fingerprint
 
 
 RENEWED = "site.crt.new"
@@ -121,6 +123,8 @@ class Policy(_Section):
     rounds_per_month: Limit = 10_000
     epochs_per_month: Limit = 30_000
     upload_gib_per_month: Limit = 2000
+    pins: PinSetting = "auto"
+    """whether every partner must be in [pins]; auto: where the plan keeps something from the coordinator"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,6 +135,25 @@ class SiteConfig(_Section):
     data: DataSection = field(default_factory=DataSection)
     hardware: HardwareSection = field(default_factory=HardwareSection)
     policy: Policy = field(default_factory=Policy)
+    pins: dict[str, str] = field(default_factory=dict)
+    """name of a partner -> fingerprint of its key, in either form"""
+
+    def __post_init__(self) -> None:
+        self.fingerprints()
+
+    def fingerprints(self) -> dict[str, Fingerprint]:
+        """Return the pins as values. Raises ValueError, which names the one that is wrong."""
+        return {name: _pin(name, text) for name, text in self.pins.items()}
+
+
+def _pin(name: str, text: str) -> Fingerprint:
+    from fedcervix.trust.fingerprints import Fingerprint  # most homes pin nobody, and most commands ask for no key
+
+    try:
+        check(SITE_NAME.fullmatch(name) is not None, "not a site's name")
+        return Fingerprint.parse(text)
+    except ValueError as error:
+        raise ValueError(f"pins.{name}: {error}") from error
 
 
 class _Below:
@@ -221,6 +244,10 @@ class SiteHome:
         """Return the path of the file with ImageNet's weights, where one is named. Raises ConfigError."""
         named = self.config().hardware.imagenet_weights
         return Path(named) if named else None
+
+    def pins(self) -> Pins:
+        """Return the keys that this site's people have compared. Raises ConfigError."""
+        return Pins(self.config().fingerprints(), self.command("pin"))
 
     def certificate(self) -> Certificate:
         """Return the site's newest certificate. Raises ConfigError where the site has not joined, StorageError."""
@@ -323,6 +350,21 @@ def configured(
     text = site_toml.with_values(_text(home.config_file) or site_toml.TEMPLATE, values, source=home.config_file)
     build(SiteConfig, tomllib.loads(text), source=home.config_file)
     return text
+
+
+PINS = "pins"
+"""the table of site.toml"""
+
+
+def pin(home: SiteHome, name: str, fingerprint: Fingerprint) -> None:
+    """Write down which key a partner must have. Raises ConfigError, StorageError."""
+    values: dict[site_toml.Key, site_toml.Value] = {(PINS, name): fingerprint.groups}
+    write(home, site_toml.with_values(_text(home.config_file), values, source=home.config_file))
+
+
+def unpin(home: SiteHome, name: str) -> None:
+    """Take a pin back. Raises ConfigError, StorageError."""
+    write(home, site_toml.without(_text(home.config_file), PINS, name, source=home.config_file))
 
 
 def write(home: SiteHome, config: str) -> None:

@@ -39,6 +39,24 @@ def with_values(text: str, values: Mapping[Key, Value], *, source: Path) -> str:
     return new
 
 
+def without(text: str, table: str, key: str, *, source: Path) -> str:
+    """Return the text, which is TOML, without the line that sets a key. Raises ConfigError where it is not found.
+
+    The line must stand in its table, as `with_values` writes it.
+    """
+    lines = text.splitlines()
+    begin, end = _table(lines, table)
+    found = [at for at in range(begin or end, end) if re.match(rf"\s*{re.escape(key)}\s*=", lines[at])]
+    new = "\n".join(line for at, line in enumerate(lines) if at not in found) + "\n"
+    if key in tomllib.loads(new).get(table, {}):
+        raise ConfigError(
+            f"{source} cannot be changed by this command: it does not find the line of `{key}` in [{table}]",
+            cause="it is written in a way that this command does not know",
+            next_step=f"delete that line: edit {source}",
+        )
+    return new
+
+
 def literal(value: Value) -> str:
     """Return a value as TOML writes it: as JSON, but for the one control character that JSON leaves as it is."""
     return json.dumps(value, ensure_ascii=False, allow_nan=False).replace("\x7f", "\\u007f")

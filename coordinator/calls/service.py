@@ -8,6 +8,7 @@ Rules
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
 from collections.abc import AsyncIterator
@@ -21,10 +22,11 @@ from coordinator.calls.calls import Call, Headers
 from coordinator.calls.transfers import Transfers, of_size
 from coordinator.calls.work import WorkThreads
 from coordinator.home.home import Home
-from coordinator.home.registry import Registry
+from coordinator.home.registry import Registry, Roll
+from coordinator.home.standing import RegistryReader
 from coordinator.run.engine import Engine
 from coordinator.run.results import ledger, record
-from coordinator.run.streams import Bell, Stream, instructions
+from coordinator.run.streams import Bell, KeysChanged, RosterKeys, Stream, instructions
 from fedcervix.core.compression import Packed, packed_form
 from fedcervix.core.events import (
     Answer,
@@ -36,6 +38,7 @@ from fedcervix.core.events import (
     Task,
     UpdateStored,
 )
+from fedcervix.core.plan import SITES_MAX
 from fedcervix.core.plan_formats import needed_format
 from fedcervix.core.rounds.instructions import REVOKED_HERE, Finish, Instruction, instruction
 from fedcervix.core.rounds.objections import objection
@@ -47,6 +50,7 @@ from fedcervix.runtime.record import LedgerLine
 from fedcervix.runtime.typed_json import to_text
 from fedcervix.transport import codec, identity, renewal, rpc
 from fedcervix.transport.versions import HERE, Build, agreed
+from fedcervix.trust.fingerprints import SiteKeys
 from fedcervix.wire import federation_pb2 as wire
 
 RECORD_LINE_CHARS_MIN = 150
@@ -75,13 +79,20 @@ class Service:
         self._ledger_lock = threading.Lock()
         self._ledger: tuple[tuple[Round, ...] | None, tuple[LedgerLine, ...]] = (None, ())
         """what was made last, and of which rounds"""
+        self._roll: Roll | None = None
+        self._keys: SiteKeys = {}
+        """of the plan's sites, by that roll"""
 
-    def behaviours(self, bell: Bell) -> dict[rpc.Method, Any]:
-        """Return what answers each method; `bell` rings at every change."""
+    def behaviours(self, bell: Bell, standing: RegistryReader) -> dict[rpc.Method, Any]:
+        """Return what answers each method; `bell` rings at every change, also of the registry."""
+
+        def keys() -> SiteKeys:
+            return self._keys_of(standing.roll)
+
         return {
             rpc.ENROLL: self.enroll,
             rpc.RENEW: self.renew,
-            rpc.ATTACH: lambda request, call: self.attach(request, call, bell),
+            rpc.ATTACH: lambda request, call: self.attach(request, call, bell, RosterKeys(keys)),
             rpc.REPORT: self.report,
             rpc.OFFER: self.offer,
             rpc.PACKED: self.packed,
@@ -144,7 +155,7 @@ class Service:
     # --- control plane ---
 
     async def attach(
-        self, request: wire.AttachRequest, call: Call, bell: Bell
+        self, request: wire.AttachRequest, call: Call, bell: Bell, roster: RosterKeys
     ) -> AsyncIterator[Headers | wire.FromCoordinator]:
         """Say what the run is, then what to do, each time that changes. Raises a FedcervixError."""
         site = call.site
@@ -152,19 +163,28 @@ class Service:
         build, run = codec.read_build(request), self._engine.run
         yield Headers({rpc.VERSIONS_KEY: codec.write_versions(self._build)})
         version = await self.work.do(call.serial, self._agreed, site, build, request.look)
-        welcome = codec.write_welcome(codec.Welcome(self._federation, run.run, run.plan, version, time.time()))
+
+        def welcome() -> wire.FromCoordinator:
+            said = codec.Welcome(self._federation, run.run, run.plan, version, time.time(), roster.keys)
+            return codec.write_welcome(said)
+
         if request.look:
             _check_not_revoked(run, site)
-            yield welcome
+            yield welcome()
             return
         claim = codec.read_claim(request.instance, request.succeeds)
         await self.work.do(call.serial, self._engine.sites.admit, site, claim, build)
         self._log.info("site connected", site=site, software=build.software, wire_version=version)
-        yield welcome
-        stream, last = Stream(site, claim.instance), None
+        yield welcome()
+        stream = Stream(site, claim.instance)
+        last: Instruction | None = None
         try:
             await self.work.do(call.serial, self._engine.sites.open_stream, stream)
-            async for last in self._news(stream, bell, call):
+            async for news in self._news(stream, bell, call, roster):
+                if isinstance(news, KeysChanged):
+                    yield welcome()
+                    continue
+                last = news
                 told = await self.work.do(call.serial, self._with_record, last) if isinstance(last, Finish) else last
                 yield codec.write_instruction(told)
                 if isinstance(last, Finish):
@@ -192,8 +212,23 @@ class Service:
                 self._engine.sites.outdated(site, build, f"{error.what}; {error.next_step}")
             raise
 
-    def _news(self, stream: Stream, bell: Bell, call: Call) -> AsyncIterator[Instruction]:
-        return instructions(self._engine, stream, bell, call.insist)
+    def _keys_of(self, roll: Roll) -> SiteKeys:
+        """Return the keys of the run's sites that may connect: the same object as long as none of them has changed.
+
+        A site that was revoked in this run takes part from the next one on, also where it has joined again with a new
+        key: that key is not of this run. On the event loop alone.
+        """
+        if roll is not self._roll:
+            run, found = self._engine.run, roll.certificates
+            here = [site for site in run.plan.sites if site in found]
+            keys = {site: _certified(found[site]) for site in here if run.site(site).presence is not Presence.REVOKED}
+            self._roll, self._keys = roll, self._keys if keys == self._keys else keys
+        return self._keys
+
+    def _news(
+        self, stream: Stream, bell: Bell, call: Call, roster: RosterKeys
+    ) -> AsyncIterator[Instruction | KeysChanged]:
+        return instructions(self._engine, stream, bell, call.insist, roster)
 
     def _with_record(self, news: Finish) -> Finish:
         """Let a site that leaves know who counted in each round: its own report says so."""
@@ -369,6 +404,10 @@ class Service:
         """
         self._engine.sites.check_instance(call.site, call.instance)
         call.insist()
+
+
+_certified = functools.lru_cache(SITES_MAX)(identity.certified_key)
+"""of a certificate that the registry has: it reads them all again at every change"""
 
 
 def _check_not_revoked(run: Run, site: str) -> None:

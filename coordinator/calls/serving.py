@@ -129,7 +129,7 @@ class Serving:
         outside = _Outside(standing, admission, self._lines, self._warnings)
         await standing.look()
         gate = SitesGate(federation, standing, self._service.check_roster)
-        behaviours = self._service.behaviours(bell)
+        behaviours = self._service.behaviours(bell, standing)
         public = self.dispatcher(behaviours, gate, self._service.work, self._lines, admission)
         options = [*rpc.server_options(sites), (rpc.CONNECTIONS_MAX, self._bounds.at_one_listener(to))]
         self.port = await self._listen(rpc.SITES, public, str(to), options)

@@ -55,6 +55,20 @@ def _watch(home: Home, *, as_json: bool) -> None:
             live.update(render(document), refresh=True)
 
 
+def sites(home: Home) -> None:
+    """List all sites that were invited, with the fingerprints of their keys."""
+    from coordinator.home.registry import Registry  # with SQLite
+    from fedcervix.trust.fingerprints import Fingerprint  # with `cryptography`
+
+    found = Registry(home.registry).sites()
+    if not found:
+        say(f"no site was invited yet; next: {home.command('invite SITE')}")
+    for one in found:
+        say(f"{one.site}: {one.state} since {one.since:%Y-%m-%d %H:%M} UTC, until {one.not_after:%Y-%m-%d %H:%M} UTC")
+        if one.key_fingerprint:
+            say("\n".join(f"  {line}" for line in Fingerprint(bytes.fromhex(one.key_fingerprint)).lines()))
+
+
 def runs(home: Home, *, as_json: bool) -> None:
     """List all runs of this home, with mode and outcome."""
     found = history.entries(home)

@@ -31,7 +31,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
@@ -117,6 +117,8 @@ class SiteEntry:
     since: datetime
     not_after: datetime
     """of its certificate, or of its invitation while it has not joined"""
+    key_fingerprint: str = ""
+    """SHA-256 of the public key of its certificate, hexadecimal; empty while it has none"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +142,8 @@ class Roll:
     """All credentials at a moment, by serial."""
 
     credentials: Mapping[str, Credential]
+    certificates: Mapping[str, bytes] = field(default_factory=dict)
+    """PEM, with which a site may connect now, by the site's name"""
 
     def __contains__(self, serial: str) -> bool:
         return serial in self.credentials
@@ -334,14 +338,21 @@ class Registry:
         """Return every credential as it stands."""
         with self._connection() as connection:
             rows = connection.execute(
-                "SELECT serial, site, role, state, since, not_after, invitation, key_fingerprint FROM credentials"
-            )
-            return Roll(
-                {
-                    serial: Credential(site, role, self._state(serial, state), _time(since), _time(not_after), *more)
-                    for serial, site, role, state, since, not_after, *more in rows
-                }
-            )
+                "SELECT serial, site, role, state, since, not_after, invitation, key_fingerprint, certificate"
+                " FROM credentials"
+            ).fetchall()
+        credentials = {
+            serial: Credential(site, role, self._state(serial, state), _time(since), _time(not_after), *more)
+            for serial, site, role, state, since, not_after, *more, _ in rows
+        }
+        return Roll(
+            credentials,
+            {
+                site: bytes(certificate)
+                for serial, site, role, *_, certificate in rows
+                if role == "site" and credentials[serial].state in IN_FORCE
+            },
+        )
 
     def _state(self, serial: str, written: str) -> str:
         return "revoked" if written in IN_FORCE and serial in self._shut_out else written
@@ -385,12 +396,12 @@ class Registry:
         """Return every site that was ever invited, by name."""
         with self._connection() as connection:
             rows = connection.execute(
-                "SELECT site, role, state, since, not_after FROM credentials"
+                "SELECT site, role, state, since, not_after, key_fingerprint FROM credentials"
                 " WHERE state IN ('valid', 'revoked') ORDER BY site, since"
             ).fetchall()
         entries: dict[str, SiteEntry] = {}
-        for site, role, state, since, not_after in rows:
-            entry = SiteEntry(site, _site_state(role, state), _time(since), _time(not_after))
+        for site, role, state, since, not_after, key in rows:
+            entry = SiteEntry(site, _site_state(role, state), _time(since), _time(not_after), key or "")
             entries[site] = _weightier(entries.get(site, entry), entry)
         return list(entries.values())
 

@@ -13,10 +13,13 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from fedcervix.core.rounds.instructions import Idle, Instruction, instruction
 from fedcervix.core.rounds.state import Presence, Run
+
+if TYPE_CHECKING:  # with `cryptography`, which `coordinator status` does not need
+    from fedcervix.trust.fingerprints import SiteKeys
 
 CALM_S = 1.0
 """from one reason why a site stands by to the next"""
@@ -72,6 +75,23 @@ class Bell:
                 await rung.wait()
 
 
+@dataclass(frozen=True, slots=True)
+class KeysChanged:
+    """The keys of the run's sites are others than this stream was told: the welcome is due once more."""
+
+
+class RosterKeys:
+    """The keys of the run's sites, as one stream is told them. `look` returns the same object while none changes."""
+
+    def __init__(self, look: Callable[[], SiteKeys]) -> None:
+        self._look, self.keys = look, look()
+
+    def changed(self) -> bool:
+        """Say whether they are others by now; then `keys` has those."""
+        before, self.keys = self.keys, self._look()
+        return self.keys is not before
+
+
 class Tells(Protocol):
     """What streams need of the engine; none of it waits."""
 
@@ -88,9 +108,17 @@ class Tells(Protocol):
 
 
 async def instructions(
-    engine: Tells, stream: Stream, bell: Bell, may_listen: Callable[[], None], *, calm_s: float = CALM_S
-) -> AsyncIterator[Instruction]:
+    engine: Tells,
+    stream: Stream,
+    bell: Bell,
+    may_listen: Callable[[], None],
+    roster: RosterKeys,
+    *,
+    calm_s: float = CALM_S,
+) -> AsyncIterator[Instruction | KeysChanged]:
     """Yield what a site should be doing, each time that changes, until its stream, the run or the process ends.
+
+    A change of the roster comes before what follows from it.
 
     `may_listen` raises what ends the stream at once.
     """
@@ -98,6 +126,8 @@ async def instructions(
     clock_s, told_s = asyncio.get_running_loop().time, 0.0
     while engine.listens(stream):
         may_listen()
+        if roster.changed():
+            yield KeysChanged()
         now = news(engine.run, stream.site, last)
         if now is None:
             if engine.stopping or engine.run.ended:

@@ -1,14 +1,18 @@
-"""Names that a person gives to the results of a command: they become folders in the home folder."""
+"""Names and fingerprints that a person types: of results, which become folders in the home folder, and of partners."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import TYPE_CHECKING
 
 import click
 
 from fedcervix.core.events import RUN_OF_COORDINATOR
 from fedcervix.core.plan import SITE_NAME
 from site_agent.starts import TITLES, UNTRAINED
+
+if TYPE_CHECKING:
+    from fedcervix.trust.fingerprints import Fingerprint
 
 
 def model_name(_context: click.Context, _parameter: click.Parameter, text: str | None) -> str:
@@ -26,6 +30,21 @@ def set_name(_context: click.Context, _parameter: click.Parameter, text: str | N
 def folder_name(_context: click.Context, _parameter: click.Parameter, text: str | None) -> str:
     """Return the name of a report or sweep, empty where none is given. Raises BadParameter."""
     return _name(text, ())
+
+
+def site_name(_context: click.Context, _parameter: click.Parameter, text: str) -> str:
+    """Return the name of a partner. Raises BadParameter."""
+    return _name(text, ())
+
+
+def fingerprint(_context: click.Context, _parameter: click.Parameter, parts: tuple[str, ...]) -> Fingerprint:
+    """Return a fingerprint that was typed in either form. Raises BadParameter, which names the wrong word."""
+    from fedcervix.trust.fingerprints import Fingerprint  # with `cryptography`
+
+    try:
+        return Fingerprint.parse(" ".join(parts))
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 def _name(text: str | None, taken: Collection[str]) -> str:

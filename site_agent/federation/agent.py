@@ -201,7 +201,7 @@ class Agent:
                 self._jobs.give_up()
         elif isinstance(action, session.Rest):
             self._rest(action)
-        elif isinstance(action, session.Work | session.Deliver):
+        elif isinstance(action, session.Work | session.Deliver) and not self._membership.partners.awaited:
             self._jobs.begin(action, self._run)
 
     def _next_action(self) -> session.Action:
@@ -248,10 +248,17 @@ class Agent:
                 self._stop()
 
     def _welcomed(self, welcome: codec.Welcome) -> None:
+        waited = self._membership.partners.awaited
         new = self._membership.welcomed(welcome)
-        if not new and self._was_attached and not self._session.away:
+        if not (new or waited) and self._was_attached and not self._session.away:
             return  # it was said on this connection before
-        run = self._enter() if new else self._run
+        run, partners = self._enter() if new else self._run, self._membership.partners
+        if partners.awaited:
+            if partners.awaited != waited:
+                self._show(shown.AwaitsKeys(partners.awaited, self._context.home.command("unpin")))
+            return
+        if new or waited or not self._was_attached:
+            self._show(shown.Acquainted(partners, self._context.home.command("pin")))
         if new or not self._was_attached:
             self._show(shown.Attached(welcome.run, welcome.plan))
         else:

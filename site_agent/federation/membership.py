@@ -11,10 +11,12 @@ from fedcervix.core.plan import Plan
 from fedcervix.core.rounds.instructions import Finish
 from fedcervix.errors import RemoteError, StorageError
 from fedcervix.transport import codec
+from fedcervix.trust.pins import Pins
 from site_agent.federation import shown
 from site_agent.federation.accounting import NEW_RUN, NOT_HONEST, Accounting
 from site_agent.federation.context import AgentContext
 from site_agent.federation.inbox import JobEnded, Participation
+from site_agent.federation.partners import Partners, doubts, known_keys, partners
 from site_agent.federation.policy import check_welcome, objections
 from site_agent.store import ledger
 from site_agent.store.run_store import RunStore, last_federation
@@ -35,6 +37,8 @@ class Membership:
         self.run: Participation | None = None
         self.kept = session.PersistentState()
         """of the session, what lies in the run's journal"""
+        self.partners = Partners()
+        """of the run; empty until the coordinator is heard"""
         self._trouble = ""
 
     # --- how it begins ---
@@ -49,9 +53,13 @@ class Membership:
             return False
         if last is None or last.run_store.ended() or last.run_store.kept() == session.PersistentState():
             return False
-        if against := objections(home.config().policy, last.plan, self._context.site):
+        site, pins = self._context.site, home.pins()
+        if against := objections(home.config().policy, last.plan, site, pins):
             refused = f"run {last.run} does not continue here: this site's policy does not allow it: {against[0]}"
             show(shown.Message(refused))
+            return False
+        if doubt := next(doubts(pins, last.plan, site, last.run_store.keys()), ""):
+            show(shown.Message(f"run {last.run} does not continue until the coordinator is heard: {doubt}"))
             return False
         self._enter(last.plan, last.run_store)
         return True
@@ -59,22 +67,27 @@ class Membership:
     def welcomed(self, welcome: codec.Welcome) -> bool:
         """Take part in the run of a welcome; a run keeps its plan. Returns whether it is another run than before.
 
-        Raises RemoteError, PolicyError, StorageError.
+        Raises RemoteError, IdentityError, PolicyError, StorageError.
         """
         check_welcome(welcome, self._federation)
-        if self.run is None or self.run.run != welcome.run:
-            self._begin(welcome)
-            return True
-        if welcome.plan != self.run.plan:
+        pins, run_store = self._context.home.pins(), RunStore(self._context.home.run_folder(welcome.run))
+        before = run_store.keys()
+        keys = known_keys(pins, before, welcome.keys)
+        new = self.run is None or self.run.run != welcome.run
+        if new:
+            self._begin(welcome, run_store, pins)
+        elif self.run is not None and welcome.plan != self.run.plan:
             raise _another_plan(welcome.run)
-        return False
+        if keys != before:
+            self._when_there_is_room(lambda: run_store.keep_keys(keys))
+        self.partners = partners(pins, welcome.plan, self._context.site, keys)
+        return new
 
-    def _begin(self, welcome: codec.Welcome) -> None:
+    def _begin(self, welcome: codec.Welcome, run_store: RunStore, pins: Pins) -> None:
         """Check the plan against the policy and open (or find again) the run's folder."""
         home = self._context.home
-        if against := objections(home.config().policy, welcome.plan, self._context.site):
+        if against := objections(home.config().policy, welcome.plan, self._context.site, pins):
             self._accounting.refuse(welcome.run, "this site's policy does not allow the plan", against)
-        run_store = RunStore(home.run_folder(welcome.run))
         if run_store.known_plan() not in (None, welcome.plan):
             raise _another_plan(welcome.run)
         if not run_store.folder.exists():

@@ -6,11 +6,18 @@ from fedcervix.core.events import RUN_OF_COORDINATOR
 from fedcervix.core.plan import Plan, Recipe
 from fedcervix.errors import RemoteError
 from fedcervix.transport.codec import Welcome
+from fedcervix.trust.pins import Pins, effective
 from site_agent.home import Policy
 
+NOBODY = Pins()
+"""is pinned"""
 
-def objections(policy: Policy, plan: Plan, site: str) -> list[str]:
-    """Return what the plan asks that the policy does not allow, one readable difference each."""
+
+def objections(policy: Policy, plan: Plan, site: str, pins: Pins = NOBODY) -> list[str]:
+    """Return what the plan asks that the policy does not allow, one readable difference each.
+
+    `pins`: the partners whose keys this site's people have compared.
+    """
     found = []
     if site not in plan.sites:
         found.append(f"the plan's sites are {', '.join(plan.sites)}; this site is {site}")
@@ -26,6 +33,11 @@ def objections(policy: Policy, plan: Plan, site: str) -> list[str]:
         found.append(f"the plan asks up to {epochs} epochs; [policy] epochs_max is {policy.epochs_max}")
     if plan.terms.average == "by-images" and plan.terms.share_max > policy.share_max:
         found.append(f"the plan's share_max is {plan.terms.share_max:g}; [policy] share_max is {policy.share_max:g}")
+    if effective(policy.pins, hides_from_coordinator=False) == "required":  # no plan hides anything from it yet
+        unpinned = pins.unpinned(name for name in plan.sites if name != site)
+        found += [
+            f"site {one} is not pinned (site-agent pin {one} FINGERPRINT); [policy] pins asks it" for one in unpinned
+        ]
     found += _objections_to_recipe(policy, plan.recipe)
     if policy.plan and policy.plan != plan.digest:
         found.append(f"the plan's digest is {plan.digest}; [policy] plan allows only {policy.plan}")

@@ -12,6 +12,7 @@ from fedcervix.core.events import Answer, Task
 from fedcervix.core.plan import Plan
 from fedcervix.errors import FedcervixError
 from fedcervix.runtime.worker_protocol import WorkProgress
+from site_agent.federation.partners import Partners
 from site_agent.worker.preflight import Findings
 
 NEXT_LINE = "\n          "
@@ -59,6 +60,41 @@ class Attached(Shown):
         plan = self.plan
         run = f"attached to run {self.run}: {plan.mode}, sites {', '.join(plan.sites)}, profile {plan.profile}"
         return f"{run}{NEXT_LINE}the plan is allowed by this site's policy (contract {plan.digest[:12]})"
+
+
+@dataclass(frozen=True, slots=True)
+class Acquainted(Shown):
+    """How far this site knows its partners."""
+
+    partners: Partners
+    command: str
+    """that makes a pin"""
+
+    def __str__(self) -> str:
+        lines = []
+        if self.partners.pinned:
+            lines.append(f"pinned: {', '.join(self.partners.pinned)}; the keys are those that were compared")
+        if self.partners.unpinned:
+            lines.append(f"not pinned: {', '.join(self.partners.unpinned)}; nobody here has compared the keys,")
+            lines.append("so the coordinator could have invented these sites")
+            lines.append(f"compare the keys by telephone, then: {self.command} NAME FINGERPRINT")
+        return NEXT_LINE.join(lines)
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitsKeys(Shown):
+    """The coordinator has not told the key of a partner that is pinned here."""
+
+    names: tuple[str, ...]
+    command: str
+    """that takes a pin back"""
+
+    def __str__(self) -> str:
+        return (
+            f"waits, and sends nothing: the coordinator does not tell the key of {', '.join(self.names)}, pinned here."
+            f"{NEXT_LINE}The site has not joined yet, or the coordinator's version is an earlier one."
+            f"{NEXT_LINE}To go on without the check, stop this agent, then: {self.command} {self.names[0]}"
+        )
 
 
 @dataclass(frozen=True, slots=True)

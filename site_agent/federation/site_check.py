@@ -23,9 +23,11 @@ from fedcervix.extras import lacking
 from fedcervix.runtime.worker_protocol import WorkProgress
 from fedcervix.transport import codec, identity, renewal
 from site_agent.federation import hardware, shown
+from site_agent.federation.partners import known_keys, partners
 from site_agent.federation.policy import check_welcome, objections
 from site_agent.home import SiteHome
 from site_agent.manifest.manifest_file import read_manifest
+from site_agent.store.run_store import RunStore
 from site_agent.worker.worker import Worker
 
 if TYPE_CHECKING:
@@ -41,7 +43,12 @@ class CheckNote:
 
 Row = tuple[str, str | CheckNote | FedcervixError]
 """what was tried, and what was found or what is wrong"""
-NEEDS = {"certificate": {"keys"}, "connection": {"keys", "certificate"}, "coordinator": {"connection"}}
+NEEDS = {
+    "certificate": {"keys"},
+    "connection": {"keys", "certificate"},
+    "coordinator": {"connection"},
+    "partners": {"coordinator"},
+}
 """without what comes before, a check would only repeat it, with a wrong cause"""
 NEEDED_TO_TRAIN = {"configuration", "home folder", "manifest", "hardware"}
 """without these, nothing more can be said of training; a line that is down does not hinder it"""
@@ -49,7 +56,7 @@ NEEDED_TO_TRAIN = {"configuration", "home folder", "manifest", "hardware"}
 
 def examine(home: SiteHome, now: datetime, show: shown.Show) -> Iterator[Row]:
     """Yield what was tried. The plan of the coordinator's run decides what training costs; without it, images alone."""
-    plans: list[Plan] = []
+    heard: list[codec.Welcome] = []
     tried: tuple[tuple[str, Callable[[], str | CheckNote]], ...] = (
         ("configuration", lambda: _configuration(home)),
         ("home folder", lambda: _writable(home)),
@@ -57,7 +64,8 @@ def examine(home: SiteHome, now: datetime, show: shown.Show) -> Iterator[Row]:
         ("keys", lambda: _keys(home)),
         ("certificate", lambda: _certificate(home, now)),
         ("connection", lambda: _line(home)),
-        ("coordinator", lambda: _coordinator(home, plans.append)),
+        ("coordinator", lambda: _coordinator(home, heard.append)),
+        ("partners", lambda: _partners(home, heard[0])),
         ("hardware", lambda: _hardware(home)),
     )
     failed: set[str] = set()
@@ -72,7 +80,7 @@ def examine(home: SiteHome, now: datetime, show: shown.Show) -> Iterator[Row]:
             failed.add(name)
             yield name, _explained(error)
     if not failed & NEEDED_TO_TRAIN:
-        yield from _training(home, plans[0] if plans else None, show)
+        yield from _training(home, heard[0].plan if heard else None, show)
 
 
 def _explained(error: Exception) -> FedcervixError:
@@ -156,11 +164,11 @@ def welcome(home: SiteHome) -> codec.Welcome:
     return heard
 
 
-def _coordinator(home: SiteHome, on_plan: Callable[[Plan], None]) -> str:
+def _coordinator(home: SiteHome, on_welcome: Callable[[codec.Welcome], None]) -> str:
     """Compare the plan with the policy."""
     heard = welcome(home)
-    on_plan(heard.plan)
-    against = objections(home.config().policy, heard.plan, home.certificate().identity.name)
+    on_welcome(heard)
+    against = objections(home.config().policy, heard.plan, home.certificate().identity.name, home.pins())
     if against:
         raise PolicyError(
             f"the plan of run {heard.run} is not allowed: {'; '.join(against)}",
@@ -168,6 +176,16 @@ def _coordinator(home: SiteHome, on_plan: Callable[[Plan], None]) -> str:
             next_step="agree with the coordinator's operator",
         )
     return f"accepts this site; run {heard.run}, {heard.plan.mode}; the policy allows its plan"
+
+
+def _partners(home: SiteHome, heard: codec.Welcome) -> str | CheckNote:
+    """Compare the keys of the run's sites with the pins, and with those of this run before."""
+    pins = home.pins()
+    keys = known_keys(pins, RunStore(home.run_folder(heard.run)).keys(), heard.keys)
+    found = partners(pins, heard.plan, home.certificate().identity.name, keys)
+    if found.awaited:
+        return CheckNote(str(shown.AwaitsKeys(found.awaited, home.command("unpin"))))
+    return str(shown.Acquainted(found, home.command("pin"))) or "none"
 
 
 def _training(home: SiteHome, plan: Plan | None, show: shown.Show) -> Iterator[Row]:

@@ -27,11 +27,12 @@ from fedcervix.core.plan import Plan
 from fedcervix.core.session import PersistentState, Result
 from fedcervix.disk.files import append_line, write_whole
 from fedcervix.disk.paths import Below
-from fedcervix.disk.storage import damaged, disk, later, read_back
+from fedcervix.disk.storage import damaged, disk, later, read_back, read_kept
 from fedcervix.errors import FormatError, StorageError
 from fedcervix.json_text import parsed
 from fedcervix.runtime.record import LedgerLine
 from fedcervix.runtime.typed_json import from_json
+from fedcervix.trust.fingerprints import SiteKeys, key_bytes, read_key
 from site_agent.home import SiteHome
 from site_agent.store import ledger
 from site_agent.store.task_results import History, ScoreResult, TrainResult
@@ -51,6 +52,7 @@ class RunStore:
     _model = Below("model-bytes.txt")
     _history = Below("history.jsonl")
     _record = Below("record.json")
+    _keys = Below("keys.json")
 
     def open(self, plan: Plan) -> None:
         """Make the folder and write down the plan, unless it is there or the run has ended. Raises StorageError."""
@@ -103,6 +105,19 @@ class RunStore:
         if not self._journal.exists():
             return PersistentState()
         return read_back(self._journal, _kept, next_step=f"delete it: rm {self._journal}; the work is then done again")
+
+    def keep_keys(self, keys: SiteKeys) -> None:
+        """Write down which key each site of the run has. Raises StorageError."""
+        written = {site: key_bytes(key).hex() for site, key in keys.items()}
+        write_whole(self._keys, json.dumps({"keys": written}, indent=1).encode())
+
+    def keys(self) -> SiteKeys:
+        """Return the keys that were written down; none before the first welcome. Raises StorageError."""
+        next_step = (
+            f"move it away: mv {self._keys} /tmp; the run's keys are then taken as the coordinator tells them, "
+            "so compare them with your partners first: site-agent pins"
+        )
+        return read_kept(self._keys, _keys, missing={}, next_step=next_step)
 
     def note_model(self, size_bytes: int) -> None:
         """Write down how long this run's models are; the first one counts."""
@@ -197,6 +212,11 @@ def _kept(content: bytes) -> PersistentState:
     return PersistentState(
         task_from_dict(raw["task"]) if raw["task"] else None, _result(raw["result"]) if raw["result"] else None
     )
+
+
+def _keys(content: bytes) -> SiteKeys:
+    found = contents("the keys", parsed(content))
+    return {site: read_key(bytes.fromhex(key)) for site, key in found["keys"].items()}
 
 
 def _result(text: str) -> Result:

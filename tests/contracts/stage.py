@@ -38,8 +38,9 @@ from coordinator.home.founding import Founding
 from coordinator.home.founding import create as create_home
 from coordinator.home.home import Home
 from coordinator.home.registry import Registry
+from coordinator.home.standing import RegistryReader
 from coordinator.run.engine import Engine
-from coordinator.run.streams import Bell, Stream, instructions
+from coordinator.run.streams import Bell, KeysChanged, RosterKeys, Stream, instructions
 from fedcervix.core.events import Answer, Event, Task, TaskKind
 from fedcervix.core.modes import Mode
 from fedcervix.core.plan import Plan, Recipe, Terms
@@ -151,12 +152,16 @@ class PacedEngine(Engine):
             self.floor.wait(lambda: not any(map(self._owed, self.run.plan.sites)))
             return answer
 
-    async def told(self, site: str, news: AsyncIterator[Instruction]) -> AsyncIterator[Instruction]:
+    async def told(
+        self, site: str, news: AsyncIterator[Instruction | KeysChanged]
+    ) -> AsyncIterator[Instruction | KeysChanged]:
         """Yield what a site is told, after those before it in the roster were told what they mean."""
         before = self.run.plan.sites[: self.run.plan.sites.index(site)]
         async for one in news:
             await asyncio.to_thread(self.floor.wait, lambda: not any(map(self._owed, before)))
             yield one
+            if isinstance(one, KeysChanged):
+                continue
             self.floor.change(lambda one=one: self._last_told.update({site: one}))  # type: ignore[misc]
 
     def _owed(self, site: str) -> bool:
@@ -294,12 +299,14 @@ async def _each(chunks: list[bytes]) -> AsyncIterator[bytes]:
 class RecordedService(Service):
     """The service, every word of which is written down."""
 
-    def __init__(self, home: Home, engine: PacedEngine, blobs: BlobStore, recorder: Recorder) -> None:
-        super().__init__(home, Registry(home.registry), engine, blobs)
+    def __init__(
+        self, home: Home, registry: Registry, engine: PacedEngine, blobs: BlobStore, recorder: Recorder
+    ) -> None:
+        super().__init__(home, registry, engine, blobs)
         self._pace, self._recorder = engine, recorder
 
-    def behaviours(self, bell: Bell) -> dict[rpc.Method, Any]:
-        table, recorder = super().behaviours(bell), self._recorder
+    def behaviours(self, bell: Bell, standing: RegistryReader) -> dict[rpc.Method, Any]:
+        table, recorder = super().behaviours(bell, standing), self._recorder
         special = {
             rpc.ATTACH: recorder.attached(table[rpc.ATTACH]),
             rpc.PUSH: recorder.asked(rpc.PUSH, table[rpc.PUSH]),
@@ -307,8 +314,10 @@ class RecordedService(Service):
         }
         return {method: recorder.small(method, behaviour) for method, behaviour in table.items()} | special
 
-    def _news(self, stream: Stream, bell: Bell, call: Call) -> AsyncIterator[Instruction]:
-        return self._pace.told(stream.site, instructions(self._pace, stream, bell, call.insist, calm_s=0.0))
+    def _news(
+        self, stream: Stream, bell: Bell, call: Call, roster: RosterKeys
+    ) -> AsyncIterator[Instruction | KeysChanged]:
+        return self._pace.told(stream.site, instructions(self._pace, stream, bell, call.insist, roster, calm_s=0.0))
 
 
 class RecordedControl(Control):
@@ -465,8 +474,9 @@ def stage(folder: Path, mode: Mode, transcript: Transcript, *, given: bool = Fal
     journal.begin(record)
     engine = PacedEngine(Floor(), journal, blobs, record)
     recorder = Recorder(engine, transcript)
-    service, control = RecordedService(home, engine, blobs, recorder), RecordedControl(engine, recorder)
-    serving = RecordedServing(recorder, home, Registry(home.registry), engine, service, control)
+    registry = Registry(home.registry)
+    service, control = RecordedService(home, registry, engine, blobs, recorder), RecordedControl(engine, recorder)
+    serving = RecordedServing(recorder, home, registry, engine, service, control)
     serving.start(Address("127.0.0.1", 0))
     driver = threading.Thread(target=engine.drive)
     driver.start()

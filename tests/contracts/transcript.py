@@ -45,6 +45,9 @@ WITHIN = {
 """the same for what stands within a text"""
 
 
+P_256 = bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d030107034200")
+"""how a SubjectPublicKeyInfo of that kind begins"""
+
 NONE: Mapping[str, str] = {}
 
 
@@ -163,6 +166,8 @@ def whose(content: bytes) -> str:
         found = x509.load_pem_x509_certificate(content)
         valid = found.not_valid_after_utc - found.not_valid_before_utc
         return f"<PEM: certificate of {_uri(found.extensions)}, valid for {valid.days} days>"
+    if content.startswith(P_256):
+        return "<public key>"
     return f"<{len(content)} bytes, SHA-256 {hashlib.sha256(content).hexdigest()}>"
 
 

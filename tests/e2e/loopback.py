@@ -279,11 +279,11 @@ class Federation:
     def site(self, name: str) -> SiteHome:
         return SiteHome(self.folder / f"site-{name}")
 
-    def enrol(self, name: str, manifest: Path | None = None, **policy: Any) -> SiteHome:
+    def enrol(self, name: str, manifest: Path | None = None, *, key: bytes = b"", **policy: Any) -> SiteHome:
         """Make a site's home with key and certificate, as `invite` and `join` do. The coordinator is listening."""
         home, now = self.site(name), datetime.now(UTC)
         create_site(home)
-        key = identity.new_key()
+        key = key or identity.new_key()
         self.home.key_file("").mkdir(exist_ok=True)
         home.key_file("site.key").write_bytes(key)
         home.key_file("site.crt").write_bytes(self.certify(name, key, now))

@@ -247,7 +247,10 @@ def test_a_revoked_site_is_cut_off_at_once_in_mid_stream(federate: Federate) -> 
 def test_a_site_that_is_revoked_and_invited_again_waits_for_the_next_run(federate: Federate) -> None:
     made = federate()
     made.coordinate("--mode", "csfssl")
-    made.enrol("nhs")
+    for site in made.sites:
+        made.enrol(site)
+    other = made.light("alts", "--pace-s", "60")
+    other.says("not pinned: nhs")
     for command in (("revoke", "nhs"), ("invite", "nhs")):
         code, text = call("coordinator", "--home", made.home.folder, *command, cwd=made.folder)
         assert code == 0, text
@@ -262,6 +265,7 @@ def test_a_site_that_is_revoked_and_invited_again_waits_for_the_next_run(federat
         link.welcome()
     link.close()
     made.light("nhs").says("leave this program running")
+    assert other.running(), "a new key that takes no part in this run is none of its business"
 
 
 def test_a_site_that_is_revoked_in_mid_transfer_is_sent_no_more(federate: Federate) -> None:
@@ -327,6 +331,9 @@ def test_a_site_that_comes_back_again_and_again_holds_one_stream(federate: Feder
         assert list(older) == []
     made.enrol("alts")
     made.light("alts")
+    again = next(streams[-1])
+    assert isinstance(again, codec.Welcome)
+    assert again.keys.keys() == {"nhs", "alts"}, "the key of a site that has joined comes before what follows from it"
     assert str(next(streams[-1])) == "make the first model"
     for line in lines:
         line.close()

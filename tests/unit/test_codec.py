@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from fedcervix.core.events import Answer, ModelAdopted, ScoreReported, SiteFailed, Task, TaskKind, UpdateStored
 from fedcervix.core.plan import Plan, Recipe, Terms
@@ -15,6 +16,7 @@ from fedcervix.errors import RemoteError
 from fedcervix.transport import codec
 from fedcervix.transport.codec import Ping, Progress, Ready, Refusal, Report, Welcome
 from fedcervix.transport.versions import HERE
+from fedcervix.trust.fingerprints import key_bytes
 from fedcervix.wire import federation_pb2 as wire
 
 BASE, MADE = "b" * 64, "d" * 64
@@ -22,6 +24,7 @@ TASKS = [
     Task("run", kind, 0 if kind is TaskKind.SEED else 3, "" if kind is TaskKind.SEED else BASE) for kind in TaskKind
 ]
 TRAIN = TASKS[1]
+KEYS = [ec.derive_private_key(number, ec.SECP256R1()).public_key() for number in (2, 3)]
 PLAN = Plan(mode="ppfssl", sites=("ada", "bob"), profile="paper", terms=Terms(quorum=2), recipe=Recipe())
 SITE, AT = "ada", 12.5
 
@@ -63,7 +66,7 @@ def test_an_instruction_arrives_as_it_was_said(instruction: Instruction) -> None
 
 
 def test_a_welcome_brings_the_plan() -> None:
-    welcome = Welcome("federation", "run", PLAN)
+    welcome = Welcome("federation", "run", PLAN, keys={PLAN.sites[1]: KEYS[0], PLAN.sites[0]: KEYS[1]})
     assert codec.read_from_coordinator(over_the_line(codec.write_welcome(welcome))) == welcome
 
 
@@ -95,6 +98,13 @@ def test_a_sign_of_life_is_not_lost_for_its_words() -> None:
 
 
 # --- bounds -------------------------------------------------------------------------------------------------------
+
+
+def keyed(*keys: tuple[str, ec.EllipticCurvePublicKey | bytes]) -> wire.FromCoordinator:
+    said = [wire.SiteKey(site=site, key=key if isinstance(key, bytes) else key_bytes(key)) for site, key in keys]
+    return wire.FromCoordinator(
+        welcome=wire.Welcome(wire_version=HERE.wire_max, run="run", plan=PLAN.canonical(), keys=said)
+    )
 
 
 def task(**changes: Any) -> wire.Task:
@@ -189,6 +199,12 @@ def test_a_report_beyond_its_bounds_is_the_other_side_s_fault(message: wire.From
             ),
             "federation is longer",
         ),
+        (keyed(("stranger", KEYS[0])), "a key of a site that is not in the plan"),
+        (keyed((PLAN.sites[0], KEYS[0]), (PLAN.sites[0], KEYS[1])), "two keys of one site"),
+        (keyed((PLAN.sites[0], KEYS[0]), (PLAN.sites[1], KEYS[0])), "one key of two sites"),
+        (keyed(*((site, KEYS[0]) for site in PLAN.sites), (PLAN.sites[0], KEYS[1])), "the plan has"),
+        (keyed((PLAN.sites[0], b"no key")), "not a public key"),
+        (keyed((PLAN.sites[0], bytes(257))), "at most 256"),
         (wire.FromCoordinator(task=task(kind=wire.Task.KIND_SEED)), "not a base digest"),
         (wire.FromCoordinator(stand=wire.Stand(reason="x" * 601)), "reason is longer than 600"),
         (wire.FromCoordinator(leave=wire.Leave(outcome="GREAT")), "'GREAT' is not a valid Outcome"),

@@ -17,7 +17,7 @@ import pytest
 from coordinator.limits.allowances import OF_ROUND_MAX, OF_RUN_MAX
 from coordinator.run.engine import Engine
 from coordinator.run.round_average import average
-from coordinator.run.streams import Bell, Stream, instructions
+from coordinator.run.streams import Bell, KeysChanged, RosterKeys, Stream, instructions
 from fedcervix.core.events import (
     Answer,
     Event,
@@ -42,9 +42,11 @@ from fedcervix.models.stream_validation import Arriving
 from fedcervix.models.weights import read_tensors, write_tensors
 from fedcervix.transport.codec import InstanceClaim
 from fedcervix.transport.versions import NUMERICS, Build
+from fedcervix.trust.fingerprints import SiteKeys
 
 SITES = ("ada", "bob")
 INSTANCE = "0" * 32
+NO_KEYS: SiteKeys = {}
 PULL = {"ada": 1.0, "bob": 3.0}
 """how far a site's training moves the weight; so the average of both moves it by 2"""
 
@@ -129,8 +131,9 @@ def listened(engine: Engine, site: str) -> Iterator[Instruction]:
         engine.on_change(bell.ring)
         try:
             engine.sites.open_stream(stream)
-            told = instructions(engine, stream, bell, lambda: None, calm_s=0.0)
+            told = instructions(engine, stream, bell, lambda: None, RosterKeys(lambda: NO_KEYS), calm_s=0.0)
             while (news := runner.run(_next(told))) is not None:
+                assert not isinstance(news, KeysChanged)
                 yield (last := news)
                 if isinstance(news, Finish):
                     engine.sites.dismiss(site)
@@ -138,7 +141,7 @@ def listened(engine: Engine, site: str) -> Iterator[Instruction]:
             engine.sites.close_stream(stream, last)
 
 
-async def _next(told: AsyncIterator[Instruction]) -> Instruction | None:
+async def _next(told: AsyncIterator[Instruction | KeysChanged]) -> Instruction | KeysChanged | None:
     return await anext(told, None)
 
 

@@ -198,8 +198,8 @@ def test_sites_are_listed_with_their_state(registry: Registry) -> None:
     registry.revoke("south", NOW + 2 * HOUR)
     join(registry, "north", "i1", "c1")
     assert registry.sites() == [
-        SiteEntry("north", "joined", NOW + HOUR, NOW + YEAR),
-        SiteEntry("south", "revoked", NOW + 2 * HOUR, NOW + YEAR),
+        SiteEntry("north", "joined", NOW + HOUR, NOW + YEAR, "key of c1"),
+        SiteEntry("south", "revoked", NOW + 2 * HOUR, NOW + YEAR, "key of c2"),
         SiteEntry("west", "invited", NOW, NOW + WEEK),
     ]
 

@@ -8,17 +8,22 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field, replace
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 
-from coordinator.run.streams import PICTURE_S, Bell, Stream, instructions, looks, news
+from coordinator.run.streams import PICTURE_S, Bell, KeysChanged, RosterKeys, Stream, instructions, looks, news
 from fedcervix.core.events import SiteAttached, SiteSilent, Task, TaskKind, UpdateStored
 from fedcervix.core.plan import Plan, Recipe, Terms
 from fedcervix.core.rounds.instructions import Finish, Idle
 from fedcervix.core.rounds.state import Outcome, Phase, Run, begin
 from fedcervix.core.rounds.step import step
 from fedcervix.errors import IdentityError
+from fedcervix.trust.fingerprints import SiteKeys
 
 SITES = ("ada", "bob", "cy")
 PLAN = Plan(mode="csfssl", sites=SITES, profile="paper", terms=Terms(rounds=2), recipe=Recipe())
+
+NO_KEYS: SiteKeys = {}
+UNCHANGED = RosterKeys(lambda: NO_KEYS)
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -73,7 +78,7 @@ def test_work_is_told_at_once_and_the_reasons_for_standing_by_are_told_together(
 
     async def test(told: Told, bell: Bell) -> None:
         told.attach("ada")
-        heard = instructions(told, told.open("ada"), bell, lambda: None, calm_s=60.0)
+        heard = instructions(told, told.open("ada"), bell, lambda: None, UNCHANGED, calm_s=60.0)
         assert isinstance(await anext(heard), Idle)
         waits = following(heard)
         told.attach("bob")
@@ -91,7 +96,7 @@ def test_work_is_told_at_once_and_the_reasons_for_standing_by_are_told_together(
 def test_the_last_reason_is_told_when_the_calm_is_over() -> None:
     async def test(told: Told, bell: Bell) -> None:
         told.attach("ada")
-        heard = instructions(told, told.open("ada"), bell, lambda: None, calm_s=0.05)
+        heard = instructions(told, told.open("ada"), bell, lambda: None, UNCHANGED, calm_s=0.05)
         await anext(heard)
         told.attach("bob")
         assert await anext(heard) == news(told.run, "ada", None)
@@ -99,10 +104,28 @@ def test_the_last_reason_is_told_when_the_calm_is_over() -> None:
     in_a_loop(test)
 
 
+def test_another_key_is_told_at_once_and_before_what_follows_from_it() -> None:
+    async def test(told: Told, bell: Bell) -> None:
+        keys = [NO_KEYS]
+        told.attach("ada", "bob")
+        roster = RosterKeys(lambda: keys[0])
+        heard = instructions(told, told.open("ada"), bell, lambda: None, roster, calm_s=60.0)
+        assert isinstance(await anext(heard), Idle)
+        waits = following(heard)
+        keys[0] = {"cy": ec.derive_private_key(7, ec.SECP256R1()).public_key()}
+        told.attach("cy")
+        bell.ring()
+        assert await waits == KeysChanged()
+        assert roster.keys is keys[0]
+        assert isinstance(await anext(heard), Task)
+
+    in_a_loop(test)
+
+
 def test_a_change_from_another_thread_wakes_whoever_waits() -> None:
     async def test(told: Told, bell: Bell) -> None:
         told.attach("ada", "bob")
-        heard = instructions(told, told.open("ada"), bell, lambda: None)
+        heard = instructions(told, told.open("ada"), bell, lambda: None, UNCHANGED)
         await anext(heard)
         waits = following(heard)
         assert await quiet(waits)
@@ -120,7 +143,7 @@ def test_a_change_from_another_thread_wakes_whoever_waits() -> None:
 def test_a_newer_stream_ends_the_older_one() -> None:
     async def test(told: Told, bell: Bell) -> None:
         told.attach("ada")
-        heard = instructions(told, told.open("ada"), bell, lambda: None)
+        heard = instructions(told, told.open("ada"), bell, lambda: None, UNCHANGED)
         await anext(heard)
         waits = following(heard)
         told.open("ada")
@@ -139,7 +162,7 @@ def test_who_may_not_listen_any_more_is_told_why() -> None:
             if revoked:
                 raise IdentityError("revoked")
 
-        heard = instructions(told, told.open("ada"), bell, may_listen)
+        heard = instructions(told, told.open("ada"), bell, may_listen, UNCHANGED)
         await anext(heard)
         waits = following(heard)
         assert await quiet(waits)
@@ -155,7 +178,7 @@ def test_who_may_not_listen_any_more_is_told_why() -> None:
 def test_a_stream_ends_with_the_process_and_with_the_run(end: str) -> None:
     async def test(told: Told, bell: Bell) -> None:
         told.attach("ada")
-        heard = instructions(told, told.open("ada"), bell, lambda: None)
+        heard = instructions(told, told.open("ada"), bell, lambda: None, UNCHANGED)
         await anext(heard)
         waits = following(heard)
         if end == "process":

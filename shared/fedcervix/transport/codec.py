@@ -6,13 +6,14 @@ every message with `received`, which removes the control characters from all its
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
@@ -46,6 +47,9 @@ from fedcervix.json_text import parsed
 from fedcervix.printable import printable, printable_values, shortened
 from fedcervix.transport.versions import HERE, SOFTWARE, Build, agreed
 from fedcervix.wire import federation_pb2 as wire
+
+if TYPE_CHECKING:  # with `cryptography`, which `coordinator status` does not need
+    from fedcervix.trust.fingerprints import SiteKeys
 
 PLAN_CHARS_MAX = 256 * 1024
 STAGE_CHARS_MAX = 40
@@ -282,6 +286,8 @@ class Welcome:
     """that is spoken from here on"""
     at: float = 0.0
     """Unix seconds by the coordinator's clock; 0: not said"""
+    keys: SiteKeys = dataclasses.field(default_factory=dict)
+    """of the plan's sites that have joined; empty where the coordinator's version does not say"""
 
 
 def write_instruction(instruction: Instruction) -> wire.FromCoordinator:
@@ -298,12 +304,15 @@ def write_instruction(instruction: Instruction) -> wire.FromCoordinator:
 
 def write_welcome(welcome: Welcome) -> wire.FromCoordinator:
     """Return the message of a welcome."""
+    from fedcervix.trust.fingerprints import key_bytes  # as above
+
     message = wire.Welcome(
         federation=welcome.federation,
         run=welcome.run,
         plan=welcome.plan.canonical(),
         wire_version=welcome.wire_version,
         at=welcome.at,
+        keys=(wire.SiteKey(site=site, key=key_bytes(key)) for site, key in welcome.keys.items()),
     )
     return wire.FromCoordinator(welcome=message)
 
@@ -327,14 +336,30 @@ def read_from_coordinator(message: wire.FromCoordinator, here: Build = HERE) -> 
 def _welcome(said: wire.Welcome, here: Build) -> Welcome:
     """Return a welcome. What else it says is read only in a version, and by a format, that are known here."""
     agreed(here, replace(here, software="", wire_min=said.wire_version, wire_max=said.wire_version), at="site")
-    text = _text(said.plan, PLAN_CHARS_MAX, "plan")
+    plan = _plan(_text(said.plan, PLAN_CHARS_MAX, "plan"), here)
+    keys = _keys(said.keys, plan.sites)
+    at = _within(said.at, 0, TIME_MAX, "at")
+    return Welcome(_text(said.federation, 64, "federation"), _run(said.run), plan, said.wire_version, at, keys)
+
+
+def _keys(said: Sequence[wire.SiteKey], sites: Sequence[str]) -> SiteKeys:
+    """Return the keys of a plan's sites. A key under two names would be two sites of one hand."""
+    from fedcervix.trust.fingerprints import read_key  # as above
+
+    check(len(said) <= len(sites), f"keys of {len(said)} sites; the plan has {len(sites)}")
+    keys = {one.site: read_key(one.key) for one in said}
+    check(keys.keys() <= set(sites), "a key of a site that is not in the plan")
+    check(len({one.site for one in said}) == len(said), "two keys of one site")
+    check(len({one.key for one in said}) == len(said), "one key of two sites")
+    return keys
+
+
+def _plan(text: str, here: Build) -> Plan:
     try:
-        plan = Plan.parse(text)
+        return Plan.parse(text)
     except UnknownFormat as error:
         agreed(here, replace(here, software="", plan_format=error.found), at="site")
         raise
-    at = _within(said.at, 0, TIME_MAX, "at")
-    return Welcome(_text(said.federation, 64, "federation"), _run(said.run), plan, said.wire_version, at)
 
 
 def _leave(said: wire.Leave) -> Finish:

@@ -184,6 +184,17 @@ def matches(key_pem: bytes, cert_pem: bytes) -> bool:
         raise _foreign(f"the certificate holds a key of an unknown kind ({error})") from error
 
 
+def certified_key(cert_pem: bytes) -> ec.EllipticCurvePublicKey:
+    """Return the public key of a certificate. Raises IdentityError where it is unreadable or of another kind."""
+    try:
+        key = _load_certificate(cert_pem).public_key()
+    except UNREADABLE as error:
+        raise _foreign("the certificate holds a key of an unknown kind") from error
+    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
+        raise _foreign("the certificate's key is not an ECDSA P-256 key")
+    return key
+
+
 def _private_key(key_pem: bytes) -> ec.EllipticCurvePrivateKey:
     try:
         key = serialization.load_pem_private_key(_bounded(key_pem), password=None)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -32,6 +33,9 @@ KEY_BYTES_MAX = 256
 """of a public key as DER; one of P-256 has 91"""
 SHOWN_CHARS_MAX = 40
 """of a word that an error repeats"""
+
+SiteKeys = Mapping[str, ec.EllipticCurvePublicKey]
+"""by the site's name"""
 
 _VALUES = tuple({word.lower(): value for value, word in enumerate(words)} for words in (EVEN, ODD))
 _PLACES = ("odd", "even")

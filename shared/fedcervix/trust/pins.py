@@ -15,10 +15,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from fedcervix.errors import IdentityError
-from fedcervix.trust.fingerprints import Fingerprint
+
+if TYPE_CHECKING:  # with `cryptography`: most commands of a site need the names below and no key
+    from fedcervix.trust.fingerprints import Fingerprint
 
 PinSetting = Literal["auto", "required", "known"]
 """of `[policy] pins`"""

@@ -66,18 +66,28 @@ class FromCoordinator(_message.Message):
     def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., task: _Optional[_Union[Task, _Mapping]] = ..., stand: _Optional[_Union[Stand, _Mapping]] = ..., leave: _Optional[_Union[Leave, _Mapping]] = ...) -> None: ...
 
 class Welcome(_message.Message):
-    __slots__ = ("federation", "run", "plan", "wire_version", "at")
+    __slots__ = ("federation", "run", "plan", "wire_version", "keys", "at")
     FEDERATION_FIELD_NUMBER: _ClassVar[int]
     RUN_FIELD_NUMBER: _ClassVar[int]
     PLAN_FIELD_NUMBER: _ClassVar[int]
     WIRE_VERSION_FIELD_NUMBER: _ClassVar[int]
+    KEYS_FIELD_NUMBER: _ClassVar[int]
     AT_FIELD_NUMBER: _ClassVar[int]
     federation: str
     run: str
     plan: str
     wire_version: int
+    keys: _containers.RepeatedCompositeFieldContainer[SiteKey]
     at: float
-    def __init__(self, federation: _Optional[str] = ..., run: _Optional[str] = ..., plan: _Optional[str] = ..., wire_version: _Optional[int] = ..., at: _Optional[float] = ...) -> None: ...
+    def __init__(self, federation: _Optional[str] = ..., run: _Optional[str] = ..., plan: _Optional[str] = ..., wire_version: _Optional[int] = ..., keys: _Optional[_Iterable[_Union[SiteKey, _Mapping]]] = ..., at: _Optional[float] = ...) -> None: ...
+
+class SiteKey(_message.Message):
+    __slots__ = ("site", "key")
+    SITE_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    site: str
+    key: bytes
+    def __init__(self, site: _Optional[str] = ..., key: _Optional[bytes] = ...) -> None: ...
 
 class Task(_message.Message):
     __slots__ = ("run", "kind", "round", "base")
