@@ -16,6 +16,7 @@ from itertools import islice
 from typing import Any
 
 from coordinator.calls.calls import Call, Headers
+from coordinator.calls.ledger_stream import LedgerStream
 from coordinator.calls.transfers import Transfers, of_size
 from coordinator.calls.work import WorkThreads
 from coordinator.home.home import Home
@@ -26,6 +27,7 @@ from coordinator.run.streams import Bell, Stream, instructions
 from fedcervix.core.compression import Packed, packed_form
 from fedcervix.core.events import (
     Answer,
+    Event,
     ModelAdopted,
     ModelUnusable,
     ScoreReported,
@@ -45,6 +47,7 @@ from fedcervix.runtime.record import LedgerLine
 from fedcervix.runtime.typed_json import to_text
 from fedcervix.transport import codec, identity, rpc
 from fedcervix.transport.versions import HERE, Build, agreed
+from fedcervix.trust.ledger import NOT_SIGNED, Signed
 from fedcervix.wire import federation_pb2 as wire
 
 RECORD_LINE_CHARS_MIN = 150
@@ -66,6 +69,7 @@ class Service:
         self._chunk_bytes = rpc.chunk_bytes(len(engine.run.plan.sites))
         self._ahead_bytes = min(AHEAD_BYTES_MAX, rpc.UPLOADS_BYTES // len(engine.run.plan.sites))
         self._log = logger(run=engine.run.run)
+        self._ledger_key = home.pem("ledger.key") if engine.ledger.known.plan else b""
         self._ledger_lock = threading.Lock()
         self._ledger: tuple[tuple[Round, ...] | None, tuple[LedgerLine, ...]] = (None, ())
         """what was made last, and of which rounds"""
@@ -111,6 +115,7 @@ class Service:
             return pem, made.serial, made.not_after
 
         pem = self._registry.redeem(invitation.serial, identity.key_fingerprint(key), issue, now)
+        self._engine.ledger.note_certificates({who.name: pem.decode()})
         self._log.info("site joined", site=who.name)
         return wire.EnrollReply(certificate_pem=pem)
 
@@ -121,7 +126,8 @@ class Service:
         site = call.site
         build, run = codec.read_build(request), self._engine.run
         version = await self.work.do(call.serial, self._agreed, site, build, request.look)
-        welcome = codec.write_welcome(codec.Welcome(self._federation, run.run, run.plan, version))
+        key = self._engine.ledger.known.ledger_key
+        welcome = codec.write_welcome(codec.Welcome(self._federation, run.run, run.plan, version, key))
         if request.look:
             _check_not_revoked(run, site)
             yield welcome
@@ -131,9 +137,12 @@ class Service:
         self._log.info("site connected", site=site, software=build.software, wire_version=version)
         yield welcome
         stream, last = Stream(site, claim.instance), None
+        ledger = LedgerStream(self._engine.ledger, self._ledger_key, codec.read_kept(request))
         try:
             await self.work.do(call.serial, self._engine.sites.open_stream, stream)
             async for last in self._news(stream, bell, call):
+                while isinstance(last, Task | Finish) and (part := await self.work.do(call.serial, ledger.next)):
+                    yield codec.write_ledger(part)
                 told = await self.work.do(call.serial, self._with_record, last) if isinstance(last, Finish) else last
                 yield codec.write_instruction(told)
                 if isinstance(last, Finish):
@@ -142,8 +151,12 @@ class Service:
             self.work.later(self._engine.sites.close_stream, stream, last)
 
     def _agreed(self, site: str, build: Build, look: bool) -> int:
-        """Return the version of the wire to speak with a site. Raises VersionError; the operator sees that it waits."""
+        """Return the version of the wire to speak with a site, whose certificate then stands in the ledger.
+
+        Raises VersionError, StorageError; the operator sees that the site waits.
+        """
         run = self._engine.run
+        self._engine.ledger.note_certificates(self._registry.certificates())
         numerics = run.numerics or HERE.numerics
         try:
             return agreed(build, HERE, numerics=numerics, plan_format=needed_format(run.plan))
@@ -180,13 +193,30 @@ class Service:
         report = codec.read_report(message, site=site, at=at)
         if isinstance(report, codec.Progress):
             self._engine.sites.heard(site, report)
-        answer = self._take(report, site, at)
+        answer = self._take(report, site, at, self._signed(message, report, site, at))
         if answer is Answer.REFUSED and isinstance(report, UpdateStored | ScoreReported):
             return codec.write_answer(answer, objection(self._engine.run, report))
         outcome = self._engine.run.outcome if isinstance(report, ModelAdopted) else None
         return codec.write_answer(answer, outcome.value if outcome and answer in KNOWN else "")
 
-    def _take(self, report: codec.Report, site: str, at: float) -> Answer:
+    def _signed(self, message: wire.FromSite, report: codec.Report, site: str, at: float) -> Signed:
+        """Return what a site has signed with a report, and keep its word on the ledger. Raises RemoteError."""
+        ledger, of_sites = self._engine.ledger, self._engine.sites
+        match report:
+            case codec.Ping() | codec.Progress() | codec.Stopped():
+                return NOT_SIGNED
+            case codec.Ready():
+                event: Event = of_sites.attached(site, at)
+            case codec.Refusal(_, reason):
+                event = SiteRefused(site, reason, at)
+            case _:
+                event = report
+        signed = ledger.checked(event, codec.read_signed(message))
+        if found := codec.read_countersigned(message, site):
+            ledger.countersigned(site, found.head, found.signature)
+        return signed
+
+    def _take(self, report: codec.Report, site: str, at: float, signed: Signed) -> Answer:
         match report:
             case codec.Ping() | codec.Progress():
                 return Answer.ACCEPTED
@@ -194,21 +224,22 @@ class Service:
                 self._engine.sites.stopped(site)
                 return Answer.ACCEPTED
             case codec.Ready():
-                return self._take_ready(report, site, at)
+                return self._take_ready(report, site, at, signed)
             case codec.Refusal(run, reason):
-                return self._engine.submit(SiteRefused(site, reason, at)) if self._is_current(run) else Answer.STALE
+                refused = SiteRefused(site, reason, at)
+                return self._engine.submit(refused, signed) if self._is_current(run) else Answer.STALE
             case UpdateStored():
-                return self._engine.models.take_update(report)
+                return self._engine.models.take_update(report, signed)
             case ScoreReported() | ModelUnusable() | ModelAdopted() | SiteFailed():
-                return self._engine.submit(report)
+                return self._engine.submit(report, signed)
 
-    def _take_ready(self, ready: codec.Ready, site: str, at: float) -> Answer:
+    def _take_ready(self, ready: codec.Ready, site: str, at: float, signed: Signed) -> Answer:
         plan = self._engine.run.plan
         if not self._is_current(ready.run):
             return Answer.STALE
         if ready.plan_digest != plan.digest:
             raise RunError("the site has accepted a different plan", cause="the two sides run different versions")
-        return self._engine.submit(self._engine.sites.attached(site, at))
+        return self._engine.submit(self._engine.sites.attached(site, at), signed)
 
     def _is_current(self, run: str) -> bool:
         return run == self._engine.run.run
@@ -313,6 +344,7 @@ class Service:
             raise RunError(f"the model {digest[:12]} is not for this site now", cause="the run is at a later step")
         size_bytes = self._blobs.size_bytes(digest)
         codec.check_offset(request.offset, size_bytes)
+        self._engine.ledger.note_reader(site, base)
         return digest, size_bytes
 
     def _task(self, site: str) -> Task:

@@ -12,7 +12,7 @@ Folders and modules, from bottom to top. Each imports from itself and from those
     extras     json_text errors
     models     json_text errors core disk
     runtime    json_text printable errors core disk extras
-    transport  json_text printable wire errors core disk
+    transport  json_text printable wire errors core disk trust
 
 `tests/unit/test_architecture.py` holds this table against the imports.
 """

@@ -72,6 +72,8 @@ def join(
     # The certificate comes last and the new key stays until then: a join that is killed here can be repeated.
     write(home, config)
     write_whole(home.key_file("authority.crt"), invited.authority_pem)
+    if invited.ledger_key:
+        write_whole(home.key_file("ledger.pub"), invited.ledger_key.encode())
     write_secret(home.key_file("site.key"), key)
     write_whole(home.key_file("site.crt"), certificate)
     home.key_file(NEW_KEY).unlink()
@@ -171,15 +173,17 @@ def run(home: SiteHome) -> None:
     from site_agent.federation.context import AgentContext
     from site_agent.federation.fencing import succeed
     from site_agent.federation.site_check import connect
+    from site_agent.federation.site_ledger import SiteLedger
     from site_agent.worker.worker import Worker
 
     site, display = certificate.identity.name, Display(LineBudgets())
     with home.locked():
-        link = connect(home, succeed(home))
+        ledger = SiteLedger(home, site)
+        link = connect(home, succeed(home), ledger)
         worker = Worker(home, site)
         look = functools.partial(tls.look, address, home.pem("authority.crt"), home.own_files())
         agent = Agent(
-            AgentContext(home, site, link, display.show),
+            AgentContext(home, site, link, display.show, ledger=ledger),
             worker,
             federation=certificate.identity.federation,
             checks=Checks(lambda: _check_here(home), look, worker.examine),

@@ -17,6 +17,7 @@ from fedcervix.transport.backoff import Pauses
 from site_agent.federation import shown
 from site_agent.federation.inbox import Inbox
 from site_agent.federation.link import Link
+from site_agent.federation.site_ledger import SiteLedger
 from site_agent.home import SiteHome
 from site_agent.worker.worker import CancelledError
 
@@ -38,6 +39,8 @@ class AgentContext:
     inbox: Inbox = field(default_factory=Inbox)
     stopping: threading.Event = field(default_factory=threading.Event)
     """set: the agent has ended, and its threads shall"""
+    ledger: SiteLedger | None = None
+    """None: this agent keeps no ledger"""
 
     @functools.cached_property
     def blobs(self) -> BlobStore:

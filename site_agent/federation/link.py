@@ -26,10 +26,13 @@ from fedcervix.transport.codec import FIRST_MODEL_BYTES_MAX
 from fedcervix.transport.versions import HERE, Build
 from fedcervix.wire import federation_pb2 as wire
 from site_agent.federation.privacy import outgoing
+from site_agent.federation.site_ledger import SiteLedger
 
 CALL_S = 30.0
 """for a small call, once the line is up; a coordinator answers within milliseconds"""
 
+Said = codec.Welcome | codec.LedgerPart | Instruction
+"""what a coordinator says on the stream"""
 OnBytes = Callable[[int, int], None]
 """Called with (bytes so far, bytes in all; 0 where unknown)."""
 
@@ -37,7 +40,7 @@ OnBytes = Callable[[int, int], None]
 class Link(Protocol):
     """What a site can say to the coordinator."""
 
-    def attach(self) -> Iterator[codec.Welcome | Instruction]:
+    def attach(self) -> Iterator[Said]:
         """Listen; ends or raises LinkError when the line is cut."""
 
     def report(self, report: codec.Report) -> tuple[Answer, str]:
@@ -74,9 +77,13 @@ class GrpcLink:
         key_pem: bytes,
         claim: codec.InstanceClaim | None = None,
         here: Build = HERE,
+        ledger: SiteLedger | None = None,
     ) -> None:
-        """`claim`: which process of the site's agent speaks; left out, one that succeeds nobody. `here`: its build."""
-        self._address, self._here = address, here
+        """`claim`: which process of the site's agent speaks; left out, one that succeeds nobody. `here`: its build.
+
+        `ledger`: what keeps the run's ledger and signs reports; without it, neither is done.
+        """
+        self._address, self._here, self._ledger = address, here, ledger
         self._claim = claim or codec.InstanceClaim(secrets.token_hex(16))
         self._who = ((rpc.INSTANCE_KEY, self._claim.instance),)
         self._channel = rpc.channel(
@@ -93,16 +100,17 @@ class GrpcLink:
         pem: bytes = reply.certificate_pem
         return pem
 
-    def attach(self) -> Iterator[codec.Welcome | Instruction]:
+    def attach(self) -> Iterator[Said]:
         """Listen; ends or raises LinkError when the line is cut."""
         return self._attach(self._claim)
 
-    def welcome(self) -> codec.Welcome | Instruction:
+    def welcome(self) -> Said:
         """Hear what an agent would hear first, beside the agent that may be at work."""
         return next(self._attach(None))
 
-    def _attach(self, claim: codec.InstanceClaim | None) -> Iterator[codec.Welcome | Instruction]:
-        stream = rpc.stub(self._channel, rpc.ATTACH)(codec.write_attach(self._here, claim))
+    def _attach(self, claim: codec.InstanceClaim | None) -> Iterator[Said]:
+        kept = self._ledger.kept() if self._ledger and claim else None
+        stream = rpc.stub(self._channel, rpc.ATTACH)(codec.write_attach(self._here, claim, kept))
         self._streams.add(stream)
         try:
             for message in rpc.calls(stream, self._address):
@@ -111,7 +119,7 @@ class GrpcLink:
             self._streams.discard(stream)
             stream.cancel()
 
-    def _attributed(self, what: codec.Welcome | Instruction) -> codec.Welcome | Instruction:
+    def _attributed(self, what: Said) -> Said:
         """Return what the coordinator says; a text of its choice says that it is the coordinator's."""
         if isinstance(what, codec.Welcome) and not self._here.wire_min <= what.wire_version <= self._here.wire_max:
             raise RemoteError(
@@ -124,8 +132,18 @@ class GrpcLink:
 
     def report(self, report: codec.Report) -> tuple[Answer, str]:
         """Tell; returns the answer and, where it refuses, why."""
-        answer, why = codec.read_answer(self._call(rpc.REPORT, _message(report)))
+        message = self._message(report)
+        answer, why = codec.read_answer(self._call(rpc.REPORT, message))
+        if self._ledger and answer is Answer.ACCEPTED:
+            self._ledger.accepted(message)
         return answer, rpc.said(why)
+
+    def _message(self, report: codec.Report) -> wire.FromSite:
+        """Return the message of a report, and what this site signs of it."""
+        message = _message(report)
+        if self._ledger:
+            self._ledger.sign(message)
+        return message
 
     def sign(self, report: codec.Heartbeat) -> None:
         """Show a sign of life. Nobody waits for its answer, which may stand behind a model on a slow line."""

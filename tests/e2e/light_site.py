@@ -28,6 +28,7 @@ from site_agent.federation.context import AgentContext
 from site_agent.federation.fencing import succeed
 from site_agent.federation.link import GrpcLink
 from site_agent.federation.listener import UPGRADE_S
+from site_agent.federation.site_ledger import SiteLedger
 from site_agent.home import SiteHome
 from site_agent.store.task_results import TaskResult
 from site_agent.worker.hang_detection import FLOOR_S
@@ -84,12 +85,13 @@ def main() -> None:
     with home.locked():
         keys = {"authority_pem": "authority.crt", "certificate_pem": "site.crt", "key_pem": "site.key"}
         pems = {part: home.pem(file) for part, file in keys.items()}
-        link = GrpcLink(home.config().link.coordinator, claim=succeed(home), **pems)
+        ledger = SiteLedger(home, site)
+        link = GrpcLink(home.config().link.coordinator, claim=succeed(home), ledger=ledger, **pems)
         work = LightWork(home, site, given.pace_s, given.numbers, given.diary, given.spoils)
         worker = in_a_process(work) if given.worker else LightWorker(work)
         federation = home.certificate().identity.federation
         agent = Agent(
-            AgentContext(home, site, link, display.show),
+            AgentContext(home, site, link, display.show, ledger=ledger),
             worker,  # type: ignore[arg-type]
             federation=federation,
             checks=Checks(nothing_to_check, nothing_to_check, nothing_to_check),

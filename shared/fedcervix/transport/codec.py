@@ -45,6 +45,11 @@ from fedcervix.errors import RemoteError, VersionError
 from fedcervix.json_text import parsed
 from fedcervix.printable import printable, printable_values, shortened
 from fedcervix.transport.versions import HERE, SOFTWARE, Build
+from fedcervix.trust.chain import TEXT_CHARS_MAX
+from fedcervix.trust.heads import HEAD_CHARS_MAX, Head, SignedHead
+from fedcervix.trust.ledger import Line, Signed
+from fedcervix.trust.records import SIGNED_CHARS_MAX
+from fedcervix.trust.signatures import KEY_CHARS_MAX, SIGNATURE_BYTES_MAX
 from fedcervix.wire import federation_pb2 as wire
 
 PLAN_CHARS_MAX = 256 * 1024
@@ -196,8 +201,11 @@ def read_claim(instance: str, succeeds: Iterable[str] = ()) -> InstanceClaim:
     return InstanceClaim(instance, tuple(succeeds))
 
 
-def write_attach(build: Build, claim: InstanceClaim | None) -> wire.AttachRequest:
-    """Return the message with which an agent begins to listen; without a claim, it only wants to hear the welcome."""
+def write_attach(build: Build, claim: InstanceClaim | None, kept: LedgerKept | None = None) -> wire.AttachRequest:
+    """Return the message with which an agent begins to listen; without a claim, it only wants to hear the welcome.
+
+    `kept`: how far it has a run's ledger; None where it keeps none.
+    """
     return wire.AttachRequest(
         wire_version=build.wire_min,
         wire_version_max=build.wire_max,
@@ -207,6 +215,7 @@ def write_attach(build: Build, claim: InstanceClaim | None) -> wire.AttachReques
         instance=claim.instance if claim else "",
         succeeds=claim.succeeds if claim else (),
         look=claim is None,
+        ledger=wire.LedgerKept(run=kept.run, entries=kept.entries) if kept else None,
     )
 
 
@@ -256,6 +265,8 @@ class Welcome:
     plan: Plan
     wire_version: int = HERE.wire_max
     """that is spoken from here on"""
+    ledger_key: str = ""
+    """with which the heads of the run's ledger are signed (PEM); empty where it keeps none"""
 
 
 def write_instruction(instruction: Instruction) -> wire.FromCoordinator:
@@ -277,18 +288,22 @@ def write_welcome(welcome: Welcome) -> wire.FromCoordinator:
         run=welcome.run,
         plan=welcome.plan.canonical(),
         wire_version=welcome.wire_version,
+        ledger_key=welcome.ledger_key.encode(),
     )
     return wire.FromCoordinator(welcome=message)
 
 
 @_reads
-def read_from_coordinator(message: wire.FromCoordinator) -> Welcome | Instruction:
+def read_from_coordinator(message: wire.FromCoordinator) -> Welcome | LedgerPart | Instruction:
     """Return what the coordinator says. Raises ValueError."""
     match message.WhichOneof("what"):
         case "welcome":
             said = message.welcome
             plan = _plan(_text(said.plan, PLAN_CHARS_MAX, "plan"))
-            return Welcome(_text(said.federation, 64, "federation"), _run(said.run), plan, said.wire_version)
+            federation, key = _text(said.federation, 64, "federation"), _ascii(said.ledger_key, KEY_CHARS_MAX, "a key")
+            return Welcome(federation, _run(said.run), plan, said.wire_version, key)
+        case "ledger":
+            return _ledger(message.ledger)
         case "task":
             return _task(message.task)
         case "stand":
@@ -297,6 +312,11 @@ def read_from_coordinator(message: wire.FromCoordinator) -> Welcome | Instructio
             return _leave(message.leave)
         case _:
             raise ValueError("neither welcome nor instruction")
+
+
+def _ascii(value: bytes, chars_max: int, name: str) -> str:
+    check(len(value) <= chars_max and value.isascii(), f"{name} is not ASCII, or longer than {chars_max} characters")
+    return value.decode()
 
 
 def _plan(text: str) -> Plan:
@@ -321,6 +341,93 @@ def _record(text: str) -> str:
         return _printable_json(text) if text else ""
     except ValueError:
         return ""
+
+
+# --- the ledger ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerKept:
+    """How far a site has the ledger of a run."""
+
+    run: str = ""
+    entries: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Countersigned:
+    """A head of a ledger, and a site's signature over it."""
+
+    site: str
+    head: Head
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerPart:
+    """Entries of a ledger, and where they are the last ones for now, the signed head."""
+
+    lines: tuple[Line, ...]
+    head: SignedHead | None = None
+    countersigned: tuple[Countersigned, ...] = ()
+
+
+PART_CHARS_MAX = 2**20
+"""of the entries in one message, unless it is a single one"""
+
+
+def write_ledger(part: LedgerPart) -> wire.FromCoordinator:
+    """Return the message of entries of a ledger."""
+    message = wire.Ledger(
+        lines=[wire.LedgerLine(text=line.text.encode(), signature=line.signature) for line in part.lines],
+        head=part.head.head.text.encode() if part.head else b"",
+        signature=part.head.signature if part.head else b"",
+        countersigned=[
+            wire.Countersignature(site=one.site, head=one.head.text.encode(), signature=one.signature)
+            for one in part.countersigned
+        ],
+    )
+    return wire.FromCoordinator(ledger=message)
+
+
+def _ledger(said: wire.Ledger) -> LedgerPart:
+    lines = tuple(
+        Line(_ascii(line.text, TEXT_CHARS_MAX, "an entry"), _signature(line.signature)) for line in said.lines
+    )
+    head = SignedHead(_head(said.head), _signature(said.signature)) if said.head else None
+    countersigned = tuple(
+        Countersigned(_text(one.site, 64, "site"), _head(one.head), _signature(one.signature))
+        for one in said.countersigned
+    )
+    return LedgerPart(lines, head, countersigned)
+
+
+def _head(text: bytes) -> Head:
+    return Head.parse(_ascii(text, HEAD_CHARS_MAX, "a head"))
+
+
+def _signature(value: bytes) -> bytes:
+    check(len(value) <= SIGNATURE_BYTES_MAX, "a signature is too long")
+    return value
+
+
+@_reads
+def read_kept(message: wire.AttachRequest) -> LedgerKept | None:
+    """Return how far an agent has a run's ledger; None where it keeps none."""
+    said = message.ledger
+    return LedgerKept(_run(said.run) if said.run else "", said.entries) if message.HasField("ledger") else None
+
+
+@_reads
+def read_signed(message: wire.FromSite) -> Signed:
+    """Return what a site has signed with a report; it is not checked yet."""
+    return Signed(_ascii(message.record, SIGNED_CHARS_MAX, "a record"), _signature(message.signature))
+
+
+@_reads
+def read_countersigned(message: wire.FromSite, site: str) -> Countersigned | None:
+    """Return which head a site has countersigned; None where it has none."""
+    return Countersigned(site, _head(message.head), _signature(message.countersignature)) if message.head else None
 
 
 # --- reports ------------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from datetime import timedelta
 from fedcervix.errors import IdentityError
 from fedcervix.transport.address import check_address
 from fedcervix.transport.identity import Identity, check_issuer, identify, matches, moment
+from fedcervix.trust import signatures
 
 LIFETIME = timedelta(days=7)
 BYTES_MAX = 64 * 1024
@@ -36,6 +37,10 @@ address = "{address}"
 authority = '''
 {authority}'''
 
+# With it the coordinator signs the ledger of each run.
+ledger = '''
+{ledger}'''
+
 # Proves to the coordinator that the site was invited. Valid only for joining.
 certificate = '''
 {certificate}'''
@@ -58,6 +63,8 @@ class Invitation:
     authority_pem: bytes
     certificate_pem: bytes
     key_pem: bytes = field(repr=False)
+    ledger_key: str = ""
+    """public key (PEM); empty where the coordinator has an earlier version"""
 
     def __post_init__(self) -> None:
         try:
@@ -82,6 +89,7 @@ class Invitation:
             authority=self.authority_pem.decode(),
             certificate=self.certificate_pem.decode(),
             key=self.key_pem.decode(),
+            ledger=self.ledger_key,
         )
 
     @classmethod
@@ -96,8 +104,17 @@ class Invitation:
         missing = [key for key in KEYS if not isinstance(raw.get(key), str)]
         if missing:
             raise _incomplete(f"it has no {', '.join(missing)}")
-        values = [raw[key] for key in KEYS]
-        return cls(*values[:3], *(text.encode() for text in values[3:]))
+        federation, site, address, *pems = (raw[key] for key in KEYS)
+        authority, certificate, key = (pem.encode() for pem in pems)
+        return cls(federation, site, address, authority, certificate, key, _checked(raw.get("ledger", "")))
+
+
+def _checked(ledger_key: object) -> str:
+    """Return a ledger key; empty where there is none. Raises IdentityError where it is none."""
+    try:
+        return signatures.public_pem(signatures.public_key(str(ledger_key))) if ledger_key else ""
+    except ValueError as error:
+        raise _incomplete(f"its ledger key cannot be read: {error}") from error
 
 
 def _incomplete(what: str) -> IdentityError:

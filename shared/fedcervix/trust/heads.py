@@ -20,6 +20,7 @@ from fedcervix.trust.signatures import SIGNATURE_BYTES_MAX, PublicKey, holds, si
 
 HEAD = "fedcervix head 1"
 COUNTERSIGNATURE = "fedcervix countersignature 1"
+HEAD_CHARS_MAX = 512
 
 
 @dataclass(frozen=True, slots=True)

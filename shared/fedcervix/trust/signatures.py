@@ -27,7 +27,7 @@ def sign(key_pem: bytes, tag: str, *texts: str) -> bytes:
     """Return a signature (DER) by a P-256 private key (PEM). Raises ValueError where the key is none."""
     key = serialization.load_pem_private_key(key_pem, password=None)
     if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise ValueError("not an ECDSA key")  # noqa: TRY004  (its content is wrong)
+        raise ValueError("not an ECDSA key")  # noqa: TRY004  (as below)
     return key.sign(tagged(tag, *texts), ec.ECDSA(hashes.SHA256(), deterministic_signing=True))
 
 
@@ -47,8 +47,13 @@ def public_key(pem: str) -> PublicKey:
         key = serialization.load_pem_public_key(pem.encode())
     except UnsupportedAlgorithm as error:
         raise ValueError(str(error)) from error
+    return p256(key)
+
+
+def p256(key: object) -> PublicKey:
+    """Return a public key that is one with P-256. Raises ValueError where it is another."""
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
-        raise ValueError("not a public key of the kind ECDSA P-256")  # noqa: TRY004  (as above)
+        raise ValueError("not a public key of the kind ECDSA P-256")  # noqa: TRY004  (its content is wrong)
     return key
 
 
