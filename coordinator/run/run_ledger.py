@@ -18,7 +18,7 @@ from fedcervix.transport.codec import PART_CHARS_MAX
 from fedcervix.trust import ledger
 from fedcervix.trust.chain import Values, read, real
 from fedcervix.trust.heads import Head, is_countersigned
-from fedcervix.trust.ledger import LEDGER, NOT_SIGNED, Ledger, Line, Signed, is_owed
+from fedcervix.trust.ledger import LEDGER, NOT_SIGNED, Entry, Ledger, Signed, is_owed
 from fedcervix.trust.records import SAID
 
 OVER = (Phase.PUBLISHING, Phase.FINISHED, Phase.ABORTED)
@@ -36,7 +36,7 @@ class RunLedger:
         self.known = Ledger()
         for text, signature in journal.ledger(run):
             try:
-                self.known = self.known.follow(Line(text, signature), signatures=False)
+                self.known = self.known.follow(Entry(text, signature), signatures=False)
             except ValueError as error:
                 raise _broken(run, self.known.end.entries, error) from error
 
@@ -117,15 +117,15 @@ class RunLedger:
 
     # --- what sites are sent ---
 
-    def since(self, entry: int, until: int) -> list[Line]:
+    def since(self, entry: int, until: int) -> list[Entry]:
         """Return entries from `entry` on, before `until`: as many as go into a message. Raises StorageError."""
-        lines: list[Line] = []
+        lines: list[Entry] = []
         room = PART_CHARS_MAX
         for _, found in zip(range(entry, until), self._journal.ledger(self._run, entry), strict=False):
             room -= len(found[0])
             if lines and room < 0:
                 break
-            lines.append(Line(*found))
+            lines.append(Entry(*found))
         return lines
 
     def countersignatures(self, round_: int) -> list[tuple[int, str, bytes]]:
@@ -145,17 +145,17 @@ def _new_certificates(known: Ledger, certificates: Mapping[str, str]) -> list[Va
     return [ledger.certificate(known.round, site, certificates[site]) for site in new]
 
 
-def made(known: Ledger, drafts: Iterable[tuple[Values, bytes]]) -> tuple[Ledger, list[Line]]:
+def made(known: Ledger, drafts: Iterable[tuple[Values, bytes]]) -> tuple[Ledger, list[Entry]]:
     """Return the ledger with new entries, and these."""
     lines = []
     for values, signature in drafts:
-        line = Line(LEDGER.append(known.end, values)[0], signature)
+        line = Entry(LEDGER.append(known.end, values)[0], signature)
         known = known.follow(line, signatures=False)
         lines.append(line)
     return known, lines
 
 
-def first_entries(record: RunRecord, federation: str, authority: str, ledger_key: str) -> list[Line]:
+def first_entries(record: RunRecord, federation: str, authority: str, ledger_key: str) -> list[Entry]:
     """Return how the ledger of a run begins; keys and certificates are PEM."""
     at = real(record.begun_at)
     begin = ledger.genesis(federation, record.run, record.plan, record.base, authority, ledger_key, at)

@@ -8,9 +8,9 @@ Folders and modules, from bottom to top. Each imports from itself and from those
     errors     printable
     core       json_text printable
     disk       printable errors core
-    trust      json_text core
+    trust      json_text errors core
     extras     json_text errors
-    models     json_text errors core disk
+    models     json_text errors core disk trust
     runtime    json_text printable errors core disk extras
     transport  json_text printable wire errors core disk trust
 

@@ -19,12 +19,13 @@ from typing import NoReturn
 from fedcervix.core.events import Event, SiteAttached, SiteRefused
 from fedcervix.disk.files import write_whole
 from fedcervix.errors import IdentityError, LedgerError
-from fedcervix.transport import codec, identity
+from fedcervix.transport import codec
 from fedcervix.trust.chain import Values, read, text_of
 from fedcervix.trust.heads import SignedHead, conflict, countersign
-from fedcervix.trust.ledger import Ledger, Line
+from fedcervix.trust.key_texts import private_key, public_key
+from fedcervix.trust.ledger import Entry, Ledger
 from fedcervix.trust.records import RECORD, record_of
-from fedcervix.trust.signatures import public_key, sign
+from fedcervix.trust.statements import sign
 from fedcervix.wire import federation_pb2 as wire
 from site_agent.home import SiteHome
 from site_agent.store.ledger_store import LedgerStore
@@ -55,23 +56,24 @@ class SiteLedger:
 
     def __init__(self, home: SiteHome, site: str) -> None:
         """Go on with the ledger of the last run. Raises StorageError."""
-        self._home, self._site, self._key_pem = home, site, home.pem("site.key")
+        self._home, self._site, self._key = home, site, private_key(home.pem("site.key"))
         self._welcome: codec.Welcome | None = None
         last = last_federation(home, any_readable=True)
         self._folder = last.run_store.folder if last else home.folder
         self._checked = self._stored() if last else _Checked(Ledger())
         self._asked_from = self._checked.kept
-        self._pending: list[Line] = []
+        self._pending: list[Entry] = []
         self._now = self._checked.ledger
         """with the entries that wait for their head"""
         self._again: list[str] = []
         """entries that are here, and come once more"""
+        self._is_new_stream = True
 
     # --- what comes ---
 
     def kept(self) -> codec.LedgerKept:
         """Return how far the ledger is here: the next stream goes on from there."""
-        self._asked_from = self._checked.kept
+        self._asked_from, self._is_new_stream = self._checked.kept, True
         return self._asked_from
 
     def welcomed(self, welcome: codec.Welcome, folder: Path) -> str:
@@ -84,6 +86,9 @@ class SiteLedger:
         if not welcome.ledger_key:
             return f"run {welcome.run} keeps no ledger: it began with an earlier version" if is_new else ""
         said = self._pin(welcome.ledger_key)
+        if not self._is_new_stream:  # it was said again
+            return said
+        self._is_new_stream = False
         if folder != self._folder:
             self._folder = folder
             self._checked = self._stored()
@@ -101,7 +106,7 @@ class SiteLedger:
         if part.head is not None:
             self._take_head(part, part.head, when_there_is_room)
 
-    def _follow(self, part: codec.LedgerPart, line: Line) -> None:
+    def _follow(self, part: codec.LedgerPart, line: Entry) -> None:
         if self._again:
             number = self._checked.ledger.end.entries - len(self._again)
             if self._again.pop(0) != line.text:
@@ -115,7 +120,7 @@ class SiteLedger:
         self._pending.append(line)
         if before.run == "":
             self._check_genesis(part, self._now)
-        own = self._own_key()
+        own = self._key.public_key()
         if before.keys.get(self._site) == own and self._now.keys[self._site] != own:
             self._refuse(part, f"entry {before.end.entries} certifies another key as that of this site")
 
@@ -145,7 +150,7 @@ class SiteLedger:
             self._refuse(part, f"the head of round {head.round} is not where entry {now.end.entries - 1} leads to")
         self._check_said(part, head.round)
         store, first, lines = LedgerStore(self._folder), self._checked.lines, tuple(self._pending)
-        own = codec.Countersigned(self._site, head, countersign(self._key_pem, self._site, head))
+        own = codec.Countersigned(self._site, head, countersign(self._key, self._site, head))
         when_there_is_room(lambda: store.add(first, lines, signed, (*part.countersigned, own)))
         self._checked, self._pending = _Checked(now, signed, now.end.entries), []
 
@@ -196,9 +201,6 @@ class SiteLedger:
             )
         return ""
 
-    def _own_key(self) -> object:
-        return identity.public_key(self._key_pem)
-
     def _stored(self) -> _Checked:
         """Return the ledger of the run in the folder. Raises LedgerError where what is stored does not hold."""
         stored, ledger = LedgerStore(self._folder).read(), Ledger()
@@ -223,12 +225,12 @@ class SiteLedger:
         if welcome is None or not welcome.ledger_key or event is None:
             return
         record = record_of(event, welcome.run, welcome.plan.digest)
-        message.record, message.signature = record.encode(), sign(self._key_pem, RECORD, record)
+        message.record, message.signature = record.encode(), sign(self._key, RECORD, record)
         checked = self._checked
         if checked.head is not None and checked.ledger.run == welcome.run:
             head = checked.head.head
             message.head = head.text.encode()
-            message.countersignature = countersign(self._key_pem, self._site, head)
+            message.countersignature = countersign(self._key, self._site, head)
 
     def accepted(self, message: wire.FromSite) -> None:
         """Note a report that the coordinator has accepted. Raises StorageError."""

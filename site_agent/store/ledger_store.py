@@ -23,14 +23,14 @@ from fedcervix.disk.storage import disk
 from fedcervix.transport.codec import Countersigned
 from fedcervix.trust.chain import Value, Values, read, text_of
 from fedcervix.trust.heads import Head, SignedHead
-from fedcervix.trust.ledger import Line
+from fedcervix.trust.ledger import Entry
 
 
 @dataclass(frozen=True, slots=True)
 class StoredLedger:
     """What is stored of a ledger."""
 
-    lines: tuple[Line, ...] = ()
+    lines: tuple[Entry, ...] = ()
     heads: tuple[SignedHead, ...] = ()
     """in the order in which they came"""
     countersigned: tuple[Countersigned, ...] = field(default=())
@@ -62,10 +62,10 @@ class LedgerStore:
                     heads.append(SignedHead(Head.parse(str(values["head"])), _signature(values)))
         texts = _lines(self.entries)
         count = len(texts) if whole else max((head.head.end.entries for head in heads), default=0)
-        lines = tuple(Line(text, signatures.get(number, b"")) for number, text in enumerate(texts[:count]))
+        lines = tuple(Entry(text, signatures.get(number, b"")) for number, text in enumerate(texts[:count]))
         return StoredLedger(lines, tuple(heads), tuple(countersigned))
 
-    def add(self, first: int, lines: Iterable[Line], head: SignedHead, countersigned: Iterable[Countersigned]) -> None:
+    def add(self, first: int, lines: Iterable[Entry], head: SignedHead, countersigned: Iterable[Countersigned]) -> None:
         """Store entries from number `first` on, and the head that they lead to; done twice, it does the same."""
         there = _lines(self.entries)
         new = [*there[:first], *(line.text for line in lines)]

@@ -47,9 +47,10 @@ from fedcervix.printable import printable, printable_values, shortened
 from fedcervix.transport.versions import HERE, SOFTWARE, Build
 from fedcervix.trust.chain import TEXT_CHARS_MAX
 from fedcervix.trust.heads import HEAD_CHARS_MAX, Head, SignedHead
-from fedcervix.trust.ledger import Line, Signed
+from fedcervix.trust.key_texts import KEY_CHARS_MAX
+from fedcervix.trust.ledger import Entry, Signed
 from fedcervix.trust.records import SIGNED_CHARS_MAX
-from fedcervix.trust.signatures import KEY_CHARS_MAX, SIGNATURE_BYTES_MAX
+from fedcervix.trust.statements import SIGNATURE_BYTES_MAX
 from fedcervix.wire import federation_pb2 as wire
 
 PLAN_CHARS_MAX = 256 * 1024
@@ -70,6 +71,8 @@ IMAGES_MAX = 10**8
 """of one site"""
 PROGRESS_MAX = 2**53
 """of bytes or steps: every reader of JSON knows a whole number up to here"""
+TIME_MAX = 1e12
+"""Unix seconds"""
 SECONDS_MAX = 1e9
 """of one task: 30 years"""
 MEASURE_MAX = 1e15
@@ -172,11 +175,7 @@ def _take_out_of_map(value: Any, end: int | None) -> None:
 
 def _printable_json(text: str) -> str:
     """Return a JSON document whose texts are printable, also where they were written as escapes. Raises ValueError."""
-    value = parsed(text)
-    try:
-        return json.dumps(printable_values(value), allow_nan=False)
-    except RecursionError as error:  # it is less deep than a parser goes, and deeper than this does
-        raise ValueError("it is nested too deeply") from error
+    return json.dumps(printable_values(parsed(text)), allow_nan=False)
 
 
 # --- who speaks ---------------------------------------------------------------------------------------------------
@@ -201,10 +200,12 @@ def read_claim(instance: str, succeeds: Iterable[str] = ()) -> InstanceClaim:
     return InstanceClaim(instance, tuple(succeeds))
 
 
-def write_attach(build: Build, claim: InstanceClaim | None, kept: LedgerKept | None = None) -> wire.AttachRequest:
+def write_attach(
+    build: Build, claim: InstanceClaim | None, at: float = 0.0, kept: LedgerKept | None = None
+) -> wire.AttachRequest:
     """Return the message with which an agent begins to listen; without a claim, it only wants to hear the welcome.
 
-    `kept`: how far it has a run's ledger; None where it keeps none.
+    `at`: Unix seconds by the site's clock; 0: not said. `kept`: how far it has a run's ledger; None: it keeps none.
     """
     return wire.AttachRequest(
         wire_version=build.wire_min,
@@ -215,6 +216,7 @@ def write_attach(build: Build, claim: InstanceClaim | None, kept: LedgerKept | N
         instance=claim.instance if claim else "",
         succeeds=claim.succeeds if claim else (),
         look=claim is None,
+        at=at,
         ledger=wire.LedgerKept(run=kept.run, entries=kept.entries) if kept else None,
     )
 
@@ -225,6 +227,12 @@ def read_build(said: wire.AttachRequest) -> Build:
     software = said.software_version if SOFTWARE.fullmatch(said.software_version) else ""
     newest = said.wire_version_max or said.wire_version
     return Build(software, said.wire_version, newest, said.numerics or 1, said.plan_format or FIRST)
+
+
+@_reads
+def read_clock(said: wire.AttachRequest, now: float) -> float:
+    """Return how many seconds a site's clock is ahead of ours; 0 where it does not say what it shows."""
+    return _within(said.at, 0, TIME_MAX, "at") - now if said.at else 0.0
 
 
 # --- tasks and instructions ---------------------------------------------------------------------------------------
@@ -265,6 +273,8 @@ class Welcome:
     plan: Plan
     wire_version: int = HERE.wire_max
     """that is spoken from here on"""
+    at: float = 0.0
+    """Unix seconds by the coordinator's clock; 0: not said"""
     ledger_key: str = ""
     """with which the heads of the run's ledger are signed (PEM); empty where it keeps none"""
 
@@ -288,6 +298,7 @@ def write_welcome(welcome: Welcome) -> wire.FromCoordinator:
         run=welcome.run,
         plan=welcome.plan.canonical(),
         wire_version=welcome.wire_version,
+        at=welcome.at,
         ledger_key=welcome.ledger_key.encode(),
     )
     return wire.FromCoordinator(welcome=message)
@@ -301,7 +312,8 @@ def read_from_coordinator(message: wire.FromCoordinator) -> Welcome | LedgerPart
             said = message.welcome
             plan = _plan(_text(said.plan, PLAN_CHARS_MAX, "plan"))
             federation, key = _text(said.federation, 64, "federation"), _ascii(said.ledger_key, KEY_CHARS_MAX, "a key")
-            return Welcome(federation, _run(said.run), plan, said.wire_version, key)
+            at = _within(said.at, 0, TIME_MAX, "at")
+            return Welcome(federation, _run(said.run), plan, said.wire_version, at, key)
         case "ledger":
             return _ledger(message.ledger)
         case "task":
@@ -367,7 +379,7 @@ class Countersigned:
 class LedgerPart:
     """Entries of a ledger, and where they are the last ones for now, the signed head."""
 
-    lines: tuple[Line, ...]
+    lines: tuple[Entry, ...]
     head: SignedHead | None = None
     countersigned: tuple[Countersigned, ...] = ()
 
@@ -392,7 +404,7 @@ def write_ledger(part: LedgerPart) -> wire.FromCoordinator:
 
 def _ledger(said: wire.Ledger) -> LedgerPart:
     lines = tuple(
-        Line(_ascii(line.text, TEXT_CHARS_MAX, "an entry"), _signature(line.signature)) for line in said.lines
+        Entry(_ascii(line.text, TEXT_CHARS_MAX, "an entry"), _signature(line.signature)) for line in said.lines
     )
     head = SignedHead(_head(said.head), _signature(said.signature)) if said.head else None
     countersigned = tuple(
