@@ -29,7 +29,7 @@ class LedgerStream:
             return None
         round_ = max(known.heads)
         head = Head(known.run, round_, known.heads[round_])
-        if head == self._head or self._sent == head.end.entries:
+        if head == self._head:
             return None
         lines = tuple(self._ledger.since(self._sent, head.end.entries))
         self._sent += len(lines)
