@@ -155,6 +155,19 @@ def sites(home: Home) -> None:
 
 
 @cli.command()
+@click.argument("run", required=False)
+@with_home
+def verify(home: Home, **options: Any) -> None:
+    """Verify the ledger of a run, from its first entry on. Without RUN: of the last one.
+
+    It reads files only. It names the first entry that does not hold.
+    """
+    from coordinator.commands.verifying import verify as work
+
+    work(home, **options)
+
+
+@cli.command()
 @click.argument("site")
 @with_home
 def revoke(home: Home, **options: Any) -> None:

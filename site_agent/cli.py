@@ -198,6 +198,19 @@ def pins(home: SiteHome) -> None:
     work(home)
 
 
+@cli.command()
+@click.argument("run", required=False)
+@with_home
+def verify(home: SiteHome, **options: Any) -> None:
+    """Verify the ledger of a run, from its first entry on. Without RUN: of the last one.
+
+    It reads files only. It names the first entry that does not hold.
+    """
+    from site_agent.commands.verify import verify as work
+
+    work(home, **options)
+
+
 # --- training and results -----------------------------------------------------------------------------------------
 
 

@@ -293,6 +293,12 @@ class SiteHome:
             f"mv {old} {old}.old, and {self.command('join INVITATION.toml')}",
         )
 
+    def known_ledger_key(self) -> str:
+        """Return the coordinator's ledger key (PEM); empty where this site knows none yet. Raises StorageError."""
+        file = self.key_file("ledger.pub")
+        with disk(file, "read"):
+            return file.read_bytes().decode("ascii", "replace") if file.exists() else ""
+
     def _which_home(self) -> str:
         """Return what to do where this folder is not a site's home."""
         return (

@@ -19,6 +19,7 @@ from itertools import islice
 from typing import Any
 
 from coordinator.calls.calls import Call, Headers
+from coordinator.calls.ledger_stream import LedgerStream
 from coordinator.calls.transfers import Transfers, of_size
 from coordinator.calls.work import WorkThreads
 from coordinator.home.home import Home
@@ -30,6 +31,7 @@ from coordinator.run.streams import Bell, KeysChanged, RosterKeys, Stream, instr
 from fedcervix.core.compression import Packed, packed_form
 from fedcervix.core.events import (
     Answer,
+    Event,
     ModelAdopted,
     ModelUnusable,
     ScoreReported,
@@ -51,6 +53,8 @@ from fedcervix.runtime.typed_json import to_text
 from fedcervix.transport import codec, identity, renewal, rpc
 from fedcervix.transport.versions import HERE, Build, agreed
 from fedcervix.trust.fingerprints import SiteKeys
+from fedcervix.trust.key_texts import private_key
+from fedcervix.trust.ledger import NOT_SIGNED, Signed
 from fedcervix.wire import federation_pb2 as wire
 
 RECORD_LINE_CHARS_MIN = 150
@@ -74,6 +78,7 @@ class Service:
         self._chunk_bytes = rpc.chunk_bytes(len(engine.run.plan.sites))
         self._ahead_bytes = min(AHEAD_BYTES_MAX, rpc.UPLOADS_BYTES // len(engine.run.plan.sites))
         self._log = logger(run=engine.run.run)
+        self._ledger_key = private_key(home.pem("ledger.key")) if engine.ledger.known.plan else None
         self._clocks: dict[str, str] = {}
         """what is said of a site's clock"""
         self._ledger_lock = threading.Lock()
@@ -123,6 +128,7 @@ class Service:
         who = identity.Identity(self._federation, "site", invitation.identity.name)
         issue = partial(self._issued, self._home.authority(), key, who, now)
         pem = self._registry.redeem(invitation.serial, identity.key_fingerprint(key), issue, now)
+        self._engine.ledger.note_certificates({who.name: pem.decode()})
         self._log.info("site joined", site=who.name)
         return wire.EnrollReply(certificate_pem=pem)
 
@@ -165,7 +171,8 @@ class Service:
         version = await self.work.do(call.serial, self._agreed, site, build, request.look)
 
         def welcome() -> wire.FromCoordinator:
-            said = codec.Welcome(self._federation, run.run, run.plan, version, time.time(), roster.keys)
+            key = self._engine.ledger.known.ledger_key
+            said = codec.Welcome(self._federation, run.run, run.plan, version, time.time(), roster.keys, key)
             return codec.write_welcome(said)
 
         if request.look:
@@ -178,6 +185,7 @@ class Service:
         yield welcome()
         stream = Stream(site, claim.instance)
         last: Instruction | None = None
+        ledger = LedgerStream(self._engine.ledger, self._ledger_key, codec.read_kept(request))
         try:
             await self.work.do(call.serial, self._engine.sites.open_stream, stream)
             async for news in self._news(stream, bell, call, roster):
@@ -185,6 +193,8 @@ class Service:
                     yield welcome()
                     continue
                 last = news
+                while isinstance(last, Task | Finish) and (part := await self.work.do(call.serial, ledger.next)):
+                    yield codec.write_ledger(part)
                 told = await self.work.do(call.serial, self._with_record, last) if isinstance(last, Finish) else last
                 yield codec.write_instruction(told)
                 if isinstance(last, Finish):
@@ -204,7 +214,11 @@ class Service:
         return [words for words in self._clocks.values() if words]
 
     def _agreed(self, site: str, build: Build, look: bool) -> int:
-        """Return the version of the wire to speak with a site. Raises VersionError; the operator sees that it waits."""
+        """Return the version of the wire to speak with a site, whose certificate then stands in the ledger.
+
+        Raises VersionError, StorageError; the operator sees that the site waits.
+        """
+        self._engine.ledger.note_certificates(self._registry.certificates())
         try:
             return agreed(build, self._build, at="coordinator")
         except VersionError as error:
@@ -255,13 +269,30 @@ class Service:
         report = codec.read_report(message, site=site, at=at)
         if isinstance(report, codec.Progress):
             self._engine.sites.heard(site, report)
-        answer = self._take(report, site, at)
+        answer = self._take(report, site, at, self._signed(message, report, site, at))
         if answer is Answer.REFUSED and isinstance(report, UpdateStored | ScoreReported):
             return codec.write_answer(answer, objection(self._engine.run, report))
         outcome = self._engine.run.outcome if isinstance(report, ModelAdopted) else None
         return codec.write_answer(answer, outcome.value if outcome and answer in KNOWN else "")
 
-    def _take(self, report: codec.Report, site: str, at: float) -> Answer:
+    def _signed(self, message: wire.FromSite, report: codec.Report, site: str, at: float) -> Signed:
+        """Return what a site has signed with a report, and keep its word on the ledger. Raises RemoteError."""
+        ledger, of_sites = self._engine.ledger, self._engine.sites
+        match report:
+            case codec.Ping() | codec.Progress() | codec.Stopped():
+                return NOT_SIGNED
+            case codec.Ready():
+                event: Event = of_sites.attached(site, at)
+            case codec.Refusal(_, reason):
+                event = SiteRefused(site, reason, at)
+            case _:
+                event = report
+        signed = ledger.checked(event, codec.read_signed(message))
+        if found := codec.read_countersigned(message, site):
+            ledger.countersigned(site, found.head, found.signature)
+        return signed
+
+    def _take(self, report: codec.Report, site: str, at: float, signed: Signed) -> Answer:
         match report:
             case codec.Ping() | codec.Progress():
                 return Answer.ACCEPTED
@@ -269,21 +300,22 @@ class Service:
                 self._engine.sites.stopped(site)
                 return Answer.ACCEPTED
             case codec.Ready():
-                return self._take_ready(report, site, at)
+                return self._take_ready(report, site, at, signed)
             case codec.Refusal(run, reason):
-                return self._engine.submit(SiteRefused(site, reason, at)) if self._is_current(run) else Answer.STALE
+                refused = SiteRefused(site, reason, at)
+                return self._engine.submit(refused, signed) if self._is_current(run) else Answer.STALE
             case UpdateStored():
-                return self._engine.models.take_update(report)
+                return self._engine.models.take_update(report, signed)
             case ScoreReported() | ModelUnusable() | ModelAdopted() | SiteFailed():
-                return self._engine.submit(report)
+                return self._engine.submit(report, signed)
 
-    def _take_ready(self, ready: codec.Ready, site: str, at: float) -> Answer:
+    def _take_ready(self, ready: codec.Ready, site: str, at: float, signed: Signed) -> Answer:
         plan = self._engine.run.plan
         if not self._is_current(ready.run):
             return Answer.STALE
         if ready.plan_digest != plan.digest:
             raise RunError("the site has accepted a different plan", cause="the two sides run different versions")
-        return self._engine.submit(self._engine.sites.attached(site, at))
+        return self._engine.submit(self._engine.sites.attached(site, at), signed)
 
     def _is_current(self, run: str) -> bool:
         return run == self._engine.run.run
@@ -388,6 +420,7 @@ class Service:
             raise RunError(f"the model {digest[:12]} is not for this site now", cause="the run is at a later step")
         size_bytes = self._blobs.size_bytes(digest)
         codec.check_offset(request.offset, size_bytes)
+        self._engine.ledger.note_reader(site, base)
         return digest, size_bytes
 
     def _task(self, site: str) -> Task:

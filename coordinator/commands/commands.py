@@ -19,12 +19,13 @@ from coordinator.calls.serving import STOP_GRACE, Serving, check_free
 from coordinator.commands.looking import runs
 from coordinator.commands.operator import ask
 from coordinator.home import first_model
-from coordinator.home.founding import Founding, certify_self, create
+from coordinator.home.founding import Founding, certify_self, create, ledger_key
 from coordinator.home.home import Home
 from coordinator.home.registry import Registry
 from coordinator.limits.descriptor_shares import bounds
 from coordinator.run import history, results
 from coordinator.run.engine import Engine
+from coordinator.run.run_ledger import first_entries
 from fedcervix.core.events import SiteRevoked
 from fedcervix.core.modes import Mode
 from fedcervix.core.plan import differences
@@ -52,6 +53,7 @@ from fedcervix.runtime.printing import say
 from fedcervix.runtime.signals import end_on_signals
 from fedcervix.transport import identity, invitations, renewal, rpc
 from fedcervix.transport.address import Address
+from fedcervix.trust import key_texts
 from fedcervix.wire import federation_pb2 as wire
 
 
@@ -120,7 +122,14 @@ def _invited(home: Home, site: str, out: Path | None, renews: str, lifetime: tim
     authority = home.authority()
     certificate = identity.issue(authority, identity.public_key(key), who, now, lifetime)
     invitation = invitations.Invitation(
-        who.federation, site, home.address(), authority.certificate_pem, certificate, key, renews
+        who.federation,
+        site,
+        home.address(),
+        authority.certificate_pem,
+        certificate,
+        key,
+        renews,
+        own_ledger_key(home),
     )
     made = identity.identify(certificate)
     if _is_invited(home, site):
@@ -139,6 +148,11 @@ def _say_of_invitation(home: Home, site: str, out: Path) -> None:
         say(f"warning: others on this machine can read {out}: its file system keeps no permissions", err=True)
     if revoked_in := _revoked_in(home, site):
         say(f"note: {site} was revoked during run {revoked_in} and takes part from the next run on", err=True)
+
+
+def own_ledger_key(home: Home) -> str:
+    """Return the public half of the ledger key (PEM). Raises StorageError."""
+    return key_texts.public_pem(identity.public_key(ledger_key(home)))
 
 
 def _is_invited(home: Home, site: str) -> bool:
@@ -227,6 +241,7 @@ def start(home: Home, mode: Mode | None, bind: str, *, new: bool) -> None:
         journal, blobs = Journal(home.journal), BlobStore(home.blobs)
         record = _run_to_do(home, journal, blobs, mode, new=new)
         engine = Engine(journal, blobs, record)
+        _check_ledger(home, engine)
         _apply_revocations(home, engine)
         _serve(home, engine, blobs, to)
         journal.close()
@@ -274,9 +289,26 @@ def _begun(home: Home, journal: Journal, blobs: BlobStore, mode: Mode, *, instea
     if instead_of is not None:
         history.abandon(home, journal, blobs, instead_of, now)
     record = history.new_record(plan, base, now, taken={one.run for one in journal.runs()})
-    journal.begin(record)
+    authority = home.authority()
+    first = first_entries(record, authority.federation, authority.certificate_pem.decode(), own_ledger_key(home))
+    journal.begin(record, (0, first))
     logger(run=record.run).info("run begins", mode=mode, sites=",".join(plan.sites), plan=plan.digest)
     return record
+
+
+def _check_ledger(home: Home, engine: Engine) -> None:
+    """Say it where the run has no ledger. Raises ConfigError where its key is another one, StorageError."""
+    known = engine.ledger.known
+    own = key_texts.public_pem(identity.public_key(home.pem("ledger.key"))) if known.ledger_key else ""
+    if not known.ledger_key:
+        logger(run=engine.run.run).warning("the run keeps no ledger: it began with an earlier version")
+    elif known.ledger_key != own:
+        file = home.key_file("ledger.key")
+        raise ConfigError(
+            f"{file} is not the key with which the ledger of run {engine.run.run} began",
+            cause="the home was restored in part, or the key was made anew",
+            next_step=f"restore {file} from your backup; only without one: {home.command('start --new --mode csfssl')}",
+        )
 
 
 def _apply_revocations(home: Home, engine: Engine) -> None:

@@ -86,6 +86,7 @@ def create(home: Home, told: Founding, now: datetime) -> None:
         write_secret(new.key_file("authority.key"), authority_key)
         write_whole(new.key_file("authority.crt"), certificate)
         write_whole(new.config_file, coordinator_toml(**asdict(told)).encode())
+        ledger_key(new)
         certify_self(new, now)  # reads back what was written
         new.plan("csfssl")
 
@@ -137,6 +138,17 @@ def _filled(folder: Path) -> Iterator[Path]:
             for place in new[1:]:  # folders above it that were made for it
                 place.rmdir()
         raise
+
+
+def ledger_key(home: Home) -> bytes:
+    """Return the key that signs the heads of ledgers; made here where the home has none, as one of an earlier version.
+
+    Raises StorageError.
+    """
+    file = home.key_file("ledger.key")
+    if not home.has(file):
+        write_secret(file, identity.new_key())
+    return home.pem("ledger.key")
 
 
 OWN: Mapping[str, identity.Role] = {"server": "coordinator", "operator": "operator"}

@@ -1,7 +1,7 @@
 """The coordinator's home folder: its paths, and the configuration in it.
 
 coordinator.toml      the configuration, edited by the operator
-keys/                 the federation's authority, the server's and the operator's keys (0600)
+keys/                 the federation's authority, the ledger's, the server's and the operator's keys (0600)
 registry.db           who may connect
 journal.db            the events of all runs
 blobs/                models in use, named by digest
@@ -159,6 +159,9 @@ class Home:
         from fedcervix.transport.key_files import read_pem
 
         file, needed, next_step = self.key_file(name), "it is made again at each start", self._restart()
+        if name == "ledger.key":
+            needed = "the ledger of a run goes on only with the key that it began with"
+            next_step = f"restore {file} from your backup"
         if name.startswith("authority."):
             needed = "without it nobody can be invited, and the coordinator cannot start"
             next_step = f"restore {file} from your backup; do not run `init` again: it makes another federation"

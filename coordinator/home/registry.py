@@ -392,6 +392,14 @@ class Registry:
             rows = connection.execute("SELECT serial FROM credentials WHERE site = ? AND role = 'site'", (site,))
             self._shut_out.update(serial for (serial,) in rows)
 
+    def certificates(self) -> dict[str, str]:
+        """Return the valid certificate (PEM) of each site that has one, by site."""
+        with self._connection() as connection:
+            rows = connection.execute(
+                "SELECT site, certificate FROM credentials WHERE role = 'site' AND state = 'valid'"
+            )
+            return {site: bytes(certificate).decode() for site, certificate in rows}
+
     def sites(self) -> list[SiteEntry]:
         """Return every site that was ever invited, by name."""
         with self._connection() as connection:

@@ -23,6 +23,7 @@ from coordinator.run.history import begin_of
 from coordinator.run.liveness import Line
 from coordinator.run.model_work import ModelWork
 from coordinator.run.round_average import average_round
+from coordinator.run.run_ledger import RunLedger
 from coordinator.run.run_state import RunState
 from coordinator.run.site_streams import SiteStreams
 from coordinator.run.streams import Stream
@@ -36,6 +37,7 @@ from fedcervix.errors import ModelError, RemoteError, StorageError
 from fedcervix.models.blobs import BlobStore
 from fedcervix.runtime.log import logger
 from fedcervix.transport.backoff import Pauses
+from fedcervix.trust.ledger import NOT_SIGNED, Signed
 
 STORAGE_PAUSE_MOST_S = 10.0
 """how long the coordinator leaves a full disk alone, at most, before it tries again"""
@@ -59,6 +61,7 @@ class Engine:
         self._log = logger(run=record.run)
         self._allowances = Allowances(record.plan.sites)
         self._state = state = RunState(self._replayed(record))
+        self.ledger = RunLedger(journal, record.run)
         self.sites = SiteStreams(state, self.submit, clock_s, steady_s)
         self.models = ModelWork(state, blobs, self.submit)
         self._stopping = False
@@ -109,10 +112,11 @@ class Engine:
 
     # --- events ---
 
-    def submit(self, event: Event) -> Answer:
+    def submit(self, event: Event, signed: Signed = NOT_SIGNED) -> Answer:
         """Journal an event that changes something, take the step, wake whoever waits. Raises StorageError.
 
         One that is above the allowance of its site is set aside, and answered as if it had been said before.
+        `signed`: what the site has signed with it.
         """
         with self._state.changed:
             before = self.run
@@ -120,7 +124,7 @@ class Engine:
             if after is not before:
                 if not self._allowances.allow(event, len(before.rounds), self._steady_s()):
                     return self._set_aside(event)
-                self._journal.append(before.run, event)
+                self.ledger.append(after, event, signed)
                 self._allowances.count(event, len(before.rounds))
                 self._state.run = after
                 self._state.tell()

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from coordinator.home.home import Home
 from coordinator.run import results
 from coordinator.run.changes import BRIEF_ROUNDS
+from coordinator.run.run_ledger import RunLedger
 from coordinator.run.status import overview
 from coordinator.run.status_document import StatusDocument
 from fedcervix import __version__
@@ -28,6 +29,7 @@ from fedcervix.core.rounds.state import Run, begin
 from fedcervix.core.rounds.step import replay, step
 from fedcervix.disk.journal import Journal, RunRecord, UnreadRun
 from fedcervix.errors import FormatError, RunError, StorageError
+from fedcervix.trust.ledger import NOT_SIGNED
 
 if TYPE_CHECKING:
     from fedcervix.models.blobs import BlobStore
@@ -125,8 +127,8 @@ def abandon(
     run = replayed(journal, record)
     if not run.ended:
         event = RunAborted(reason, at)
-        journal.append(record.run, event)
         run, _ = step(run, event)
+        RunLedger(journal, record.run).append(run, event, NOT_SIGNED)
     results.store(run, blobs, home.results)
 
 

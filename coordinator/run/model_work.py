@@ -24,6 +24,7 @@ from fedcervix.models.step_norms import Group, Meter, check_steps, measure_group
 from fedcervix.models.stream_validation import Arriving
 from fedcervix.models.weights import Layout, read_layout, vet, vet_base, vet_layout
 from fedcervix.runtime.log import logger
+from fedcervix.trust.ledger import NOT_SIGNED, Signed
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,7 @@ class _Uploads:
 class ModelWork:
     """The models of one run. Thread-safe; `submit` journals an update that is fit."""
 
-    def __init__(self, state: RunState, blobs: BlobStore, submit: Callable[[Event], Answer]) -> None:
+    def __init__(self, state: RunState, blobs: BlobStore, submit: Callable[[Event, Signed], Answer]) -> None:
         self._state, self._blobs, self._submit = state, blobs, submit
         self._log = logger(run=state.run.run)
         self._unreported = Unreported(blobs)
@@ -86,8 +87,8 @@ class ModelWork:
 
     # --- it is reported ---
 
-    def take_update(self, update: UpdateStored) -> Answer:
-        """Vet a model that has arrived, then submit it.
+    def take_update(self, update: UpdateStored, signed: Signed = NOT_SIGNED) -> Answer:
+        """Vet a model that has arrived, then submit it, with what the site has signed.
 
         Raises RemoteError where it is not fit to be averaged, BusyError while one of the site is looked at already.
         """
@@ -114,7 +115,7 @@ class ModelWork:
         with self._state.changed:  # no model goes from here on: see `expect`
             if not self._blobs.has(update.digest):
                 raise _not_here(update)
-            return self._submit(update)
+            return self._submit(update, signed)
 
     @contextlib.contextmanager
     def _alone(self, site: str) -> Iterator[_Uploads]:

@@ -16,7 +16,8 @@
     ├── RunError         the request does not fit the state of the run
     ├── RemoteError      the other side sent something invalid   (never our caller's fault)
     │   └── NoSuchMethodError    it calls what is not there: it has another version
-    └── DuplicateAgentError        another agent acts for this site        (the site's engineer ends one of the two)
+    ├── DuplicateAgentError        another agent acts for this site        (the site's engineer ends one of the two)
+    └── LedgerError      a ledger was changed, or there are two         (people compare what they have)
 
 Each carries the three things an operator needs: what happened, the likely cause, the next command to try.
 The exit code of a process is the `exit_code` of the error that stopped it.
@@ -139,6 +140,12 @@ class DuplicateAgentError(FedcervixError):
     """Another agent acts for this site: it runs twice, on two machines or from a copied home folder."""
 
     exit_code = 13
+
+
+class LedgerError(FedcervixError):
+    """A run's ledger does not hold: an entry is not what was written, or somebody was shown another ledger."""
+
+    exit_code = 14
 
 
 EXIT_OF_OUTCOME = {"OK": 0, "DEGRADED": 20, "ABORTED": 21}

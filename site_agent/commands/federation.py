@@ -72,6 +72,8 @@ def join(
     # The certificate comes last and the new key stays until then: a join that is killed here can be repeated.
     write(home, config)
     write_whole(home.key_file("authority.crt"), invited.authority_pem)
+    if invited.ledger_key:
+        write_whole(home.key_file("ledger.pub"), invited.ledger_key.encode())
     write_secret(home.key_file("site.key"), key)
     write_whole(home.key_file("site.crt"), certificate)
     for file in (NEW_KEY, RENEWED):
@@ -188,17 +190,19 @@ def run(home: SiteHome) -> None:
     from site_agent.federation.fencing import succeed
     from site_agent.federation.renewing import Renewing
     from site_agent.federation.site_check import connect
+    from site_agent.federation.site_ledger import SiteLedger
     from site_agent.worker.worker import Worker
 
     site, display = certificate.identity.name, Display(LineBudgets())
     with home.locked():
-        link = connect(home, succeed(home))
+        ledger = SiteLedger(home, site)
+        link = connect(home, succeed(home), ledger)
         worker = Worker(home, site)
 
         def look() -> str:
             return tls.look(address, home.pem("authority.crt"), home.own_files())
 
-        context = AgentContext(home, site, link, display.show)
+        context = AgentContext(home, site, link, display.show, ledger=ledger)
         agent = Agent(
             context,
             worker,

@@ -234,8 +234,11 @@ class Agent:
         match item:
             case CoordinatorSaid(codec.Welcome() as welcome):
                 self._welcomed(welcome)
+            case CoordinatorSaid(codec.LedgerPart() as part):
+                if self._context.ledger is not None:
+                    self._context.ledger.take(part, self._when_there_is_room)
             case CoordinatorSaid(instruction):
-                self._instructed(instruction)  # type: ignore[arg-type]  # not a Welcome: that was the case above
+                self._instructed(instruction)  # type: ignore[arg-type]  # those were the cases above
             case ConnectionLost(error):
                 self._line_down(error)
             case JobEnded():
@@ -250,6 +253,8 @@ class Agent:
     def _welcomed(self, welcome: codec.Welcome) -> None:
         waited = self._membership.partners.awaited
         new = self._membership.welcomed(welcome)
+        if self._context.ledger and (said := self._context.ledger.welcomed(welcome, self._run.run_store.folder)):
+            self._show(shown.Message(said))
         if not (new or waited) and self._was_attached and not self._session.away:
             return  # it was said on this connection before
         run, partners = self._enter() if new else self._run, self._membership.partners

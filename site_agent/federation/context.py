@@ -18,6 +18,7 @@ from fedcervix.transport.backoff import Pauses
 from site_agent.federation import shown
 from site_agent.federation.inbox import Inbox
 from site_agent.federation.link import Link
+from site_agent.federation.site_ledger import SiteLedger
 from site_agent.home import SiteHome
 from site_agent.worker.worker import CancelledError
 
@@ -41,6 +42,8 @@ class AgentContext:
     """set: the agent has ended, and its threads shall"""
     clock_s: Callable[[], float] = time.time
     """Unix seconds, by this machine's clock"""
+    ledger: SiteLedger | None = None
+    """None: this agent keeps no ledger"""
 
     @functools.cached_property
     def blobs(self) -> BlobStore:

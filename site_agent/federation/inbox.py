@@ -52,7 +52,7 @@ class Job:
 class CoordinatorSaid:
     """The coordinator has said something."""
 
-    what: codec.Welcome | Instruction
+    what: codec.Welcome | codec.LedgerPart | Instruction
 
 
 @dataclass(frozen=True, slots=True)

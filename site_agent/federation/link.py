@@ -27,10 +27,13 @@ from fedcervix.transport.codec import FIRST_MODEL_BYTES_MAX
 from fedcervix.transport.versions import HERE, Build, agreed
 from fedcervix.wire import federation_pb2 as wire
 from site_agent.federation.privacy import outgoing
+from site_agent.federation.site_ledger import SiteLedger
 
 CALL_S = 30.0
 """for a small call, once the line is up; a coordinator answers within milliseconds"""
 
+Said = codec.Welcome | codec.LedgerPart | Instruction
+"""what a coordinator says on the stream"""
 OnBytes = Callable[[int, int], None]
 """Called with (bytes so far, bytes in all; 0 where unknown)."""
 
@@ -38,7 +41,7 @@ OnBytes = Callable[[int, int], None]
 class Link(Protocol):
     """What a site can say to the coordinator."""
 
-    def attach(self) -> Iterator[codec.Welcome | Instruction]:
+    def attach(self) -> Iterator[Said]:
         """Listen; ends or raises LinkError when the line is cut."""
 
     def report(self, report: codec.Report) -> tuple[Answer, str]:
@@ -82,9 +85,13 @@ class GrpcLink:
         claim: codec.InstanceClaim | None = None,
         here: Build = HERE,
         clock_s: Callable[[], float] = time.time,
+        ledger: SiteLedger | None = None,
     ) -> None:
-        """`claim`: which process of the site's agent speaks; left out, one that succeeds nobody. `here`: its build."""
-        self._address, self._here, self._clock_s = address, here, clock_s
+        """`claim`: which process of the site's agent speaks; left out, one that succeeds nobody. `here`: its build.
+
+        `ledger`: what keeps the run's ledger and signs reports; without it, neither is done.
+        """
+        self._address, self._here, self._clock_s, self._ledger = address, here, clock_s, ledger
         self._claim = claim or codec.InstanceClaim(secrets.token_hex(16))
         self._who = ((rpc.INSTANCE_KEY, self._claim.instance),)
         self._dial = partial(rpc.channel, address, authority_pem=authority_pem, key_pem=key_pem)
@@ -116,16 +123,17 @@ class GrpcLink:
         if self._closed:
             self._channel.close()
 
-    def attach(self) -> Iterator[codec.Welcome | Instruction]:
+    def attach(self) -> Iterator[Said]:
         """Listen; ends or raises LinkError when the line is cut."""
         return self._attach(self._claim)
 
-    def welcome(self) -> codec.Welcome | Instruction:
+    def welcome(self) -> Said:
         """Hear what an agent would hear first, beside the agent that may be at work."""
         return next(self._attach(None))
 
-    def _attach(self, claim: codec.InstanceClaim | None) -> Iterator[codec.Welcome | Instruction]:
-        stream = self._begin(rpc.ATTACH, codec.write_attach(self._here, claim, self._clock_s()))
+    def _attach(self, claim: codec.InstanceClaim | None) -> Iterator[Said]:
+        kept = self._ledger.kept() if self._ledger and claim else None
+        stream = self._begin(rpc.ATTACH, codec.write_attach(self._here, claim, self._clock_s(), kept))
         self._streams.add(stream)
         try:
             for message in self._heard(stream):
@@ -153,8 +161,18 @@ class GrpcLink:
 
     def report(self, report: codec.Report) -> tuple[Answer, str]:
         """Tell; returns the answer and, where it refuses, why."""
-        answer, why = codec.read_answer(self._call(rpc.REPORT, _message(report)))
+        message = self._message(report)
+        answer, why = codec.read_answer(self._call(rpc.REPORT, message))
+        if self._ledger and answer is Answer.ACCEPTED:
+            self._ledger.accepted(message)
         return answer, rpc.said(why)
+
+    def _message(self, report: codec.Report) -> wire.FromSite:
+        """Return the message of a report, and what this site signs of it."""
+        message = _message(report)
+        if self._ledger:
+            self._ledger.sign(message)
+        return message
 
     def sign(self, report: codec.Heartbeat) -> None:
         """Show a sign of life. Nobody waits for its answer, which may stand behind a model on a slow line."""
@@ -240,7 +258,7 @@ class GrpcLink:
 SENDER = "coordinator"
 
 
-def _attributed(what: codec.Welcome | Instruction) -> codec.Welcome | Instruction:
+def _attributed(what: Said) -> Said:
     """Return what the coordinator says; a text of its choice says that it is the coordinator's."""
     return replace(what, reason=rpc.said(what.reason)) if isinstance(what, Idle | Finish) else what
 

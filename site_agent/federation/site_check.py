@@ -32,6 +32,7 @@ from site_agent.worker.worker import Worker
 
 if TYPE_CHECKING:
     from site_agent.federation.link import GrpcLink
+    from site_agent.federation.site_ledger import SiteLedger
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +143,7 @@ def _line(home: SiteHome) -> str:
     return f"{address} answers, {tls.look(address, home.pem('authority.crt'), home.own_files())}"
 
 
-def connect(home: SiteHome, claim: codec.InstanceClaim | None = None) -> GrpcLink:
+def connect(home: SiteHome, claim: codec.InstanceClaim | None = None, ledger: SiteLedger | None = None) -> GrpcLink:
     """Return a link to the site's coordinator. Raises ConfigError, StorageError."""
     from site_agent.federation.link import GrpcLink
 
@@ -152,6 +153,7 @@ def connect(home: SiteHome, claim: codec.InstanceClaim | None = None) -> GrpcLin
         certificate_pem=home.pem(home.certificates()[0]),
         key_pem=home.pem("site.key"),
         claim=claim,
+        ledger=ledger,
     )
 
 

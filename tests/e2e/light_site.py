@@ -34,6 +34,7 @@ from site_agent.federation.fencing import succeed
 from site_agent.federation.link import GrpcLink
 from site_agent.federation.listener import UPGRADE_S
 from site_agent.federation.renewing import Renewing
+from site_agent.federation.site_ledger import SiteLedger
 from site_agent.home import SiteHome
 from site_agent.store.task_results import TaskResult
 from site_agent.worker.hang_detection import FLOOR_S
@@ -121,16 +122,17 @@ def main() -> None:
     with home.locked():
         keys = {"authority_pem": "authority.crt", "certificate_pem": home.certificates()[0], "key_pem": "site.key"}
         pems = {part: home.pem(file) for part, file in keys.items()}
+        ledger = SiteLedger(home, site)
 
         def clock_s() -> float:
             return time.time() + float(given.ahead_s)
 
-        link = DyingLink(home.config().link.coordinator, claim=succeed(home), clock_s=clock_s, **pems)
+        link = DyingLink(home.config().link.coordinator, claim=succeed(home), clock_s=clock_s, ledger=ledger, **pems)
         link.dies_at = given.dies_at
         work = LightWork(home, site, given.pace_s, given.numbers, given.diary, given.spoils)
         worker = in_a_process(work) if given.worker else LightWorker(work)
         federation = home.certificate().identity.federation
-        context = AgentContext(home, site, link, display.show, clock_s=clock_s)
+        context = AgentContext(home, site, link, display.show, clock_s=clock_s, ledger=ledger)
         agent = Agent(
             context,
             worker,  # type: ignore[arg-type]

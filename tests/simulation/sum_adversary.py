@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from fedcervix.trust.boxes import NamedKey, OwnKey
 from fedcervix.trust.contexts import RoundContext
 from fedcervix.trust.holder_rules import NotAllowed, Proposal
-from fedcervix.trust.signatures import sign
+from fedcervix.trust.statements import sign
 from fedcervix.trust.sum_closes import ClosedAttempt, SignedClose, signed_close
 from fedcervix.trust.sum_lists import SignedRelease, SumList, signed_release
 from fedcervix.trust.sum_reports import SumReport

@@ -11,11 +11,10 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from fedcervix.core.plan import Average
@@ -34,7 +33,7 @@ from fedcervix.trust.holder_rules import (
     decide_upload,
     sum_before,
 )
-from fedcervix.trust.signatures import PublicKey
+from fedcervix.trust.statements import PrivateKey
 from fedcervix.trust.sum_closes import SignedClose, signed_close
 from fedcervix.trust.sum_lists import (
     SignedRelease,
@@ -58,18 +57,9 @@ def digest(*parts: object) -> str:
 
 
 @functools.cache
-def identity(name: str) -> bytes:
-    """Return the identity key of a name (PEM); nobody else's program has it."""
-    key = ec.derive_private_key(int(digest("identity", name), 16) >> 1, ec.SECP256R1())
-    encoding, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
-    return key.private_bytes(encoding, form, serialization.NoEncryption())
-
-
-@functools.cache
-def public_identity(name: str) -> PublicKey:
-    """Return the key by which others know a name."""
-    key = serialization.load_pem_private_key(identity(name), password=None)
-    return key.public_key()  # type: ignore[return-value]
+def identity(name: str) -> PrivateKey:
+    """Return the identity key of a name; nobody else's program has it."""
+    return ec.derive_private_key(int(digest("identity", name), 16) >> 1, ec.SECP256R1())
 
 
 def numbers(*parts: object) -> np.ndarray:
@@ -127,7 +117,7 @@ def added(vectors: Iterable[Vector]) -> Vector:
 
 def stream(own: OwnKey, roster: SumRoster, context: RoundContext, site: str, holder: str, commit: str) -> Vector:
     """Stand in for AES-CTR: what is simulated is who may know which secret."""
-    secret = mask_secret(own, roster, context, site, holder, commit).secret
+    secret = mask_secret(own, roster, context, site, holder, commit)
     keys = frozenset((roster.of(site).key.key, roster.of(holder).key.key))
     return Vector.of(Mask(secret, keys), numbers("stream", secret))
 
@@ -369,7 +359,7 @@ class _Believing:
 
 def sites(names: Iterable[str], kills: Kills | None = None, switches: Switches | None = None) -> dict[str, Site]:
     """Return honest sites that have pinned each other."""
-    pins = {name: public_identity(name) for name in names}
+    pins: Mapping[str, ec.EllipticCurvePublicKey] = {name: identity(name).public_key() for name in names}
     return {name: Site(name, pins, kills or Kills(), switches or Switches()) for name in pins}
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -29,6 +29,12 @@ from fedcervix.printable import quoted
 
 T = TypeVar("T")
 
+Entry = tuple[str, bytes]
+"""of a run's ledger: its text, and the signature over the record in it (see `fedcervix.trust.ledger`)"""
+Entries = tuple[int, Sequence[Entry]]
+"""the number of the first one, and all of them"""
+NO_ENTRIES: Entries = (0, ())
+
 READ_AT_ONCE = 500
 """events"""
 RUNS = """
@@ -39,9 +45,22 @@ CREATE TABLE events (
     seq INTEGER PRIMARY KEY AUTOINCREMENT, run TEXT NOT NULL REFERENCES runs (run), event TEXT NOT NULL
 ) STRICT
 """
+LEDGER = """
+CREATE TABLE ledger (
+    run TEXT NOT NULL REFERENCES runs (run), entry INTEGER NOT NULL, text TEXT NOT NULL, signature BLOB NOT NULL,
+    PRIMARY KEY (run, entry)
+) STRICT
+"""
+COUNTERSIGNATURES = """
+CREATE TABLE countersignatures (
+    run TEXT NOT NULL REFERENCES runs (run), round INTEGER NOT NULL, site TEXT NOT NULL, signature BLOB NOT NULL,
+    PRIMARY KEY (run, round, site)
+) STRICT
+"""
 SCHEMA = Schema(
     "the journal",
-    (RUNS, EVENTS, "CREATE INDEX events_of_run ON events (run, seq)"),
+    (RUNS, EVENTS, "CREATE INDEX events_of_run ON events (run, seq)", LEDGER, COUNTERSIGNATURES),
+    ((LEDGER, COUNTERSIGNATURES),),
     go_back="  # models that were deleted since may be missing; `coordinator restore` of an earlier backup is safer",
 )
 
@@ -101,19 +120,38 @@ class Journal:
             raise
         return db
 
-    def begin(self, record: RunRecord) -> None:
-        """Write down that a run begins. Raises StorageError."""
-        self._write(
-            "INSERT INTO runs VALUES (?, ?, ?, ?)", record.run, record.plan.canonical(), record.base, record.begun_at
-        )
+    def begin(self, record: RunRecord, entries: Entries = NO_ENTRIES) -> None:
+        """Write down that a run begins, and the first entries of its ledger. Raises StorageError."""
+        began = (record.run, record.plan.canonical(), record.base, record.begun_at)
+        self._write(("INSERT INTO runs VALUES (?, ?, ?, ?)", began), *_inserted(record.run, entries))
 
-    def append(self, run: str, event: Event) -> None:
-        """Make one event durable. Raises StorageError; then nothing was written."""
-        self._write("INSERT INTO events (run, event) VALUES (?, ?)", run, event_to_json(event))
+    def append(self, run: str, event: Event, entries: Entries = NO_ENTRIES) -> None:
+        """Make one event durable, with its entries of the ledger. Raises StorageError; then nothing was written."""
+        happened = ("INSERT INTO events (run, event) VALUES (?, ?)", (run, event_to_json(event)))
+        self._write(happened, *_inserted(run, entries))
 
-    def _write(self, statement: str, *values: object) -> None:
+    def add(self, run: str, entries: Entries) -> None:
+        """Make entries of a run's ledger durable. Raises StorageError; then nothing was written."""
+        self._write(*_inserted(run, entries))
+
+    def countersign(self, run: str, round_: int, site: str, signature: bytes) -> None:
+        """Keep a site's signature over the head of a round; the first one stays. Raises StorageError."""
+        self._write(("INSERT OR IGNORE INTO countersignatures VALUES (?, ?, ?, ?)", (run, round_, site, signature)))
+
+    def _write(self, *statements: tuple[str, tuple[object, ...]]) -> None:
+        """Write all of it or nothing."""
+
+        def write() -> None:
+            if len(statements) == 1:
+                self._db.execute(*statements[0])
+                return
+            with self._db:
+                self._db.execute("BEGIN IMMEDIATE")
+                for statement, values in statements:
+                    self._db.execute(statement, values)
+
         with self._lock:
-            self._with_room(lambda: self._db.execute(statement, values))
+            self._with_room(write)
 
     def _with_room(self, act: Callable[[], T]) -> T:
         def once() -> T:
@@ -151,10 +189,36 @@ class Journal:
             query = "SELECT seq, event FROM events WHERE run = ? AND seq > ? ORDER BY seq LIMIT ?"
             return self._db.execute(query, (run, after, READ_AT_ONCE)).fetchall()
 
+    def ledger(self, run: str, since: int = 0) -> Iterator[Entry]:
+        """Yield the entries of a run's ledger, in order, from entry `since` on. Raises StorageError."""
+        query = "SELECT entry, text, signature FROM ledger WHERE run = ? AND entry >= ? ORDER BY entry LIMIT ?"
+        while True:
+            with self._lock, _translated(self._path):
+                rows = self._db.execute(query, (run, since, READ_AT_ONCE)).fetchall()
+            if not rows:
+                return
+            yield from ((text, signature) for _, text, signature in rows)
+            since = rows[-1][0] + 1
+
+    def countersignatures(self, run: str, since: int = 0) -> list[tuple[int, str, bytes]]:
+        """Return (round, site, signature) of the sites that have signed heads of a run. Raises StorageError."""
+        query = "SELECT round, site, signature FROM countersignatures WHERE run = ? AND round >= ? ORDER BY round, site"
+        with self._lock, _translated(self._path):
+            return self._db.execute(query, (run, since)).fetchall()
+
     def close(self) -> None:
         """Close the file."""
         with self._lock:
             self._db.close()
+
+
+def _inserted(run: str, entries: Entries) -> list[tuple[str, tuple[object, ...]]]:
+    """Return the statements that write entries of a ledger."""
+    first, lines = entries
+    return [
+        ("INSERT INTO ledger VALUES (?, ?, ?, ?)", (run, number, text, signature))
+        for number, (text, signature) in enumerate(lines, first)
+    ]
 
 
 @contextlib.contextmanager

@@ -46,6 +46,12 @@ from fedcervix.errors import RemoteError
 from fedcervix.json_text import parsed
 from fedcervix.printable import printable, printable_values, shortened
 from fedcervix.transport.versions import HERE, SOFTWARE, Build, agreed
+from fedcervix.trust.chain import TEXT_CHARS_MAX
+from fedcervix.trust.heads import HEAD_CHARS_MAX, Head, SignedHead
+from fedcervix.trust.key_texts import KEY_CHARS_MAX
+from fedcervix.trust.ledger import Entry, Signed
+from fedcervix.trust.records import SIGNED_CHARS_MAX
+from fedcervix.trust.statements import SIGNATURE_BYTES_MAX
 from fedcervix.wire import federation_pb2 as wire
 
 if TYPE_CHECKING:  # with `cryptography`, which `coordinator status` does not need
@@ -198,10 +204,12 @@ def read_claim(instance: str, succeeds: Iterable[str] = ()) -> InstanceClaim:
     return InstanceClaim(instance, tuple(succeeds))
 
 
-def write_attach(build: Build, claim: InstanceClaim | None, at: float = 0.0) -> wire.AttachRequest:
+def write_attach(
+    build: Build, claim: InstanceClaim | None, at: float = 0.0, kept: LedgerKept | None = None
+) -> wire.AttachRequest:
     """Return the message with which an agent begins to listen; without a claim, it only wants to hear the welcome.
 
-    `at`: Unix seconds by the site's clock; 0: not said.
+    `at`: Unix seconds by the site's clock; 0: not said. `kept`: how far it has a run's ledger; None: it keeps none.
     """
     return wire.AttachRequest(
         wire_version=build.wire_min,
@@ -213,6 +221,7 @@ def write_attach(build: Build, claim: InstanceClaim | None, at: float = 0.0) -> 
         succeeds=claim.succeeds if claim else (),
         look=claim is None,
         at=at,
+        ledger=wire.LedgerKept(run=kept.run, entries=kept.entries) if kept else None,
     )
 
 
@@ -288,6 +297,8 @@ class Welcome:
     """Unix seconds by the coordinator's clock; 0: not said"""
     keys: SiteKeys = dataclasses.field(default_factory=dict)
     """of the plan's sites that have joined; empty where the coordinator's version does not say"""
+    ledger_key: str = ""
+    """with which the heads of the run's ledger are signed (PEM); empty where it keeps none"""
 
 
 def write_instruction(instruction: Instruction) -> wire.FromCoordinator:
@@ -313,16 +324,19 @@ def write_welcome(welcome: Welcome) -> wire.FromCoordinator:
         wire_version=welcome.wire_version,
         at=welcome.at,
         keys=(wire.SiteKey(site=site, key=key_bytes(key)) for site, key in welcome.keys.items()),
+        ledger_key=welcome.ledger_key.encode(),
     )
     return wire.FromCoordinator(welcome=message)
 
 
 @_reads
-def read_from_coordinator(message: wire.FromCoordinator, here: Build = HERE) -> Welcome | Instruction:
+def read_from_coordinator(message: wire.FromCoordinator, here: Build = HERE) -> Welcome | LedgerPart | Instruction:
     """Return what the coordinator says to a site's software. Raises RemoteError, VersionError."""
     match message.WhichOneof("what"):
         case "welcome":
             return _welcome(message.welcome, here)
+        case "ledger":
+            return _ledger(message.ledger)
         case "task":
             return _task(message.task)
         case "stand":
@@ -337,9 +351,10 @@ def _welcome(said: wire.Welcome, here: Build) -> Welcome:
     """Return a welcome. What else it says is read only in a version, and by a format, that are known here."""
     agreed(here, replace(here, software="", wire_min=said.wire_version, wire_max=said.wire_version), at="site")
     plan = _plan(_text(said.plan, PLAN_CHARS_MAX, "plan"), here)
-    keys = _keys(said.keys, plan.sites)
+    keys, ledger_key = _keys(said.keys, plan.sites), _ascii(said.ledger_key, KEY_CHARS_MAX, "a key")
     at = _within(said.at, 0, TIME_MAX, "at")
-    return Welcome(_text(said.federation, 64, "federation"), _run(said.run), plan, said.wire_version, at, keys)
+    federation = _text(said.federation, 64, "federation")
+    return Welcome(federation, _run(said.run), plan, said.wire_version, at, keys, ledger_key)
 
 
 def _keys(said: Sequence[wire.SiteKey], sites: Sequence[str]) -> SiteKeys:
@@ -352,6 +367,11 @@ def _keys(said: Sequence[wire.SiteKey], sites: Sequence[str]) -> SiteKeys:
     check(len({one.site for one in said}) == len(said), "two keys of one site")
     check(len({one.key for one in said}) == len(said), "one key of two sites")
     return keys
+
+
+def _ascii(value: bytes, chars_max: int, name: str) -> str:
+    check(len(value) <= chars_max and value.isascii(), f"{name} is not ASCII, or longer than {chars_max} characters")
+    return value.decode()
 
 
 def _plan(text: str, here: Build) -> Plan:
@@ -373,6 +393,93 @@ def _record(text: str) -> str:
         return _printable_json(text) if text else ""
     except ValueError:
         return ""
+
+
+# --- the ledger ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerKept:
+    """How far a site has the ledger of a run."""
+
+    run: str = ""
+    entries: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Countersigned:
+    """A head of a ledger, and a site's signature over it."""
+
+    site: str
+    head: Head
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerPart:
+    """Entries of a ledger, and where they are the last ones for now, the signed head."""
+
+    lines: tuple[Entry, ...]
+    head: SignedHead | None = None
+    countersigned: tuple[Countersigned, ...] = ()
+
+
+PART_CHARS_MAX = 2**20
+"""of the entries in one message, unless it is a single one"""
+
+
+def write_ledger(part: LedgerPart) -> wire.FromCoordinator:
+    """Return the message of entries of a ledger."""
+    message = wire.Ledger(
+        lines=[wire.LedgerLine(text=line.text.encode(), signature=line.signature) for line in part.lines],
+        head=part.head.head.text.encode() if part.head else b"",
+        signature=part.head.signature if part.head else b"",
+        countersigned=[
+            wire.Countersignature(site=one.site, head=one.head.text.encode(), signature=one.signature)
+            for one in part.countersigned
+        ],
+    )
+    return wire.FromCoordinator(ledger=message)
+
+
+def _ledger(said: wire.Ledger) -> LedgerPart:
+    lines = tuple(
+        Entry(_ascii(line.text, TEXT_CHARS_MAX, "an entry"), _signature(line.signature)) for line in said.lines
+    )
+    head = SignedHead(_head(said.head), _signature(said.signature)) if said.head else None
+    countersigned = tuple(
+        Countersigned(_text(one.site, 64, "site"), _head(one.head), _signature(one.signature))
+        for one in said.countersigned
+    )
+    return LedgerPart(lines, head, countersigned)
+
+
+def _head(text: bytes) -> Head:
+    return Head.parse(_ascii(text, HEAD_CHARS_MAX, "a head"))
+
+
+def _signature(value: bytes) -> bytes:
+    check(len(value) <= SIGNATURE_BYTES_MAX, "a signature is too long")
+    return value
+
+
+@_reads
+def read_kept(message: wire.AttachRequest) -> LedgerKept | None:
+    """Return how far an agent has a run's ledger; None where it keeps none."""
+    said = message.ledger
+    return LedgerKept(_run(said.run) if said.run else "", said.entries) if message.HasField("ledger") else None
+
+
+@_reads
+def read_signed(message: wire.FromSite) -> Signed:
+    """Return what a site has signed with a report; it is not checked yet."""
+    return Signed(_ascii(message.record, SIGNED_CHARS_MAX, "a record"), _signature(message.signature))
+
+
+@_reads
+def read_countersigned(message: wire.FromSite, site: str) -> Countersigned | None:
+    """Return which head a site has countersigned; None where it has none."""
+    return Countersigned(site, _head(message.head), _signature(message.countersignature)) if message.head else None
 
 
 # --- reports ------------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from datetime import timedelta
 from fedcervix.errors import IdentityError
 from fedcervix.transport.address import check_address
 from fedcervix.transport.identity import Identity, check_issuer, identify, matches, moment
+from fedcervix.trust import key_texts
 
 LIFETIME = timedelta(days=7)
 RENEWAL_LIFETIME = timedelta(days=3)
@@ -37,6 +38,10 @@ address = "{address}"
 # Proves to the site that it is connected to the right coordinator.
 authority = '''
 {authority}'''
+
+# With it the coordinator signs the ledger of each run.
+ledger = '''
+{ledger}'''
 
 # Proves to the coordinator that the site was invited. Valid only for joining.
 certificate = '''
@@ -73,6 +78,8 @@ class Invitation:
     key_pem: bytes = field(repr=False)
     renews: str = ""
     """SHA-256 of the public key for which it renews the certificate; empty where a site joins"""
+    ledger_key: str = ""
+    """public key (PEM); empty where the coordinator has an earlier version"""
 
     def __post_init__(self) -> None:
         try:
@@ -99,6 +106,7 @@ class Invitation:
             authority=self.authority_pem.decode(),
             certificate=self.certificate_pem.decode(),
             key=self.key_pem.decode(),
+            ledger=self.ledger_key,
             words=(RENEWS if self.renews else JOINS).format(site=self.site),
             bound=BOUND.format(renews=self.renews) if self.renews else "",
         )
@@ -116,10 +124,18 @@ class Invitation:
         if missing:
             raise _incomplete(f"it has no {', '.join(missing)}")
         authority, certificate, key = (raw[part].encode() for part in ("authority", "certificate", "key"))
-        renews = raw.get("renews", "")
+        renews, ledger_key = raw.get("renews", ""), _checked(raw.get("ledger", ""))
         if not isinstance(renews, str):
             raise _incomplete("`renews` is not a text")
-        return cls(raw["federation"], raw["site"], raw["address"], authority, certificate, key, renews)
+        return cls(raw["federation"], raw["site"], raw["address"], authority, certificate, key, renews, ledger_key)
+
+
+def _checked(ledger_key: object) -> str:
+    """Return a ledger key; empty where there is none. Raises IdentityError where it is none."""
+    try:
+        return key_texts.public_pem(key_texts.public_key(str(ledger_key))) if ledger_key else ""
+    except ValueError as error:
+        raise _incomplete(f"its ledger key cannot be read: {error}") from error
 
 
 def _incomplete(what: str) -> IdentityError:

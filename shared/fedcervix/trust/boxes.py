@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from fedcervix.core.plan import check
 from fedcervix.errors import RemoteError
-from fedcervix.trust.chain import tagged
+from fedcervix.trust.statements import tagged
 
 KEY_BYTES = 32
 BOX_BYTES_MAX = 4096

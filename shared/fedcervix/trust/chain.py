@@ -13,7 +13,6 @@ docs/ledger.md describes the format for those who write another verifier.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from typing import Any, cast
 
 from fedcervix.core.plan import check
 from fedcervix.json_text import parsed
+from fedcervix.trust.statements import digest_of
 
 Value = str | int | bool | None | Sequence["Value"] | Mapping[str, "Value"]
 Values = Mapping[str, Value]
@@ -64,12 +64,6 @@ class Fault:
 
     def __str__(self) -> str:
         return f"entry {self.entry} {self.why}"
-
-
-def tagged(tag: str, *texts: str) -> bytes:
-    """Return the bytes that are hashed or signed: a tag and texts, each as a netstring."""
-    parts = (text.encode() for text in (tag, *texts))
-    return b"".join(b"%d:%s," % (len(part), part) for part in parts)
 
 
 def text_of(values: Values) -> str:
@@ -117,7 +111,7 @@ class Chain:
 
     def hash(self, text: str) -> str:
         """Return the hash of an entry, in lower-case hexadecimal."""
-        return hashlib.sha256(tagged(self.tag, text)).hexdigest()
+        return digest_of(self.tag, text)
 
     def append(self, end: End, values: Values) -> tuple[str, End]:
         """Return the text of the entry that follows, and where the chain then ends. Raises ValueError."""

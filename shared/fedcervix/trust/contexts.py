@@ -10,22 +10,16 @@ Rules
 
 from __future__ import annotations
 
-import hashlib
 import re
 from dataclasses import dataclass, replace
 
 from fedcervix.core.plan import check
-from fedcervix.trust.chain import tagged
+from fedcervix.trust.statements import digest_of, tagged
 
 PROTOCOL = "fedcervix secure sum 1"
 WIDTHS = (16, 32)
 """bits of a masked number"""
 DIGEST = re.compile(r"[0-9a-f]{64}")
-
-
-def digest_of(tag: str, *texts: str) -> str:
-    """Return the SHA-256 of a tag and texts, in lower-case hexadecimal."""
-    return hashlib.sha256(tagged(tag, *texts)).hexdigest()
 
 
 def check_digest(name: str, text: str) -> None:

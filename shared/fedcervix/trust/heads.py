@@ -16,10 +16,11 @@ from dataclasses import dataclass
 
 from fedcervix.core.plan import check
 from fedcervix.trust.chain import INTEGER_MAX, NOTHING, End, read, text_of
-from fedcervix.trust.signatures import SIGNATURE_BYTES_MAX, PublicKey, holds, sign
+from fedcervix.trust.statements import SIGNATURE_BYTES_MAX, PrivateKey, PublicKey, holds, sign
 
 HEAD = "fedcervix head 1"
 COUNTERSIGNATURE = "fedcervix countersignature 1"
+HEAD_CHARS_MAX = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,14 +69,14 @@ class SignedHead:
         return holds(key, self.signature, HEAD, self.head.text)
 
 
-def sign_head(key_pem: bytes, head: Head) -> SignedHead:
-    """Sign a head with the coordinator's ledger key (PEM)."""
-    return SignedHead(head, sign(key_pem, HEAD, head.text))
+def sign_head(key: PrivateKey, head: Head) -> SignedHead:
+    """Sign a head with the coordinator's ledger key."""
+    return SignedHead(head, sign(key, HEAD, head.text))
 
 
-def countersign(key_pem: bytes, site: str, head: Head) -> bytes:
-    """Return the signature (DER) of a site, by its key (PEM), over a head that it has checked."""
-    return sign(key_pem, COUNTERSIGNATURE, site, head.text)
+def countersign(key: PrivateKey, site: str, head: Head) -> bytes:
+    """Return the signature (DER) of a site, by its key, over a head that it has checked."""
+    return sign(key, COUNTERSIGNATURE, site, head.text)
 
 
 def is_countersigned(key: PublicKey, signature: bytes, site: str, head: Head) -> bool:

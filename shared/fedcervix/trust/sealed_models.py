@@ -27,7 +27,8 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from fedcervix.core.plan import check
-from fedcervix.trust.chain import INTEGER_MAX, read, tagged, text_of
+from fedcervix.trust.chain import INTEGER_MAX, read, text_of
+from fedcervix.trust.statements import tagged
 
 MAGIC = b"fcseal1\n"
 CHUNK_BYTES = 64 << 10

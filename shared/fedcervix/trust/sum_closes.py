@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fedcervix.trust.contexts import RoundContext
-from fedcervix.trust.signatures import PublicKey, holds, sign
+from fedcervix.trust.statements import PrivateKey, PublicKey, holds, sign
 from fedcervix.trust.sum_roster import PinnedKeys
 
 CLOSE = "fedcervix sum close 1"
@@ -34,9 +34,9 @@ class SignedClose:
         return holds(key, self.signature, CLOSE, context.digest, self.holder, *self.remaining)
 
 
-def signed_close(identity_pem: bytes, holder: str, context: RoundContext, remaining: tuple[str, ...]) -> SignedClose:
+def signed_close(identity: PrivateKey, holder: str, context: RoundContext, remaining: tuple[str, ...]) -> SignedClose:
     """Return this holder's signed close."""
-    return SignedClose(holder, remaining, sign(identity_pem, CLOSE, context.digest, holder, *remaining))
+    return SignedClose(holder, remaining, sign(identity, CLOSE, context.digest, holder, *remaining))
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,9 +23,8 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from fedcervix.core.plan import check
-from fedcervix.trust.chain import tagged
 from fedcervix.trust.contexts import RoundContext, check_digest
-from fedcervix.trust.signatures import SIGNATURE_BYTES_MAX, PublicKey, holds, sign
+from fedcervix.trust.statements import SIGNATURE_BYTES_MAX, PrivateKey, PublicKey, holds, sign, tagged
 
 REPORT = "fedcervix sum report 1"
 STEPS_MAX = 2**40
@@ -83,9 +82,9 @@ class SumReport:
         figures = (str(self.steps), f"{self.norm:.2e}", f"{self.loss:.2e}")
         return (self.site, self.commit, self.upload, *figures, self.before)
 
-    def signed(self, identity_pem: bytes, context: RoundContext) -> SumReport:
+    def signed(self, identity: PrivateKey, context: RoundContext) -> SumReport:
         """Return the report with the site's signature."""
-        return replace(self, signature=sign(identity_pem, REPORT, context.digest, *self.texts))
+        return replace(self, signature=sign(identity, REPORT, context.digest, *self.texts))
 
     def holds(self, key: PublicKey, context: RoundContext) -> bool:
         """Say whether the owner of a key signed it for this context."""

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from fedcervix.core.plan import Average, check
 from fedcervix.errors import RemoteError
 from fedcervix.trust.boxes import NamedKey, OwnKey, boxed, opened
-from fedcervix.trust.contexts import RunContext, check_digest, digest_of
-from fedcervix.trust.signatures import SIGNATURE_BYTES_MAX, PublicKey, holds, sign
+from fedcervix.trust.contexts import RunContext, check_digest
+from fedcervix.trust.statements import SIGNATURE_BYTES_MAX, PrivateKey, PublicKey, digest_of, holds, sign
 
 OPENING = "fedcervix sum opening 1"
 RHO = "fedcervix sum rho 1"
@@ -58,11 +58,11 @@ class Opening:
         return (self.site, self.key.key.hex(), str(self.images), self.rho)
 
 
-def signed_opening(identity_pem: bytes, run: RunContext, key: OwnKey, images: int, rho: bytes) -> Opening:
+def signed_opening(identity: PrivateKey, run: RunContext, key: OwnKey, images: int, rho: bytes) -> Opening:
     """Return this site's opening. `rho`: 32 secret random bytes, new for every run."""
     check(len(rho) == RHO_BYTES, f"rho has {RHO_BYTES} bytes")
     bare = Opening(site=key.name, key=key.public, images=images, rho=hashlib.sha256(rho).hexdigest())
-    signature = sign(identity_pem, OPENING, *run.texts, *bare.texts)
+    signature = sign(identity, OPENING, *run.texts, *bare.texts)
     return Opening(site=bare.site, key=bare.key, images=images, rho=bare.rho, signature=signature)
 
 

@@ -32,7 +32,7 @@ class RenewReply(_message.Message):
     def __init__(self, certificate_pem: _Optional[bytes] = ...) -> None: ...
 
 class AttachRequest(_message.Message):
-    __slots__ = ("wire_version", "software_version", "instance", "succeeds", "look", "wire_version_max", "numerics", "plan_format", "at")
+    __slots__ = ("wire_version", "software_version", "instance", "succeeds", "look", "wire_version_max", "numerics", "plan_format", "at", "ledger")
     WIRE_VERSION_FIELD_NUMBER: _ClassVar[int]
     SOFTWARE_VERSION_FIELD_NUMBER: _ClassVar[int]
     INSTANCE_FIELD_NUMBER: _ClassVar[int]
@@ -42,6 +42,7 @@ class AttachRequest(_message.Message):
     NUMERICS_FIELD_NUMBER: _ClassVar[int]
     PLAN_FORMAT_FIELD_NUMBER: _ClassVar[int]
     AT_FIELD_NUMBER: _ClassVar[int]
+    LEDGER_FIELD_NUMBER: _ClassVar[int]
     wire_version: int
     software_version: str
     instance: str
@@ -51,35 +52,48 @@ class AttachRequest(_message.Message):
     numerics: int
     plan_format: int
     at: float
-    def __init__(self, wire_version: _Optional[int] = ..., software_version: _Optional[str] = ..., instance: _Optional[str] = ..., succeeds: _Optional[_Iterable[str]] = ..., look: _Optional[bool] = ..., wire_version_max: _Optional[int] = ..., numerics: _Optional[int] = ..., plan_format: _Optional[int] = ..., at: _Optional[float] = ...) -> None: ...
+    ledger: LedgerKept
+    def __init__(self, wire_version: _Optional[int] = ..., software_version: _Optional[str] = ..., instance: _Optional[str] = ..., succeeds: _Optional[_Iterable[str]] = ..., look: _Optional[bool] = ..., wire_version_max: _Optional[int] = ..., numerics: _Optional[int] = ..., plan_format: _Optional[int] = ..., at: _Optional[float] = ..., ledger: _Optional[_Union[LedgerKept, _Mapping]] = ...) -> None: ...
+
+class LedgerKept(_message.Message):
+    __slots__ = ("run", "entries")
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    ENTRIES_FIELD_NUMBER: _ClassVar[int]
+    run: str
+    entries: int
+    def __init__(self, run: _Optional[str] = ..., entries: _Optional[int] = ...) -> None: ...
 
 class FromCoordinator(_message.Message):
-    __slots__ = ("welcome", "task", "stand", "leave")
+    __slots__ = ("welcome", "task", "stand", "leave", "ledger")
     WELCOME_FIELD_NUMBER: _ClassVar[int]
     TASK_FIELD_NUMBER: _ClassVar[int]
     STAND_FIELD_NUMBER: _ClassVar[int]
     LEAVE_FIELD_NUMBER: _ClassVar[int]
+    LEDGER_FIELD_NUMBER: _ClassVar[int]
     welcome: Welcome
     task: Task
     stand: Stand
     leave: Leave
-    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., task: _Optional[_Union[Task, _Mapping]] = ..., stand: _Optional[_Union[Stand, _Mapping]] = ..., leave: _Optional[_Union[Leave, _Mapping]] = ...) -> None: ...
+    ledger: Ledger
+    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., task: _Optional[_Union[Task, _Mapping]] = ..., stand: _Optional[_Union[Stand, _Mapping]] = ..., leave: _Optional[_Union[Leave, _Mapping]] = ..., ledger: _Optional[_Union[Ledger, _Mapping]] = ...) -> None: ...
 
 class Welcome(_message.Message):
-    __slots__ = ("federation", "run", "plan", "wire_version", "keys", "at")
+    __slots__ = ("federation", "run", "plan", "wire_version", "keys", "ledger_key", "at")
     FEDERATION_FIELD_NUMBER: _ClassVar[int]
     RUN_FIELD_NUMBER: _ClassVar[int]
     PLAN_FIELD_NUMBER: _ClassVar[int]
     WIRE_VERSION_FIELD_NUMBER: _ClassVar[int]
     KEYS_FIELD_NUMBER: _ClassVar[int]
+    LEDGER_KEY_FIELD_NUMBER: _ClassVar[int]
     AT_FIELD_NUMBER: _ClassVar[int]
     federation: str
     run: str
     plan: str
     wire_version: int
     keys: _containers.RepeatedCompositeFieldContainer[SiteKey]
+    ledger_key: bytes
     at: float
-    def __init__(self, federation: _Optional[str] = ..., run: _Optional[str] = ..., plan: _Optional[str] = ..., wire_version: _Optional[int] = ..., keys: _Optional[_Iterable[_Union[SiteKey, _Mapping]]] = ..., at: _Optional[float] = ...) -> None: ...
+    def __init__(self, federation: _Optional[str] = ..., run: _Optional[str] = ..., plan: _Optional[str] = ..., wire_version: _Optional[int] = ..., keys: _Optional[_Iterable[_Union[SiteKey, _Mapping]]] = ..., ledger_key: _Optional[bytes] = ..., at: _Optional[float] = ...) -> None: ...
 
 class SiteKey(_message.Message):
     __slots__ = ("site", "key")
@@ -88,6 +102,36 @@ class SiteKey(_message.Message):
     site: str
     key: bytes
     def __init__(self, site: _Optional[str] = ..., key: _Optional[bytes] = ...) -> None: ...
+
+class Ledger(_message.Message):
+    __slots__ = ("lines", "head", "signature", "countersigned")
+    LINES_FIELD_NUMBER: _ClassVar[int]
+    HEAD_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    COUNTERSIGNED_FIELD_NUMBER: _ClassVar[int]
+    lines: _containers.RepeatedCompositeFieldContainer[LedgerLine]
+    head: bytes
+    signature: bytes
+    countersigned: _containers.RepeatedCompositeFieldContainer[Countersignature]
+    def __init__(self, lines: _Optional[_Iterable[_Union[LedgerLine, _Mapping]]] = ..., head: _Optional[bytes] = ..., signature: _Optional[bytes] = ..., countersigned: _Optional[_Iterable[_Union[Countersignature, _Mapping]]] = ...) -> None: ...
+
+class LedgerLine(_message.Message):
+    __slots__ = ("text", "signature")
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    text: bytes
+    signature: bytes
+    def __init__(self, text: _Optional[bytes] = ..., signature: _Optional[bytes] = ...) -> None: ...
+
+class Countersignature(_message.Message):
+    __slots__ = ("site", "head", "signature")
+    SITE_FIELD_NUMBER: _ClassVar[int]
+    HEAD_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    site: str
+    head: bytes
+    signature: bytes
+    def __init__(self, site: _Optional[str] = ..., head: _Optional[bytes] = ..., signature: _Optional[bytes] = ...) -> None: ...
 
 class Task(_message.Message):
     __slots__ = ("run", "kind", "round", "base")
@@ -130,7 +174,7 @@ class Leave(_message.Message):
     def __init__(self, outcome: _Optional[str] = ..., reason: _Optional[str] = ..., record: _Optional[str] = ...) -> None: ...
 
 class FromSite(_message.Message):
-    __slots__ = ("at", "ready", "refusal", "progress", "update", "score", "adopted", "failure", "here", "stopped", "unusable")
+    __slots__ = ("at", "ready", "refusal", "progress", "update", "score", "adopted", "failure", "here", "stopped", "unusable", "record", "signature", "head", "countersignature")
     AT_FIELD_NUMBER: _ClassVar[int]
     READY_FIELD_NUMBER: _ClassVar[int]
     REFUSAL_FIELD_NUMBER: _ClassVar[int]
@@ -142,6 +186,10 @@ class FromSite(_message.Message):
     HERE_FIELD_NUMBER: _ClassVar[int]
     STOPPED_FIELD_NUMBER: _ClassVar[int]
     UNUSABLE_FIELD_NUMBER: _ClassVar[int]
+    RECORD_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    HEAD_FIELD_NUMBER: _ClassVar[int]
+    COUNTERSIGNATURE_FIELD_NUMBER: _ClassVar[int]
     at: float
     ready: Ready
     refusal: Refusal
@@ -153,7 +201,11 @@ class FromSite(_message.Message):
     here: Here
     stopped: Stopped
     unusable: Unusable
-    def __init__(self, at: _Optional[float] = ..., ready: _Optional[_Union[Ready, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., update: _Optional[_Union[Update, _Mapping]] = ..., score: _Optional[_Union[Score, _Mapping]] = ..., adopted: _Optional[_Union[Adopted, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., here: _Optional[_Union[Here, _Mapping]] = ..., stopped: _Optional[_Union[Stopped, _Mapping]] = ..., unusable: _Optional[_Union[Unusable, _Mapping]] = ...) -> None: ...
+    record: bytes
+    signature: bytes
+    head: bytes
+    countersignature: bytes
+    def __init__(self, at: _Optional[float] = ..., ready: _Optional[_Union[Ready, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., update: _Optional[_Union[Update, _Mapping]] = ..., score: _Optional[_Union[Score, _Mapping]] = ..., adopted: _Optional[_Union[Adopted, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., here: _Optional[_Union[Here, _Mapping]] = ..., stopped: _Optional[_Union[Stopped, _Mapping]] = ..., unusable: _Optional[_Union[Unusable, _Mapping]] = ..., record: _Optional[bytes] = ..., signature: _Optional[bytes] = ..., head: _Optional[bytes] = ..., countersignature: _Optional[bytes] = ...) -> None: ...
 
 class Here(_message.Message):
     __slots__ = ()

@@ -1,0 +1,234 @@
+"""The ledger of a run, entry by entry: what it holds, and whether it holds.
+
+    genesis      federation, authority, ledger key, plan; the first entry
+    certificate  the authority certified a key of a site
+    event        an event of the run, as the journal has it; with the site's record where a site says it
+    reader       a site began to read a model
+    end          how the run ended; the last entry
+
+Rules
+1. An event of a site that has a record is signed by the newest key that the ledger has of the site. The signature lies
+   beside the entry, not in it: a chain has the same hashes whoever made the signatures, and how often.
+2. A site that has signed a record signs what comes of every task that follows.
+3. `round` of an entry is the number of the round in progress after it; once the last round is over, one more. The head
+   of a round is where the chain ends with the first entry of a later round; the last head is that of the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple, cast
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+
+from fedcervix.core.events import (
+    Event,
+    ModelAdopted,
+    ModelUnusable,
+    ScoreReported,
+    UpdateStored,
+    event_from_json,
+)
+from fedcervix.core.plan import Plan, check
+from fedcervix.trust.chain import Chain, End, Values, read
+from fedcervix.trust.key_texts import p256, public_key
+from fedcervix.trust.records import RECORD, SAID, SIGNED_CHARS_MAX, values_of
+from fedcervix.trust.statements import PublicKey, holds
+
+LEDGER = Chain("fedcervix ledger 1")
+OF_A_TASK = (UpdateStored, ScoreReported, ModelUnusable, ModelAdopted)
+
+
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """A record of a site, and its signature (DER)."""
+
+    record: str = ""
+    signature: bytes = b""
+
+    def __bool__(self) -> bool:
+        return bool(self.record)
+
+
+NOT_SIGNED = Signed()
+
+
+class Entry(NamedTuple):
+    """One entry as it is stored and sent, and the signature over the record in it; empty where it has none."""
+
+    text: str
+    signature: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """What is known after the entries so far."""
+
+    end: End = field(default_factory=End)
+    run: str = ""
+    federation: str = ""
+    authority: str = ""
+    """PEM"""
+    ledger_key: str = ""
+    """PEM"""
+    plan: Plan | None = None
+    round: int = 0
+    keys: Mapping[str, PublicKey] = field(default_factory=dict)
+    """by site, the newest one"""
+    certificates: frozenset[str] = frozenset()
+    """PEM"""
+    signs: frozenset[str] = frozenset()
+    """the sites that have signed a record"""
+    unsigned: frozenset[str] = frozenset()
+    """the sites with reports from before their first signature: by a version that keeps no ledger"""
+    readers: frozenset[tuple[str, str]] = frozenset()
+    """site and model, in this round"""
+    heads: Mapping[int, End] = field(default_factory=dict)
+    """by round"""
+    ended: bool = False
+
+    def follow(self, line: Entry, *, signatures: bool = True) -> Ledger:
+        """Return what is known after one more entry. Raises ValueError that says why it does not hold.
+
+        `signatures`: whether those of sites are checked; whoever has written the entries has checked them before.
+        """
+        values, end = LEDGER.follow(self.end, line.text)
+        check(not self.ended, "it stands after the end")
+        kind = values.get("kind")
+        check((kind == "genesis") == (self.end.entries == 0), "the genesis is the first entry, and no other")
+        check(kind in _KINDS, "it is of an unknown kind")
+        found = _KINDS[str(kind)](self, values, line if signatures else None)
+        return _in_round(replace(found, end=end), _whole(values, "round"))
+
+    def check_record(self, event: Event, signed: Signed) -> None:
+        """Raise ValueError unless a record says what an event says, and is signed by the site of the event."""
+        site = str(getattr(event, "site", ""))
+        check(len(signed.record) <= SIGNED_CHARS_MAX, "its record is too long")
+        check(type(event) in SAID and self.plan is not None, "no site says this")
+        assert self.plan is not None
+        said, found = values_of(event, self.run, self.plan.digest), read(signed.record)
+        other = [name for name, value in said.items() if found.get(name) != value]
+        check(not other, f"its record says something else: {', '.join(other)}")
+        check(site in self.keys, f"no key of {site} is known")
+        check(holds(self.keys[site], signed.signature, RECORD, signed.record), f"the signature is not that of {site}")
+
+
+def _in_round(found: Ledger, round_: int) -> Ledger:
+    """Note the round after an entry, and the heads that it completes."""
+    check(round_ >= found.round, "it goes back to an earlier round")
+    over = range(found.round, round_ + (1 if found.ended else 0))
+    if not over:
+        return found
+    return replace(found, round=round_, readers=frozenset(), heads={**found.heads, **dict.fromkeys(over, found.end)})
+
+
+# --- the kinds ------------------------------------------------------------------------------------------------------
+
+
+def genesis(federation: str, run: str, plan: Plan, base: str, authority: str, ledger_key: str, at: str) -> Values:
+    """Return the first entry. `at`: when the run began (`chain.real`, Unix seconds); keys and certificates are PEM."""
+    keys: Values = {"authority": authority, "ledger_key": ledger_key}
+    agreed: Values = {"federation": federation, "run": run, "plan": plan.canonical(), "base": base, "at": at}
+    return {"kind": "genesis", "round": 0, **agreed, **keys}
+
+
+def certificate(round_: int, site: str, pem: str) -> Values:
+    """Return the entry that a site was certified."""
+    return {"kind": "certificate", "round": round_, "site": site, "certificate": pem}
+
+
+def event_entry(round_: int, event_text: str, record: str) -> Values:
+    """Return the entry of an event; `record` is empty where no site says it, or it was not signed."""
+    return {"kind": "event", "round": round_, "event": event_text, **({"record": record} if record else {})}
+
+
+def reader(round_: int, site: str, model: str) -> Values:
+    """Return the entry that a site began to read a model (its digest)."""
+    return {"kind": "reader", "round": round_, "site": site, "model": model}
+
+
+def the_end(round_: int, outcome: str, reason: str, model: str) -> Values:
+    """Return the last entry; `model`: digest of the result, empty where there is none."""
+    return {"kind": "end", "round": round_, "outcome": outcome, "reason": reason, "model": model}
+
+
+def _genesis(_: Ledger, values: Values, __: Entry | None) -> Ledger:
+    public_key(_text(values, "ledger_key"))
+    return Ledger(
+        run=_text(values, "run"),
+        federation=_text(values, "federation"),
+        authority=_text(values, "authority"),
+        ledger_key=_text(values, "ledger_key"),
+        plan=Plan.parse(_text(values, "plan")),
+    )
+
+
+def _certificate(known: Ledger, values: Values, _: Entry | None) -> Ledger:
+    site, pem = _text(values, "site"), _text(values, "certificate")
+    key = certified_key(pem, known.authority, f"fedcervix://{known.federation}/site/{site}")
+    return replace(known, keys={**known.keys, site: key}, certificates=known.certificates | {pem})
+
+
+def _event(known: Ledger, values: Values, line: Entry | None) -> Ledger:
+    event = event_from_json(_text(values, "event"))
+    if type(event) not in SAID:
+        return known
+    site, record = event.site, _text(values, "record") if "record" in values else ""  # type: ignore[union-attr]
+    if record:
+        if line is not None:
+            known.check_record(event, Signed(record, line.signature))
+        return replace(known, signs=known.signs | {site})
+    check(not is_owed(known, event), f"{site} signs its records, and has not signed this one")
+    return replace(known, unsigned=known.unsigned | {site}) if isinstance(event, OF_A_TASK) else known
+
+
+def is_owed(known: Ledger, event: Event) -> bool:
+    """Say whether an event holds only with a record (rule 2)."""
+    return isinstance(event, OF_A_TASK) and event.task.run == known.run and event.site in known.signs
+
+
+def _reader(known: Ledger, values: Values, _: Entry | None) -> Ledger:
+    return replace(known, readers=known.readers | {(_text(values, "site"), _text(values, "model"))})
+
+
+def _end(known: Ledger, _: Values, __: Entry | None) -> Ledger:
+    return replace(known, ended=True)
+
+
+_KINDS: Mapping[str, Callable[[Ledger, Values, Entry | None], Ledger]] = {
+    "genesis": _genesis,
+    "certificate": _certificate,
+    "event": _event,
+    "reader": _reader,
+    "end": _end,
+}
+
+
+def certified_key(pem: str, authority_pem: str, uri: str) -> PublicKey:
+    """Return the key of a certificate (PEM) that the authority issued for a party. Raises ValueError.
+
+    Whether it is still valid does not matter: a ledger is read for years.
+    """
+    try:
+        found, authority = (x509.load_pem_x509_certificate(one.encode()) for one in (pem, authority_pem))
+        found.verify_directly_issued_by(authority)
+        names = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        key = p256(found.public_key())
+    except (InvalidSignature, UnsupportedAlgorithm, TypeError, x509.ExtensionNotFound) as error:
+        raise ValueError("the certificate was not issued by the authority of the federation") from error
+    check(uri in names.get_values_for_type(x509.UniformResourceIdentifier), f"the certificate is not that of {uri}")
+    return key
+
+
+def _text(values: Values, name: str) -> str:
+    found = values.get(name)
+    check(isinstance(found, str), f"it has no {name}")
+    return cast(str, found)
+
+
+def _whole(values: Values, name: str) -> int:
+    found = values.get(name)
+    check(type(found) is int and found >= 0, f"it has no {name}")
+    return cast(int, found)

@@ -1,0 +1,154 @@
+"""A whole ledger, from what is stored: whether it holds, who has signed it, and whose keys people have compared."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from typing import NamedTuple
+
+from fedcervix.errors import IdentityError
+from fedcervix.trust.chain import End
+from fedcervix.trust.fingerprints import Fingerprint
+from fedcervix.trust.heads import Head, SignedHead, conflict, is_countersigned
+from fedcervix.trust.key_texts import public_key
+from fedcervix.trust.ledger import LEDGER, Entry, Ledger
+from fedcervix.trust.pins import Pins
+from fedcervix.trust.statements import PublicKey
+
+
+class Countersignature(NamedTuple):
+    """A site's signature over a head."""
+
+    site: str
+    head: Head
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A ledger as it is stored; nothing of it is believed."""
+
+    entries: Sequence[Entry]
+    heads: Sequence[SignedHead]
+    countersigned: Sequence[Countersignature]
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What is known from elsewhere."""
+
+    run: str
+    ledger_key: str = ""
+    """PEM; empty: it is taken from the ledger itself, which then proves less"""
+    pins: Pins = field(default_factory=Pins)
+    end: End | None = None
+    """where the chain ends, where that is known without a head"""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What was found."""
+
+    fault: str = ""
+    """the first thing that does not hold, in words; empty where all does"""
+    ledger: Ledger = field(default_factory=Ledger)
+    """as far as it was read"""
+    countersigned: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
+    """by round of a head, the sites that have signed it"""
+    unpinned: tuple[str, ...] = ()
+    """sites whose key nobody here has compared"""
+
+
+def verdict(stored: Stored, expected: Expected) -> Verdict:
+    """Return whether a ledger holds, from its genesis to its last head."""
+    try:
+        key = _ledger_key(stored, expected)
+        _check_heads(stored, key)
+    except ValueError as error:
+        return Verdict(str(error))
+    last = expected.end or max((one.head.end for one in stored.heads), key=lambda end: end.entries, default=End())
+    known = {one.head.end.entries: one.head.end.hash for one in stored.heads}
+    texts = [entry.text for entry in stored.entries]
+    if fault := LEDGER.fault(texts, last, known):
+        return Verdict(str(fault))
+    return _followed(stored, expected)
+
+
+def _ledger_key(stored: Stored, expected: Expected) -> PublicKey:
+    """Return the key of the heads. Raises ValueError that names the genesis where it is not the known one."""
+    if expected.ledger_key:
+        return public_key(expected.ledger_key)
+    try:
+        return public_key(Ledger().follow(stored.entries[0]).ledger_key)
+    except (ValueError, IndexError) as error:
+        raise ValueError(f"entry 0 does not hold: {error or 'there is none'}") from error
+
+
+def _check_heads(stored: Stored, key: PublicKey) -> None:
+    """Raise ValueError where a head is not signed, or two of them prove that there are two ledgers."""
+    for one in stored.heads:
+        if not one.holds(key):
+            raise ValueError(f"the head of round {one.head.round} is not signed with the ledger key")
+    for one, other in combinations({head.head.text: head for head in stored.heads}.values(), 2):
+        if conflict(one, other, key):
+            raise ValueError(f"there are two heads of round {one.head.round}: the coordinator has signed two ledgers")
+
+
+def _followed(stored: Stored, expected: Expected) -> Verdict:
+    """Read the entries one by one."""
+    now = Ledger()
+    try:
+        for entry in stored.entries:
+            now = now.follow(entry)
+            _check_known(now, expected)
+    except (ValueError, IdentityError) as error:
+        return Verdict(f"entry {now.end.entries} does not hold: {error}", now)
+    signed: dict[int, tuple[str, ...]] = {}
+    try:
+        for one in stored.heads:
+            if now.heads.get(one.head.round) != one.head.end or one.head.run != now.run:
+                return Verdict(f"the head of round {one.head.round} is not where that round ends", now)
+        for found in stored.countersigned:
+            signed[found.head.round] = (*signed.get(found.head.round, ()), _signer(now, found))
+    except ValueError as error:
+        return Verdict(str(error), now)
+    sites = {round_: tuple(sorted(set(found))) for round_, found in sorted(signed.items())}
+    return Verdict("", now, sites, expected.pins.unpinned(sorted(now.keys)))
+
+
+def _check_known(now: Ledger, expected: Expected) -> None:
+    """Compare with what is known from elsewhere. Raises ValueError, IdentityError."""
+    if now.run != expected.run:
+        raise ValueError(f"it is the ledger of run {now.run}")
+    if expected.ledger_key and now.ledger_key.strip() != expected.ledger_key.strip():
+        raise ValueError("it names another ledger key than the one that is known here")
+    for site, key in now.keys.items():
+        expected.pins.check(site, Fingerprint.of(key))
+
+
+def _signer(now: Ledger, found: Countersignature) -> str:
+    """Return the site that has countersigned a head of this ledger. Raises ValueError."""
+    what = f"the countersignature of {found.site} over the head of round {found.head.round}"
+    if now.heads.get(found.head.round) != found.head.end:
+        raise ValueError(f"{what} is over a head that this ledger does not have")
+    key = now.keys.get(found.site)
+    if key is None or not is_countersigned(key, found.signature, found.site, found.head):
+        raise ValueError(f"{what} does not hold")
+    return found.site
+
+
+def sentences(found: Verdict) -> list[str]:
+    """Return a verdict that all holds as lines for a person."""
+    ledger = found.ledger
+    ends = "to the end of the run" if ledger.ended else f"into round {ledger.round}; the end of the run is not in it"
+    lines = [f"run {ledger.run}: all {ledger.end.entries} entries hold, from the genesis {ends}"]
+    lines += [
+        f"head of round {round_}: countersigned by {', '.join(found.countersigned.get(round_, ())) or 'nobody yet'}"
+        for round_ in sorted(ledger.heads)
+    ]
+    if ledger.unsigned:
+        lines.append(f"not signed, by an earlier version: the first reports of {', '.join(sorted(ledger.unsigned))}")
+    if found.unpinned:
+        lines.append(f"keys that nobody here has compared (not pinned): {', '.join(found.unpinned)}")
+    return lines

@@ -1,0 +1,59 @@
+"""What a site signs: a record of each report that becomes an event of the run.
+
+A record is a text of `fedcervix.trust.chain`. Site and coordinator make its values of the same event, each for itself:
+so the signature covers what the event says. What the coordinator adds to an event (times, measures) is not in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fedcervix.core.events import (
+    Event,
+    ModelAdopted,
+    ModelUnusable,
+    ScoreReported,
+    SiteAttached,
+    SiteFailed,
+    SiteRefused,
+    Task,
+    UpdateStored,
+)
+from fedcervix.trust.chain import Value, Values, real, text_of
+
+RECORD = "fedcervix record 1"
+"""tag of a signature over a record"""
+SIGNED_CHARS_MAX = 8192
+
+SAID: Mapping[type[Event], tuple[str, tuple[str, ...]]] = {
+    SiteAttached: ("ready", ()),
+    SiteRefused: ("refusal", ("reason",)),
+    UpdateStored: ("update", ("task", "digest", "images", "steps", "loss", "seconds", "packed")),
+    ScoreReported: ("score", ("task", "loss_sum", "count", "images", "gauges")),
+    ModelUnusable: ("unusable", ("task", "steps")),
+    ModelAdopted: ("adopted", ("task",)),
+    SiteFailed: ("failure", ("stage", "hint", "incident", "kind", "goes_on")),
+}
+"""event -> what its record calls it, and the fields that the site itself says"""
+
+
+def values_of(event: Event, run: str, plan_digest: str) -> Values:
+    """Return what a site says with an event: the values of its record. Raises KeyError where no site says it."""
+    what, fields = SAID[type(event)]
+    said = {name: _value(getattr(event, name)) for name in fields}
+    return {"run": run, "plan": plan_digest, "site": event.site, "what": what, **said}  # type: ignore[union-attr]
+
+
+def record_of(event: Event, run: str, plan_digest: str) -> str:
+    """Return the record of an event: the text that a site signs."""
+    return text_of(values_of(event, run, plan_digest))
+
+
+def _value(found: Any) -> Value:
+    """Return a field of an event as a record has it."""
+    if isinstance(found, Task):
+        return {"kind": found.kind.value, "round": found.round, "base": found.base}
+    if isinstance(found, tuple):  # gauges
+        return {name: real(number) for name, number in found}
+    return real(found) if isinstance(found, float) else found

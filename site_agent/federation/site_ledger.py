@@ -1,0 +1,268 @@
+"""The ledger of the run at this site: every part that comes is checked, kept, and countersigned.
+
+Rules
+1. Entries count from the head on that they lead to: it is signed with the ledger key that this site knows. It knows the
+   key from its invitation; an older home learns it from the first coordinator that shows one.
+2. What is here stays: the ledger that comes goes on from it. A coordinator that shows another one, or a shorter one, is
+   not believed, and what it has signed is kept as proof.
+3. What the coordinator has accepted from this site stands in the ledger, with this site's signature.
+4. A site signs what it reports, and the last head that it has checked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from fedcervix.trust.statements import sign
+
+from fedcervix.core.events import Event, SiteAttached, SiteRefused
+from fedcervix.disk.files import write_whole
+from fedcervix.errors import IdentityError, LedgerError
+from fedcervix.transport import codec
+from fedcervix.trust.chain import Values, read, text_of
+from fedcervix.trust.heads import SignedHead, conflict, countersign
+from fedcervix.trust.key_texts import private_key, public_key
+from fedcervix.trust.ledger import Entry, Ledger
+from fedcervix.trust.records import RECORD, record_of
+from fedcervix.wire import federation_pb2 as wire
+from site_agent.home import SiteHome
+from site_agent.store.ledger_store import LedgerStore
+from site_agent.store.run_store import last_federation
+
+PROOF = "ledger-proof.json"
+CAUSE = "the coordinator's home was restored from an old backup or changed, or it is not honest"
+
+WhenThereIsRoom = Callable[[Callable[[], None]], None]
+"""does what writes to the disk, and waits where it is full"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Checked:
+    """A run's ledger up to a head."""
+
+    ledger: Ledger
+    head: SignedHead | None = None
+    lines: int = 0
+
+    @property
+    def kept(self) -> codec.LedgerKept:
+        return codec.LedgerKept(self.ledger.run, self.lines)
+
+
+class SiteLedger:
+    """One agent's ledger. `take` and `welcomed` are called by the loop; the rest may be called from any thread."""
+
+    def __init__(self, home: SiteHome, site: str) -> None:
+        """Go on with the ledger of the last run. Raises StorageError."""
+        self._home, self._site, self._key = home, site, private_key(home.pem("site.key"))
+        self._welcome: codec.Welcome | None = None
+        last = last_federation(home, any_readable=True)
+        self._folder = last.run_store.folder if last else home.folder
+        self._checked = self._stored() if last else _Checked(Ledger())
+        self._asked_from = self._checked.kept
+        self._pending: list[Entry] = []
+        self._now = self._checked.ledger
+        """with the entries that wait for their head"""
+        self._again: list[str] = []
+        """entries that are here, and come once more"""
+        self._is_new_stream = True
+
+    # --- what comes ---
+
+    def kept(self) -> codec.LedgerKept:
+        """Return how far the ledger is here: the next stream goes on from there."""
+        self._asked_from, self._is_new_stream = self._checked.kept, True
+        return self._asked_from
+
+    def welcomed(self, welcome: codec.Welcome, folder: Path) -> str:
+        """Begin a stream of a run, whose folder this is; return what is to be told a person, or nothing.
+
+        Raises IdentityError where the ledger key is not the one that this site knows, StorageError.
+        """
+        is_new = self._welcome is None or self._welcome.run != welcome.run
+        self._welcome = welcome
+        if not welcome.ledger_key:
+            return f"run {welcome.run} keeps no ledger: it began with an earlier version" if is_new else ""
+        said = self._pin(welcome.ledger_key)
+        if not self._is_new_stream:  # it was said again
+            return said
+        self._is_new_stream = False
+        if folder != self._folder:
+            self._folder = folder
+            self._checked = self._stored()
+        self._pending, self._now, self._again = [], self._checked.ledger, []
+        if self._asked_from.run != welcome.run:
+            self._again = [line.text for line in LedgerStore(folder).read().lines]
+        return said
+
+    def take(self, part: codec.LedgerPart, when_there_is_room: WhenThereIsRoom) -> None:
+        """Check a part of the ledger; with its head, keep it. Raises LedgerError, StorageError."""
+        if self._welcome is None or not self._welcome.ledger_key:
+            self._refuse(part, "entries of a ledger came, although the run keeps none")
+        for line in part.lines:
+            self._follow(part, line)
+        if part.head is not None:
+            self._take_head(part, part.head, when_there_is_room)
+
+    def _follow(self, part: codec.LedgerPart, line: Entry) -> None:
+        if self._again:
+            number = self._checked.ledger.end.entries - len(self._again)
+            if self._again.pop(0) != line.text:
+                self._refuse(part, f"entry {number} is not the one that this site has")
+            return
+        before = self._now
+        try:
+            self._now = before.follow(line)
+        except ValueError as error:
+            self._refuse(part, f"entry {before.end.entries} does not hold: {error}")
+        self._pending.append(line)
+        if before.run == "":
+            self._check_genesis(part, self._now)
+        own = self._key.public_key()
+        if before.keys.get(self._site) == own and self._now.keys[self._site] != own:
+            self._refuse(part, f"entry {before.end.entries} certifies another key as that of this site")
+
+    def _check_genesis(self, part: codec.LedgerPart, now: Ledger) -> None:
+        """Compare the first entry with what this site knows."""
+        welcome = self._welcome
+        assert welcome is not None
+        authority = self._home.pem("authority.crt").decode().strip()
+        pairs = {
+            "run": (now.run, welcome.run),
+            "plan": (now.plan, welcome.plan),
+            "federation": (now.federation, welcome.federation),
+            "authority": (now.authority.strip(), authority),
+            "ledger key": (now.ledger_key.strip(), welcome.ledger_key.strip()),
+        }
+        other = [name for name, (found, known) in pairs.items() if found != known]
+        if other:
+            self._refuse(part, f"entry 0 has another {', '.join(other)} than this site knows")
+
+    def _take_head(self, part: codec.LedgerPart, signed: SignedHead, when_there_is_room: WhenThereIsRoom) -> None:
+        head, now = signed.head, self._now
+        if signed == self._checked.head and not self._pending:
+            return  # a new stream begins with it
+        if not now.run or not signed.holds(public_key(now.ledger_key)):
+            self._refuse(part, f"the head of round {head.round} is not signed with the ledger key")
+        if head.end.entries < self._checked.lines:
+            self._refuse(part, f"the ledger has {head.end.entries} entries; this site has {self._checked.lines} of it")
+        if (head.run, head.end, now.heads.get(head.round)) != (now.run, now.end, head.end):
+            self._refuse(part, f"the head of round {head.round} is not where entry {now.end.entries - 1} leads to")
+        self._check_said(part, head.round)
+        store, first, lines = LedgerStore(self._folder), self._checked.lines, tuple(self._pending)
+        own = codec.Countersigned(self._site, head, countersign(self._key, self._site, head))
+        when_there_is_room(lambda: store.add(first, lines, signed, (*part.countersigned, own)))
+        self._checked, self._pending = _Checked(now, signed, now.end.entries), []
+
+    def _check_said(self, part: codec.LedgerPart, round_: int) -> None:
+        """Find what the coordinator has accepted from this site, in the rounds that are over."""
+        store = LedgerStore(self._folder)
+        owed = {record for record in store.said() if _round(record) <= round_}
+        texts = [*(line.text for line in store.read().lines), *(line.text for line in self._pending)]
+        missing = owed - {str(read(text).get("record")) for text in texts} if owed else set()
+        for record in sorted(missing):
+            values = read(record)
+            what = f"the {values.get('what')} of this site in round {_round(record)}"
+            self._refuse(part, f"{what} is missing in the ledger, although the coordinator has accepted it")
+
+    def _refuse(self, part: codec.LedgerPart, why: str) -> NoReturn:
+        """Keep what the coordinator has sent. Raises LedgerError, StorageError."""
+        mine, theirs = self._checked.head, part.head
+        file = self._folder / PROOF
+        proof: dict[str, Values] = {"sentence": {"why": why}, "ledger_key": {"pem": self._now.ledger_key}}
+        for name, signed in (("kept", mine), ("sent", theirs)):
+            if signed is not None:
+                proof[name] = {"head": signed.head.text, "signature": signed.signature.hex()}
+        sent = [{"text": line.text, "signature": line.signature.hex()} for line in (*self._pending, *part.lines)]
+        write_whole(file, text_of({**proof, "lines": sent}).encode())
+        two = mine and theirs and self._now.ledger_key and conflict(mine, theirs, public_key(self._now.ledger_key))
+        raise LedgerError(
+            f"the ledger of the run does not hold: {why}"
+            + ("; the coordinator has signed two ledgers, and both heads prove it" if two else ""),
+            cause=CAUSE,
+            next_step=f"compare with the other sites and the coordinator's operator; what was sent: {file}",
+        )
+
+    # --- keys ---
+
+    def _pin(self, key: str) -> str:
+        """Compare a ledger key with the one that this site knows, or learn it. Raises IdentityError, StorageError."""
+        _check_key(key)
+        file = self._home.key_file("ledger.pub")
+        known = self._home.known_ledger_key()
+        if not known:
+            write_whole(file, key.encode())
+            return f"the coordinator's ledger key is kept from now on: {file}"
+        if known.strip() != key.strip():
+            raise IdentityError(
+                "the coordinator shows another ledger key than the one that this site knows",
+                cause="its home was set up again, or somebody else answers in its place",
+                next_step=f"ask the coordinator's operator; only if the key was made anew: rm {file}",
+            )
+        return ""
+
+    def _stored(self) -> _Checked:
+        """Return the ledger of the run in the folder. Raises LedgerError where what is stored does not hold."""
+        stored, ledger = LedgerStore(self._folder).read(), Ledger()
+        for line in stored.lines:
+            try:
+                ledger = ledger.follow(line, signatures=False)
+            except ValueError as error:
+                raise LedgerError(
+                    f"entry {ledger.end.entries} of {LedgerStore(self._folder).entries} does not hold: {error}",
+                    cause="the file was changed by hand, or the disk is failing",
+                    next_step=f"look which entry it is: {self._home.command(f'verify {self._folder.name}')}",
+                ) from error
+        head = max(stored.heads, key=lambda one: one.head.end.entries, default=None)
+        return _Checked(ledger, head, len(stored.lines))
+
+    # --- what is signed ---
+
+    def sign(self, message: wire.FromSite) -> None:
+        """Add to a report what this site signs: its record, and the last head. Signs of life have neither."""
+        welcome = self._welcome
+        event = _event(codec.read_report(message, site=self._site, at=0.0), self._site)
+        if welcome is None or not welcome.ledger_key or event is None:
+            return
+        record = record_of(event, welcome.run, welcome.plan.digest)
+        message.record, message.signature = record.encode(), sign(self._key, RECORD, record)
+        checked = self._checked
+        if checked.head is not None and checked.ledger.run == welcome.run:
+            head = checked.head.head
+            message.head = head.text.encode()
+            message.countersignature = countersign(self._key, self._site, head)
+
+    def accepted(self, message: wire.FromSite) -> None:
+        """Note a report that the coordinator has accepted. Raises StorageError."""
+        if message.record and message.WhichOneof("what") in ("update", "score"):
+            LedgerStore(self._folder).note_said(message.record.decode())
+
+
+def _event(report: codec.Report, site: str) -> Event | None:
+    """Return the event that a report becomes; None where it becomes none."""
+    match report:
+        case codec.Ping() | codec.Progress() | codec.Stopped():
+            return None
+        case codec.Ready():
+            return SiteAttached(site, 0.0)
+        case codec.Refusal(_, reason):
+            return SiteRefused(site, reason, 0.0)
+        case _:
+            return report
+
+
+def _round(record: str) -> int:
+    """Return the round of a record."""
+    task = read(record).get("task")
+    found = task.get("round") if isinstance(task, dict) else None
+    return found if isinstance(found, int) else 0
+
+
+def _check_key(pem: str) -> None:
+    try:
+        public_key(pem)
+    except ValueError as error:
+        raise IdentityError(f"the coordinator shows a ledger key that is none: {error}", cause=CAUSE) from error

@@ -1,0 +1,120 @@
+"""The ledger of a run as a site keeps it: the entries, and beside them the signatures.
+
+ledger.jsonl             the entries, as they came
+ledger-signatures.jsonl  {"entry", "signature"}: of a site, over the record in an entry
+                         {"head", "signature"}: of the coordinator
+                         {"head", "site", "signature"}: of a site, over that head
+said.jsonl               the records of this site that the coordinator has accepted
+
+What is written first is of use only with what is written last, the head: entries after the last head that is here are
+passed over. A line that was torn by a power cut is no entry and no signature. docs/ledger.md describes the files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fedcervix.disk.files import append_line
+from fedcervix.disk.paths import Below
+from fedcervix.disk.storage import disk
+from fedcervix.transport.codec import Countersigned
+from fedcervix.trust.chain import Value, Values, read, text_of
+from fedcervix.trust.heads import Head, SignedHead
+from fedcervix.trust.ledger import Entry
+
+
+@dataclass(frozen=True, slots=True)
+class StoredLedger:
+    """What is stored of a ledger."""
+
+    lines: tuple[Entry, ...] = ()
+    heads: tuple[SignedHead, ...] = ()
+    """in the order in which they came"""
+    countersigned: tuple[Countersigned, ...] = field(default=())
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerStore:
+    """The files of a run's ledger. Every method raises StorageError."""
+
+    folder: Path
+    entries = Below("ledger.jsonl")
+    """The entries."""
+    signatures = Below("ledger-signatures.jsonl")
+    """What was signed."""
+    _said = Below("said.jsonl")
+
+    def read(self, *, whole: bool = False) -> StoredLedger:
+        """Return what is stored, up to the last head. `whole`: with what stands after it."""
+        found = [values for values in map(_values, _lines(self.signatures)) if values]
+        signatures = {values["entry"]: _signature(values) for values in found if "entry" in values}
+        heads, countersigned = [], []
+        for values in found:
+            with contextlib.suppress(ValueError):  # it was changed: what it was the signature of is not signed then
+                if "site" in values:
+                    countersigned.append(
+                        Countersigned(str(values["site"]), Head.parse(str(values["head"])), _signature(values))
+                    )
+                elif "head" in values:
+                    heads.append(SignedHead(Head.parse(str(values["head"])), _signature(values)))
+        texts = _lines(self.entries)
+        count = len(texts) if whole else max((head.head.end.entries for head in heads), default=0)
+        lines = tuple(Entry(text, signatures.get(number, b"")) for number, text in enumerate(texts[:count]))
+        return StoredLedger(lines, tuple(heads), tuple(countersigned))
+
+    def add(self, first: int, lines: Iterable[Entry], head: SignedHead, countersigned: Iterable[Countersigned]) -> None:
+        """Store entries from number `first` on, and the head that they lead to; done twice, it does the same."""
+        there = _lines(self.entries)
+        new = [*there[:first], *(line.text for line in lines)]
+        signed = [_signed(line.signature, entry=at) for at, line in enumerate(lines, first) if line.signature]
+        if new[: len(there)] == there:
+            _append(self.entries, new[len(there) :])
+        else:  # of a head that was never stored
+            with disk(self.entries, "write"):
+                self.entries.unlink()
+            _append(self.entries, new)
+        over = [_signed(one.signature, head=one.head.text, site=one.site) for one in countersigned]
+        _append(self.signatures, [*signed, *over])
+        append_line(self.signatures, _signed(head.signature, head=head.head.text), sync=True)
+
+    def note_said(self, record: str) -> None:
+        """Write down a record that the coordinator has accepted."""
+        append_line(self._said, record, sync=False)
+
+    def said(self) -> set[str]:
+        """Return these records."""
+        return {record for record in _lines(self._said) if _values(record)}
+
+
+def _signed(signature: bytes, **over: Value) -> str:
+    """Return the line of a signature."""
+    return text_of({**over, "signature": signature.hex()})
+
+
+def _append(file: Path, lines: list[str]) -> None:
+    if lines:
+        append_line(file, "\n".join(lines), sync=True)
+
+
+def _lines(file: Path) -> list[str]:
+    """Return the lines of a file that hold anything; what is no ASCII is no line of these files."""
+    with disk(file, "read"):
+        text = file.read_bytes().decode("ascii", "replace") if file.exists() else ""
+    return [line for line in text.split("\n") if line]
+
+
+def _values(line: str) -> Values:
+    try:
+        return read(line)
+    except ValueError:
+        return {}
+
+
+def _signature(values: Values) -> bytes:
+    try:
+        return bytes.fromhex(str(values.get("signature", "")))
+    except ValueError:
+        return b""

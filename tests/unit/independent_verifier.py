@@ -1,0 +1,121 @@
+"""Another verifier of a run's ledger, written from docs/ledger.md alone. It imports nothing of fedcervix."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+OF_A_TASK = {"UpdateStored": "update", "ScoreReported": "score", "ModelUnusable": "unusable", "ModelAdopted": "adopted"}
+WHAT = {**OF_A_TASK, "SiteAttached": "ready", "SiteRefused": "refusal", "SiteFailed": "failure"}
+
+
+class BrokenError(Exception):
+    """What does not hold."""
+
+
+def insist(holds: object, what: str) -> None:
+    if not holds:
+        raise BrokenError(what)
+
+
+def tagged(*texts: str) -> bytes:
+    return b"".join(b"%d:%s," % (len(text.encode()), text.encode()) for text in texts)
+
+
+def strict(text: str) -> dict:
+    def once(pairs):
+        names = [name for name, _ in pairs]
+        insist(names == sorted(set(names)), "keys not sorted, or twice")
+        return dict(pairs)
+
+    def refuse(found):
+        raise BrokenError(f"a number {found}")
+
+    insist(text.isascii() and text.isprintable(), "not printable ASCII")
+    try:
+        return json.loads(text, object_pairs_hook=once, parse_float=refuse, parse_constant=refuse)
+    except ValueError as error:
+        raise BrokenError(f"not JSON: {error}") from error
+
+
+def signed(key, signature: str, *texts: str) -> bool:
+    try:
+        key.verify(bytes.fromhex(signature), tagged(*texts), ec.ECDSA(hashes.SHA256()))
+    except (InvalidSignature, ValueError):
+        return False
+    return True
+
+
+def as_said(value):
+    """Return a value of an event in the form of a record."""
+    if isinstance(value, float):
+        return value.hex()
+    if isinstance(value, dict):
+        return {name: as_said(value[name]) for name in ("kind", "round", "base")}
+    return {name: float(number).hex() for name, number in value} if isinstance(value, list) else value
+
+
+def verify(run_folder: Path, ledger_key_pem: bytes) -> dict[int, set[str]]:
+    """Return by round which sites have countersigned its head. Raises BrokenError."""
+    lines = [line for line in (run_folder / "ledger.jsonl").read_text().split("\n") if line]
+    found = [strict(line) for line in (run_folder / "ledger-signatures.jsonl").read_text().split("\n") if line]
+    records = {one["entry"]: one["signature"] for one in found if "entry" in one}
+    ledger_key = serialization.load_pem_public_key(ledger_key_pem)
+    previous, round_, keys, signers, ends = "0" * 64, 0, {}, set(), {}
+    for number, line in enumerate(lines):
+        try:
+            entry = strict(line)
+            insist((entry["entry"], entry["previous"]) == (number, previous), "it does not follow")
+            insist((entry["kind"] == "genesis") == (number == 0), "the genesis is the first")
+            insist(entry["round"] >= round_, "an earlier round")
+            previous = hashlib.sha256(tagged("fedcervix ledger 1", line)).hexdigest()
+            if entry["kind"] == "genesis":
+                genesis = entry
+            elif entry["kind"] == "certificate":
+                certificate = x509.load_pem_x509_certificate(entry["certificate"].encode())
+                certificate.verify_directly_issued_by(x509.load_pem_x509_certificate(genesis["authority"].encode()))
+                names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+                uri = f"fedcervix://{genesis['federation']}/site/{entry['site']}"
+                insist(uri in names.get_values_for_type(x509.UniformResourceIdentifier), "another name")
+                keys[entry["site"]] = certificate.public_key()
+            elif entry["kind"] == "event":
+                check_event(genesis, entry, records.get(number, ""), keys, signers)
+            last = entry["round"] + (entry["kind"] == "end")
+            ends.update(dict.fromkeys(range(round_, last), (number + 1, previous)))
+            round_ = entry["round"]
+        except (BrokenError, KeyError, TypeError, ValueError, InvalidSignature) as error:
+            raise BrokenError(f"entry {number}: {error!r}") from error
+    heads = [(one, strict(one["head"])) for one in found if "head" in one]
+    insist(any("site" not in one for one, _ in heads), "no head")
+    countersigned: dict[int, set[str]] = {}
+    for one, head in heads:
+        where = (head["run"], ends.get(head["round"]))
+        insist(where == (genesis["run"], (head["entries"], head["hash"])), f"the head of round {head['round']}")
+        if "site" not in one:
+            insist(signed(ledger_key, one["signature"], "fedcervix head 1", one["head"]), "the head is not signed")
+            continue
+        texts = ("fedcervix countersignature 1", one["site"], one["head"])
+        insist(signed(keys[one["site"]], one["signature"], *texts), f"the countersignature of {one['site']}")
+        countersigned.setdefault(head["round"], set()).add(one["site"])
+    return countersigned
+
+
+def check_event(genesis: dict, entry: dict, signature: str, keys: dict, signers: set[str]) -> None:
+    event = json.loads(entry["event"])
+    site = event.get("site")
+    if "record" not in entry:
+        insist(event["event"] not in OF_A_TASK or site not in signers, "it is not signed")
+        return
+    record, plan = strict(entry["record"]), hashlib.sha256(genesis["plan"].encode()).hexdigest()
+    own = {"run": genesis["run"], "plan": plan, "site": site, "what": WHAT[event["event"]]}
+    insist(all(record[name] == value for name, value in own.items()), "the record is another's")
+    said = {name: value for name, value in record.items() if name not in own}
+    insist(all(as_said(event[name]) == value for name, value in said.items()), "the record says something else")
+    insist(signed(keys[site], signature, "fedcervix record 1", entry["record"]), "the record is not signed")
+    signers.add(site)

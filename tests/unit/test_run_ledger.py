@@ -1,0 +1,292 @@
+"""The ledger of a run between a coordinator and its sites: what a dishonest coordinator does is found, and named."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from coordinator.run import run_ledger
+from coordinator.run.run_ledger import RunLedger
+from fedcervix.core.events import AggregateStored, ScoreReported, SiteAttached, SiteSilent, Task
+from fedcervix.core.rounds.instructions import instruction
+from fedcervix.errors import IdentityError, LedgerError, RemoteError
+from fedcervix.transport import codec, identity
+from fedcervix.trust.chain import End, read, text_of
+from fedcervix.trust.key_texts import public_pem
+from fedcervix.trust.ledger import LEDGER, NOT_SIGNED, Entry, Ledger
+from fedcervix.trust.records import SAID
+from site_agent.federation.privacy import LEAVES
+from site_agent.federation.site_ledger import PROOF
+from site_agent.store.ledger_store import LedgerStore
+from tests.unit.fake_link import digest
+from tests.unit.independent_verifier import BrokenError
+from tests.unit.independent_verifier import verify as verify_independently
+from tests.unit.ledgers import RUN, Ledgers, deliver
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Ledgers:
+    made = Ledgers(tmp_path)
+    made.attach()
+    return made
+
+
+def test_a_verifier_that_was_written_from_the_page_alone_agrees(run: Ledgers) -> None:
+    """The sites keep the ledger of a whole run, and countersign it; docs/ledger.md says how to check it."""
+    sites = {site: run.attached(site) for site in run.sites}
+    for _ in range(run.rounds):
+        for site, (ledger, stream) in sites.items():
+            deliver(ledger, stream)
+            run.countersign(ledger, site)
+        run.play_round()
+    for site, (ledger, stream) in sites.items():
+        deliver(ledger, stream)
+        run.countersign(ledger, site)
+    run.adopt()
+    for ledger, stream in sites.values():
+        deliver(ledger, stream)
+    folder, key = run.run_folder("nhs"), run.site("nhs").known_ledger_key().encode()
+    found = verify_independently(folder, key)
+    assert found == {0: {"nhs", "alts"}, 1: {"nhs", "alts"}, 2: {"nhs", "alts"}, 3: {"nhs", "alts"}, 4: {"nhs"}}
+    file = folder / "ledger.jsonl"
+    lines = [line for line in file.read_text().split("\n") if line]
+    assert len(lines) == run.ledger.known.end.entries
+    for number in (0, 2, 9, len(lines) - 1):
+        values = dict(read(lines[number]))
+        changed = text_of({**values, "round": values["round"] + 5})  # type: ignore[operator]
+        file.write_text("\n".join([*lines[:number], changed, *lines[number + 1 :]]))
+        with pytest.raises(BrokenError):
+            verify_independently(folder, key)
+
+
+def test_a_restarted_coordinator_goes_on_with_the_same_chain(run: Ledgers) -> None:
+    run.play_round()
+    again = RunLedger(run.journal, RUN)
+    assert again.known == run.ledger.known
+    assert again.known.heads.keys() == {0, 1}
+    run.ledger = again
+    ledger, stream = run.attached("nhs")
+    deliver(ledger, stream)
+    run.play_round()
+    deliver(ledger, stream)
+    assert ledger.kept().entries == run.ledger.known.heads[2].entries
+
+
+def test_a_restarted_site_goes_on_where_it_was(run: Ledgers) -> None:
+    run.play_round()
+    deliver(*run.attached("nhs"))
+    run.play_round()
+    ledger, stream = run.attached("nhs")
+    first = stream.next()
+    assert first is not None
+    assert read(first.lines[0].text)["entry"] == run.ledger.known.heads[1].entries
+    ledger.take(first, lambda act: act())
+    assert ledger.kept() == codec.LedgerKept(RUN, run.ledger.known.heads[2].entries)
+
+
+def test_what_waits_for_its_head_is_sent_again_on_the_next_line(run: Ledgers) -> None:
+    run.play_round()
+    ledger, stream = run.attached("nhs")
+    whole = stream.next()
+    assert whole is not None
+    ledger.take(replace(whole, lines=whole.lines[:4], head=None), lambda act: act())
+    assert ledger.kept().entries == 0
+    ledger.welcomed(run.welcome(), run.run_folder("nhs"))
+    ledger.take(whole, lambda act: act())
+    assert ledger.kept().entries == len(whole.lines)
+
+
+def refused(run: Ledgers, site: str = "nhs") -> LedgerError:
+    """Send a site what it does not have; it refuses."""
+    with pytest.raises(LedgerError) as caught:
+        deliver(*run.attached(site))
+    assert (run.run_folder(site) / PROOF).exists()
+    return caught.value
+
+
+def test_an_update_in_the_name_of_a_site_is_found_by_every_site(run: Ledgers) -> None:
+    forged = run.update("nhs", "forged")
+    number = run.ledger.known.end.entries
+    run.submit(forged, run.signed(forged, identity.new_key()))
+    run.submit(run.update("alts"))
+    finish(run)
+    for site in run.sites:
+        assert f"entry {number} does not hold: the signature is not that of nhs" in refused(run, site).what
+
+
+def finish(run: Ledgers) -> None:
+    """End a round whose updates are there."""
+    run.submit(AggregateStored(run.run.current.number, digest(b"average"), run.at))
+    for site in run.sites:
+        task = instruction(run.run, site)
+        assert isinstance(task, Task)
+        run.submit(ScoreReported(site, task, 6.0, 4, 10, (), run.at))
+
+
+def test_an_update_that_says_something_else_than_the_site_has_signed_is_found(run: Ledgers) -> None:
+    honest = run.update("nhs")
+    number = run.ledger.known.end.entries
+    run.submit(replace(honest, images=1000), run.signed(honest))
+    run.submit(run.update("alts"))
+    finish(run)
+    assert f"entry {number} does not hold: its record says something else: images" in refused(run).what
+
+
+def test_an_update_without_a_signature_is_found_once_a_site_has_signed(run: Ledgers) -> None:
+    signs = run.ledger.known.signs
+    run.ledger.known = replace(run.ledger.known, signs=frozenset())  # a dishonest coordinator does not ask
+    run.submit(run.update("nhs"), NOT_SIGNED)
+    run.ledger.known = replace(run.ledger.known, signs=signs)
+    run.submit(run.update("alts"))
+    finish(run)
+    assert "nhs signs its records, and has not signed this one" in refused(run, "alts").what
+
+
+def test_an_accepted_update_that_is_left_out_is_found_by_its_site(run: Ledgers) -> None:
+    ledger, stream = run.attached("nhs")
+    deliver(ledger, stream)
+    message = codec.write_report(run.update("nhs", "left out"), 0.0)
+    ledger.sign(message)
+    ledger.accepted(message)
+    run.play_round()
+    with pytest.raises(LedgerError, match="the update of this site in round 1 is missing in the ledger"):
+        deliver(ledger, stream)
+
+
+def test_two_ledgers_are_found_and_both_heads_are_proof(run: Ledgers) -> None:
+    run.play_round()
+    deliver(*run.attached("nhs"))
+    run.journal.close()
+    run.begin("another.db")
+    run.attach()
+    run.play_round("other")
+    error = refused(run)
+    assert "the coordinator has signed two ledgers, and both heads prove it" in error.what
+    proof = read((run.run_folder("nhs") / PROOF).read_text())
+    assert {"kept", "sent", "lines", "ledger_key"} <= proof.keys()
+
+
+def test_a_ledger_that_parts_from_the_one_that_is_here_is_found_at_the_next_head(run: Ledgers) -> None:
+    run.play_round()
+    deliver(*run.attached("nhs"))
+    number = run.ledger.known.heads[1].entries
+    run.journal.close()
+    run.begin("another.db")
+    run.attach()
+    run.play_round("other")
+    run.play_round()
+    assert f"entry {number} does not hold: it does not follow the entry before" in refused(run).what
+
+
+def test_a_coordinator_that_was_restored_from_an_earlier_round_is_not_believed(run: Ledgers) -> None:
+    run.play_round()
+    run.play_round()
+    deliver(*run.attached("nhs"))
+    count = run.ledger.known.heads[2].entries
+    run.journal.close()
+    run.begin("another.db")
+    run.attach()
+    run.play_round()
+    assert f"entries; this site has {count} of it" in refused(run).what
+
+
+def test_another_certificate_in_the_name_of_this_site_is_found_by_it(run: Ledgers) -> None:
+    number, key = run.ledger.known.end.entries, identity.new_key()
+    who = identity.Identity("cervix", "site", "nhs")
+    authority = run.home.authority()
+    pem = identity.issue(authority, identity.public_key(key), who, datetime.now(UTC), identity.AUTHORITY_LIFETIME)
+    run.ledger.note_certificates({"nhs": pem.decode()})
+    run.keys["nhs"] = key
+    run.play_round()
+    assert f"entry {number} certifies another key as that of this site" in refused(run).what
+
+
+def test_another_ledger_key_is_refused(run: Ledgers) -> None:
+    run.attached("nhs")
+    other = public_pem(identity.public_key(identity.new_key()))
+    with pytest.raises(IdentityError, match="another ledger key"):
+        run.attached("nhs", ledger_key=other)
+    with pytest.raises(IdentityError, match="a ledger key that is none"):
+        run.attached("alts", ledger_key="no key")
+
+
+def test_a_run_without_a_ledger_is_said_once_and_goes_on(run: Ledgers) -> None:
+    ledger, _ = run.attached("nhs", ledger_key="")
+    assert run.countersign(ledger, "nhs").record == b""
+    assert ledger.welcomed(run.welcome(ledger_key=""), run.run_folder("nhs")) == ""
+
+
+def test_a_report_that_is_not_signed_by_its_site_is_refused(run: Ledgers) -> None:
+    update = run.update("nhs")
+    assert run.ledger.checked(update, run.signed(update)) == run.signed(update)
+    for wrong in (NOT_SIGNED, run.signed(update, identity.new_key()), run.signed(replace(update, images=11))):
+        with pytest.raises(RemoteError, match="does not hold"):
+            run.ledger.checked(update, wrong)
+    assert run.ledger.checked(SiteSilent("nhs", 1.0), NOT_SIGNED) == NOT_SIGNED
+    assert run.ledger.checked(SiteAttached("nhs", 1.0), NOT_SIGNED) == NOT_SIGNED
+
+
+def test_a_site_of_an_earlier_version_takes_part_without_signatures(tmp_path: Path) -> None:
+    run = Ledgers(tmp_path)
+    for site in run.sites:
+        run.submit(SiteAttached(site, run.at), NOT_SIGNED)
+    for site in run.sites:
+        update = run.update(site)
+        assert run.ledger.checked(update, NOT_SIGNED) == NOT_SIGNED
+        run.submit(update, NOT_SIGNED)
+    assert run.ledger.known.unsigned == set(run.sites)
+
+
+def test_a_countersignature_over_another_head_is_refused(run: Ledgers) -> None:
+    run.play_round()
+    ledger, stream = run.attached("nhs")
+    deliver(ledger, stream)
+    found = codec.read_countersigned(run.countersign(ledger, "nhs"), "nhs")
+    assert found is not None
+    assert run.ledger.countersignatures(0) == [(1, "nhs", found.signature)]
+    with pytest.raises(RemoteError, match="countersigned a head that this ledger does not have"):
+        run.ledger.countersigned("alts", found.head, found.signature)
+
+
+def test_a_long_ledger_goes_in_several_messages(run: Ledgers, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_ledger, "PART_CHARS_MAX", 3000)
+    for _ in range(run.rounds):
+        run.play_round()
+    ledger, stream = run.attached("nhs")
+    first = stream.next()
+    assert first is not None
+    assert first.head is None
+    ledger.take(first, lambda act: act())
+    deliver(ledger, stream)
+    assert ledger.kept().entries == run.ledger.known.heads[3].entries
+
+
+def test_a_power_cut_between_entries_and_head_costs_nothing(run: Ledgers) -> None:
+    run.play_round()
+    ledger, stream = run.attached("nhs")
+    deliver(ledger, stream)
+    store = LedgerStore(run.run_folder("nhs"))
+    before = store.read()
+    with store.entries.open("a") as file:
+        file.write('\n{"entry":99,"torn')
+    with store.signatures.open("a") as file:
+        file.write('\n{"entry":99,"si')
+    assert store.read() == before
+    run.play_round()
+    deliver(*run.attached("nhs"))
+    assert len(store.read().lines) == run.ledger.known.heads[2].entries
+
+
+def test_a_site_signs_what_leaves_of_a_report_and_nothing_else() -> None:
+    for kind, (_, fields) in SAID.items():
+        if kind in LEAVES:
+            assert set(fields) == set(LEAVES[kind]), kind
+
+
+def test_an_unknown_kind_of_entry_is_refused() -> None:
+    entry = Entry(LEDGER.append(End(), {"kind": "other", "round": 0})[0])
+    with pytest.raises(ValueError, match="the genesis is the first entry"):
+        Ledger().follow(entry)
