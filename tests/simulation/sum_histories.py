@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from fedcervix.trust.holder_rules import RULES, SumRules
+from fedcervix.trust.contexts import RoundContext
+from fedcervix.trust.holder_rules import RULES, OwnView, Proposal, SumRules
+from fedcervix.trust.sum_lists import SumList
 from fedcervix.trust.sum_plan import sites_min
 from tests.simulation.sum_adversary import ATTACKS, Adversary, Scene, honest_round
 from tests.simulation.sum_world import Kills, Switches, Terms, sites
@@ -25,16 +27,43 @@ def _tables(rules: SumRules) -> tuple[dict, dict, dict]:
     return dict(rules.upload), dict(rules.release), dict(rules.close)
 
 
+def only(act: str, rule: str) -> SumRules:
+    """Return the tables of the rules without one rule of one act."""
+    table = {name: check for name, check in getattr(RULES, act).items() if name != rule}
+    return replace(RULES, **{act: table})
+
+
+def forgetting_lines() -> SumRules:
+    """Return rules by which a holder does not listen to what the lines say of earlier sums."""
+
+    def check(view: OwnView, proposal: Proposal, listed: SumList) -> str:
+        silent = tuple(replace(line, before="") for line in listed.reports)
+        return RULES.release["H5"](view, proposal, replace(listed, reports=silent))
+
+    return replace(RULES, release={**RULES.release, "H5": check})
+
+
+def one_attempt(context: RoundContext) -> RoundContext:
+    """Return what masks are bound to where they forget the round and its attempt."""
+    return replace(context, round=1, base="0" * 64, head="0" * 64, attempt=1, follows="")
+
+
 BREAKS = {
     "H1": Switches(rules=without("H1")),
+    "H1, uploads": Switches(rules=only("upload", "H1")),
+    "H1, releases": Switches(rules=only("release", "H1")),
+    "H1, closes": Switches(rules=only("close", "H1")),
     "H2": Switches(rules=without("H2")),
     "H3": Switches(rules=without("H3"), pins_count=False),
     "H3, weights": Switches(own_weights=False),
     "H4": Switches(rules=without("H4")),
     "H5": Switches(rules=without("H5")),
+    "H5, lines": Switches(rules=forgetting_lines()),
+    "H5, uploads": Switches(rules=only("upload", "H5")),
     "H6": Switches(rules=without("H6")),
     "H7": Switches(rules=without("H7"), backup_keeps_secrets=True),
     "H7, unmarked": Switches(marks_restored=False),
+    "masks": Switches(masks_of=one_attempt, commit_counts=False),
 }
 """one planted mistake each"""
 
