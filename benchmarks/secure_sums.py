@@ -26,7 +26,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.averaging import models
-from benchmarks.payloads import LARGE, RESNET50, SMALL
+from benchmarks.payloads import RESNET50, SMALL, Payload
 from fedcervix.models.aggregate import aggregate
 from fedcervix.models.secure_averages import Summed, derive
 from fedcervix.models.secure_sums import check_sum, mask, open_sum, release
@@ -40,7 +40,7 @@ from fedcervix.trust.sum_tag import tag_secret
 HOLDERS = 2
 FILES_MAX = 8
 TAG = tag_secret([bytes(32)], b"benchmark")
-PAYLOADS = {payload.name: payload for payload in (SMALL, RESNET50, LARGE)}
+PAYLOADS = {payload.name: payload for payload in (SMALL, RESNET50, Payload("1 GB", 12))}
 
 
 def main() -> None:

@@ -168,3 +168,9 @@ def test_shares_of_different_wholes_are_not_added() -> None:
         together([Share(1, 3), Share(1, 4)])
     with pytest.raises(ValueError):
         together([])
+
+
+def test_a_sum_is_divided_by_its_share_with_one_rounding() -> None:
+    quotients = {part: float(averaged_statistics(np.array([2**32]), Share(part, 378))[0]) for part in range(1, 379)}
+    assert quotients == {part: 378 / part for part in range(1, 379)}
+    assert any(1 / (part / 378) != quotient for part, quotient in quotients.items())

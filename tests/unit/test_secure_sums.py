@@ -28,7 +28,7 @@ from fedcervix.models.secure_vectors import BLOCK_WORDS, open_vectors, vector_fo
 from fedcervix.models.weights import read_layout, read_tensors, write_tensors
 from fedcervix.trust.fixed_point import Share, together
 from fedcervix.trust.mask_streams import Lane, MaskSecret
-from fedcervix.trust.sum_tag import tag_secret
+from fedcervix.trust.sum_tag import SumTag, tag_secret
 
 Model = Mapping[str, NDArray[Any]]
 RULES = ("mean", "pooled-variance", "local-statistics", "local")
@@ -257,8 +257,8 @@ def test_what_was_killed_gives_the_same_bits_when_it_is_done_again(made) -> None
     part = round_.at(".y-again.part")
     while process.poll() is None and not part.exists():
         os.sched_yield()
-    process.send_signal(signal.SIGKILL)
-    process.wait(60)
+    process.kill()
+    assert process.wait(60) == -signal.SIGKILL  # it was at work
     if round_.at("y-again").exists():
         assert hashlib.sha256(round_.at("y-again").read_bytes()).hexdigest() == whole
     assert mask(round_.at("q-0"), round_.at("y-again"), round_.layout, secrets) == whole
@@ -331,6 +331,39 @@ def test_a_sum_of_which_one_number_was_changed_is_refused(made, part: str, size:
     check_sum(round_.at("sum"), round_.at("base"), 3, TAG)
     changed_word(round_.at("sum"), start, 1, size)
     with pytest.raises(RemoteError, match="not that of the sites' updates"):
+        check_sum(round_.at("sum"), round_.at("base"), 3, TAG)
+
+
+def test_every_byte_of_a_sum_counts_but_those_of_counters(tmp_path) -> None:
+    base = {name: value for name, value in model(0, 9).items() if name not in ("bn.weight", "empty")}
+    base |= {"bn.running_mean": np.zeros(2, np.float32), "bn.running_var": np.ones(2, np.float32)}
+    round_ = Round(tmp_path, base, [trained(base, site) for site in range(3)], [1, 2, 3])
+    round_.opened()
+    raw = round_.at("sum").read_bytes()
+    part = vector_form(round_.layout).part("counters")
+    taken = set()
+    for place in range(len(raw)):
+        round_.at("sum").write_bytes(raw[:place] + bytes([raw[place] ^ 1]) + raw[place + 1 :])
+        try:
+            check_sum(round_.at("sum"), round_.at("base"), 3, TAG)
+        except RemoteError:
+            continue
+        taken.add(place)
+    assert taken <= set(range(part.start, part.end))
+
+
+@pytest.mark.parametrize(("part", "size", "by"), [("numbers", 4, 2**30 + 2**29), ("statistics", 8, 2**61)])
+def test_a_sum_outside_of_its_range_is_refused_whatever_its_tag(made, part: str, size: int, by: int) -> None:
+    """A site may send any vector with the true tag of that vector."""
+    round_ = made(3)
+    round_.opened()
+    changed_word(round_.at("sum"), vector_form(round_.layout).part(part).start, by, size)
+    tag = SumTag(TAG)
+    tag.add(round_.words("sum", Lane.STATISTICS, "<i8"))
+    tag.add(round_.words("sum", Lane.NUMBERS, "<i4"))
+    raw = round_.at("sum").read_bytes()
+    round_.at("sum").write_bytes(raw[:-8] + tag.value.to_bytes(8, "little"))
+    with pytest.raises(RemoteError, match="outside of what the sites can send together"):
         check_sum(round_.at("sum"), round_.at("base"), 3, TAG)
 
 

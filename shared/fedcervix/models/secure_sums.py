@@ -141,7 +141,7 @@ def _largest_counters(form: VectorForm, found: Sequence[bytes]) -> bytes:
 
 
 def vet_vector(path: Path, base: Path) -> None:
-    """Check all of a vector that is not masked: its form, its counters, and that its tag is one.
+    """Check what is in the open of a vector, masked or not: its form, its counters, and that its tag is one.
 
     Raises RemoteError, StorageError.
     """

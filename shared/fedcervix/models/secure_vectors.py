@@ -35,6 +35,7 @@ from fedcervix.disk.storage import disk
 from fedcervix.errors import ModelError, RemoteError
 from fedcervix.models.aggregate import spans, written_behind
 from fedcervix.models.weights import (
+    DTYPES,
     PREFIX_BYTES,
     Form,
     Layout,
@@ -68,6 +69,11 @@ class VectorForm:
     """of the vector's own file"""
     places: Mapping[str, int]
     """tensor of the model -> where it begins in its part: words, of counters bytes"""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the header of these vectors: it stands for model layout, lanes and format."""
+        return hashlib.sha256(self.layout.header).hexdigest()
 
     def part(self, name: str) -> Tensor:
         """Return the place of a part in the file."""
@@ -118,9 +124,8 @@ def vector_form(model: Layout) -> VectorForm:
     }
     metadata = {"format": FORMAT, "layout": hashlib.sha256(model.header).hexdigest()}
     header = bytes(next(file_parts(forms, lambda _: (), metadata)))[PREFIX_BYTES:]
-    items = {"I64": 8, "I32": 4, "U8": 1}
-    size = PREFIX_BYTES + len(header) + sum(items[form.dtype] * math.prod(form.shape) for form in forms.values())
-    return VectorForm(model, parse_layout(header, size), places)
+    data_bytes = sum(DTYPES[form.dtype].itemsize * math.prod(form.shape) for form in forms.values())
+    return VectorForm(model, parse_layout(header, PREFIX_BYTES + len(header) + data_bytes), places)
 
 
 # ------------------------------------------------------------------------------------------------ writing
