@@ -426,6 +426,57 @@ def second_run(scene: Scene) -> None:
     honest_round(scene)
 
 
+def ended_run(scene: Scene) -> None:
+    """A run is ended with its round closed, so that its base is free; what was closed is asked for all the same."""
+    adversary, dice = scene.adversary, scene.dice
+    if not (proposal := scene.proposal()):
+        return
+    released = dice.random() < 0.5
+    scene.gather(proposal, scene.terms.sites if released else scene.some(scene.terms.sites))
+    listed = adversary.listed(proposal.context, scene.terms.sites)
+    if released:
+        adversary.release_all(proposal, listed)
+    remaining = tuple(scene.all_but_one(proposal.context.holders)) if dice.random() < 0.5 else proposal.context.holders
+    following = adversary.next_attempt(proposal, remaining, remaining)
+    if following:
+        if dice.random() < 0.3:
+            scene.gather(following, scene.some(scene.terms.sites))
+        for site in scene.honest:
+            if adversary.homes[site].ready(scene.run) and dice.random() < 0.9:
+                adversary.homes[site].free(following)
+    left_out = dice.choice([*scene.terms.sites, *scene.terms.holders])
+    terms, sites, run = scene.terms, [site for site in scene.terms.sites if site != left_out], scene.run
+    if len(sites) >= 3:
+        scene.another_run(replace(terms, sites=tuple(sites), holders=_drawn_holders(dice, sites, len(terms.holders))))
+        honest_round(scene)
+    for one in filter(None, (proposal, following)):
+        adversary.release_all(one, adversary.listed(one.context, terms.sites))
+    scene.run, scene.terms = dice.choice([(run, terms), (scene.run, scene.terms)])
+
+
+def newcomer_holds(scene: Scene) -> None:
+    """The sum of a run is kept from its sites, or told; another run over the same base has a holder that is new."""
+    terms = scene.terms
+    newcomer = scene.dice.choice(scene.honest)
+    others = [site for site in terms.sites if site != newcomer]
+    if len(others) < 3:
+        return
+    colluding = [site for site in terms.holders if site in scene.adversary.colluders]
+    old_holders = _drawn_holders(scene.dice, others, len(terms.holders))
+    new_holders = tuple(sorted([newcomer, *colluding]))
+    first = digest("base of two runs", scene.runs)
+    scene.another_run(replace(terms, sites=tuple(others), holders=old_holders, first_base=first))
+    if not (proposal := scene.proposal()):
+        return
+    scene.gather(proposal)
+    listed = scene.adversary.listed(proposal.context, others)
+    releases = scene.adversary.release_all(proposal, listed)
+    if scene.dice.random() < 0.5:
+        scene.adversary.publish(proposal, listed, releases, others)
+    scene.another_run(replace(terms, holders=new_holders, first_base=first))
+    honest_round(scene)
+
+
 def _drawn_holders(dice: random.Random, sites: Sequence[str], count: int) -> tuple[str, ...]:
     return tuple(sorted(dice.sample(list(sites), min(count, len(sites)))))
 
@@ -508,9 +559,10 @@ def split_attempts(scene: Scene) -> None:
         for one in (following, again):
             if one and scene.dice.random() < 0.8:
                 names = {*group, *adversary.colluders}
-                scene.gather(one, scene.dice.choice([names, scene.terms.sites]))
+                others = [site for site in scene.terms.sites if site != gone]
+                scene.gather(one, scene.dice.choice([names, others]))
                 adversary.release_all(one, adversary.listed(one.context, names))
-                adversary.release_all(one, adversary.listed(one.context, scene.terms.sites))
+                adversary.release_all(one, adversary.listed(one.context, others))
 
 
 def replays(scene: Scene) -> None:
@@ -585,6 +637,8 @@ ATTACKS: tuple[Callable[[Scene], None], ...] = (
     outweigh,
     two_bases,
     second_run,
+    ended_run,
+    newcomer_holds,
     restored_homes,
     reopened_round,
     abandoned_holder,

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from fedcervix.trust.holder_rules import RULES, SumRules
+from fedcervix.trust.contexts import RoundContext
+from fedcervix.trust.holder_rules import RULES, OwnView, Proposal, SumRules
+from fedcervix.trust.sum_lists import SumList
 from fedcervix.trust.sum_plan import sites_min
+from tests.simulation import sum_adversary as attacks
 from tests.simulation.sum_adversary import ATTACKS, Adversary, Scene, honest_round
 from tests.simulation.sum_world import Kills, Switches, Terms, sites
 from tests.simulation.world import ViolationError
@@ -25,18 +28,45 @@ def _tables(rules: SumRules) -> tuple[dict, dict, dict]:
     return dict(rules.upload), dict(rules.release), dict(rules.close)
 
 
+def only(act: str, rule: str) -> SumRules:
+    """Return the tables of the rules without one rule of one act."""
+    table = {name: check for name, check in getattr(RULES, act).items() if name != rule}
+    return replace(RULES, **{act: table})
+
+
+def forgetting_lines() -> SumRules:
+    """Return rules by which a holder does not listen to what the lines say of earlier sums."""
+
+    def check(view: OwnView, proposal: Proposal, listed: SumList) -> str:
+        silent = tuple(replace(line, before="") for line in listed.reports)
+        return RULES.release["H5"](view, proposal, replace(listed, reports=silent))
+
+    return replace(RULES, release={**RULES.release, "H5": check})
+
+
+def one_attempt(context: RoundContext) -> RoundContext:
+    """Return what masks are bound to where they forget the round and its attempt."""
+    return replace(context, round=1, base="0" * 64, head="0" * 64, attempt=1, follows="")
+
+
 BREAKS = {
-    "H1": Switches(rules=without("H1")),
-    "H2": Switches(rules=without("H2")),
-    "H3": Switches(rules=without("H3"), pins_count=False),
-    "H3, weights": Switches(own_weights=False),
-    "H4": Switches(rules=without("H4")),
-    "H5": Switches(rules=without("H5")),
-    "H6": Switches(rules=without("H6")),
-    "H7": Switches(rules=without("H7"), backup_keeps_secrets=True),
-    "H7, unmarked": Switches(marks_restored=False),
+    "H1": (Switches(rules=without("H1")), attacks.two_lists),
+    "H1, uploads": (Switches(rules=only("upload", "H1")), attacks.split_attempts),
+    "H1, releases": (Switches(rules=only("release", "H1")), attacks.abandoned_holder),
+    "H1, closes": (Switches(rules=only("close", "H1")), attacks.ended_run),
+    "H2": (Switches(rules=without("H2")), attacks.small_list),
+    "H3": (Switches(rules=without("H3"), pins_count=False), attacks.invented_sites),
+    "H3, weights": (Switches(own_weights=False), attacks.forged_weights),
+    "H4": (Switches(rules=without("H4")), attacks.outweigh),
+    "H5": (Switches(rules=without("H5")), attacks.second_run),
+    "H5, lines": (Switches(rules=forgetting_lines()), attacks.newcomer_holds),
+    "H5, uploads": (Switches(rules=only("upload", "H5")), attacks.newcomer_holds),
+    "H6": (Switches(rules=without("H6")), attacks.two_bases),
+    "H7": (Switches(rules=without("H7"), backup_keeps_secrets=True), attacks.restored_homes),
+    "H7, unmarked": (Switches(marks_restored=False), attacks.restored_homes),
+    "masks": (Switches(masks_of=one_attempt, commit_counts=False), honest_round),
 }
-"""one planted mistake each"""
+"""one planted mistake each, and what finds it soonest"""
 
 
 @dataclass(frozen=True)
@@ -69,14 +99,14 @@ def draw_scene(dice: random.Random, switches: Switches) -> Scene:
 
 
 def sum_history(
-    seed: int, switches: Switches | None = None, attacks: Sequence[Callable[[Scene], None]] = ATTACKS
+    seed: int, switches: Switches | None = None, among: Sequence[Callable[[Scene], None]] = ATTACKS
 ) -> SumHistory:
     """Let the history of this number happen. Raises ViolationError where the adversary gets what it must not."""
     dice = random.Random(seed)
     scene = draw_scene(dice, switches or Switches())
     for _ in range(dice.choice([0, 0, 1, 2])):
         honest_round(scene)
-    tried = [dice.choice(attacks) for _ in range(dice.randint(1, 3))]
+    tried = [dice.choice(among) for _ in range(dice.randint(1, 3))]
     for attack in tried:
         attack(scene)
     names = tuple(attack.__name__ for attack in tried)

@@ -29,7 +29,10 @@ from fedcervix.trust.holder_rules import (
     Proposal,
     SumRules,
     decide_close,
+    decide_free,
+    decide_opening,
     decide_release,
+    decide_roster,
     decide_upload,
     sum_before,
 )
@@ -43,7 +46,7 @@ from fedcervix.trust.sum_lists import (
     parts_of,
     signed_release,
 )
-from fedcervix.trust.sum_memory import Entry, HomeRestored, OpeningMade, RosterJoined, SumLearned, recalled
+from fedcervix.trust.sum_memory import Entry, HomeRestored, SumLearned, recalled
 from fedcervix.trust.sum_reports import SumReport, commit_nonce, commitment, three_digits
 from fedcervix.trust.sum_roster import Opening, PinnedKeys, SumRoster, checked_roster, signed_opening
 from tests.simulation.sum_algebra import Row, combined
@@ -192,6 +195,10 @@ class Switches:
     """H7"""
     marks_restored: bool = True
     """H7"""
+    masks_of: Callable[[RoundContext], RoundContext] = lambda context: context
+    """what of a context the masks are bound to"""
+    commit_counts: bool = True
+    """masks are bound to the vector under them"""
 
 
 @dataclass
@@ -210,16 +217,17 @@ class Site:
 
     def open(self, run: str, terms: Terms, images: int) -> Opening | None:
         """Sign an opening; None: it has another one for a run of that name, or no part in it any more."""
-        memory = recalled(self.disk)
-        if run in memory.barred or (run in memory.openings and run not in self.runs):
-            return None
+        if run in recalled(self.disk).openings and run not in self.runs:
+            return None  # its secrets are not in a backup
         secret = hashlib.sha256(f"{self.name} {run} run key".encode()).digest()
         joined = self.runs.setdefault(run, Joined(terms, OwnKey(self.name, secret), images))
         rho = hashlib.sha256(f"{self.name} {run} rho".encode()).digest()
         context = run_context(run, joined.terms)
         opening = signed_opening(identity(self.name), context, joined.own, joined.images, rho)
-        if run not in memory.openings:
-            self.kills.write(self.disk, OpeningMade(run, digest(opening.texts)))
+        decision = decide_opening(recalled(self.disk), context, opening)
+        if isinstance(decision, NotAllowed):
+            return None
+        self._remember(decision)
         return opening
 
     def join(self, run: str, openings: Sequence[Opening]) -> bool:
@@ -228,17 +236,14 @@ class Site:
         if joined.roster is not None:
             return joined.roster.openings == tuple(openings)
         pins = self.pins if self.switches.pins_count else _believed(self.pins, openings)
-        if joined.own.public not in [opening.key for opening in openings]:
-            return False
         try:
             roster = checked_roster(run_context(run, joined.terms), joined.terms.sites, openings, pins)
         except RemoteError:
             return False
-        known = recalled(self.disk).rosters.get(run)
-        if known not in (None, roster.digest):
+        decision = decide_roster(recalled(self.disk), self.name, roster)
+        if isinstance(decision, NotAllowed):
             return False
-        if known is None:
-            self.kills.write(self.disk, RosterJoined(run, roster.digest))
+        self._remember(decision)
         joined.roster, joined.bases, joined.heads = roster, [joined.terms.first_base], [digest("head", run, 0)]
         return True
 
@@ -285,7 +290,8 @@ class Site:
         if isinstance(decision, NotAllowed):
             return decision
         self._remember(decision)
-        masks = (stream(joined.own, view.roster, context, self.name, holder, commit) for holder in context.holders)
+        bound, mine = self.switches.masks_of(context), commit if self.switches.commit_counts else digest("no commit")
+        masks = (stream(joined.own, view.roster, bound, self.name, holder, mine) for holder in context.holders)
         y = added([q, *masks])
         figures = {"steps": 10, "norm": three_digits(sum(q.values) / 7), "loss": three_digits(0.123456)}
         report = SumReport(site=self.name, commit=commit, upload=y.digest, before=sum_before(view), **figures)
@@ -298,8 +304,11 @@ class Site:
         if isinstance(decision, NotAllowed):
             return decision
         self._remember(decision)
-        own = self.runs[context.run.run].own
-        masks = added(stream(own, view.roster, context, line.site, self.name, line.commit) for line in listed.reports)
+        own, bound = self.runs[context.run.run].own, self.switches.masks_of(context)
+        commits = {
+            line.site: line.commit if self.switches.commit_counts else digest("no commit") for line in listed.reports
+        }
+        masks = added(stream(own, view.roster, bound, site, self.name, commit) for site, commit in commits.items())
         return signed_release(identity(self.name), self.name, context, listed, masks.digest), masks
 
     def close(self, proposal: Proposal, remaining: tuple[str, ...]) -> SignedClose | NotAllowed:
@@ -308,6 +317,13 @@ class Site:
             return decision
         self._remember(decision)
         return signed_close(identity(self.name), self.name, proposal.context, remaining)
+
+    def free(self, following: Proposal) -> bool:
+        """Give the base of a closed round free, as the run has ended."""
+        decision = decide_free(self.view(following.context.run.run), following)
+        if isinstance(decision, Allowed):
+            self._remember(decision)
+        return isinstance(decision, Allowed)
 
     def learn(self, proposal: Proposal, listed: SumList, releases: Sequence[SignedRelease], total: Vector) -> bool:
         """Take the published sum, and derive the next base from it."""

@@ -84,8 +84,8 @@ def vector(model: Mapping[str, np.ndarray], images: int, pooled: bool) -> tuple[
 
 def tag(statistics: Sequence[int], steps: Sequence[int]) -> int:
     secret = hkdf(b"".join(RHOS), b"fedcervix sum tag 1")
-    weights = words(stream(secret, CONTEXT, b"tag weights", 8 * (len(statistics) + len(steps))), 8)
-    return sum(r % 2**61 * q for r, q in zip(weights, (*statistics, *steps), strict=True)) % P
+    *columns, first = (word % 2**61 for word in words(stream(secret, CONTEXT, b"tag weights", 8 * 1025), 8))
+    return sum(first * t * q for t, q in zip(columns, (*statistics, *steps), strict=False)) % P
 
 
 def file(statistics: Sequence[int], steps: Sequence[int], counter: int, tag_: int, base: Path) -> bytes:

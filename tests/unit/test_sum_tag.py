@@ -8,11 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedcervix.trust.mask_streams import Lane, MaskSecret, MaskStream
-from fedcervix.trust.sum_tag import MODULUS, PIECE, ROW, SumTag, check_tag, inner_product, mask_number, tag_secret
+from fedcervix.trust.sum_tag import LIMBS, MODULUS, PIECE, ROW, SumTag, check_tag, mask_number, row_sums, tag_secret
 
 RHOS = [bytes([site]) * 32 for site in range(3)]
 SECRET = tag_secret(RHOS, b"run, round, base")
-STATISTICS, STEPS = 40, 300
+STATISTICS, STEPS = 40, 1500
+"""two rows, of which the first one holds both"""
 
 
 def tag_of(statistics, steps, secret: MaskSecret = SECRET) -> int:
@@ -22,25 +23,27 @@ def tag_of(statistics, steps, secret: MaskSecret = SECRET) -> int:
     return found.value
 
 
-def by_hand(numbers: list[int], secret: MaskSecret = SECRET) -> int:
-    words = MaskStream(secret.key(Lane.TAG_WEIGHTS)).words(len(numbers), np.dtype(np.uint64))
-    return sum((int(word) % 2**61) * number for word, number in zip(words, numbers, strict=True)) % MODULUS
+def weights_of(count: int, secret: MaskSecret = SECRET) -> list[int]:
+    stream = MaskStream(secret.key(Lane.TAG_WEIGHTS))
+    columns, rows = (
+        [int(word) % 2**61 for word in stream.words(many, np.dtype(np.uint64))] for many in (ROW, count // ROW + 1)
+    )
+    return [rows[place // ROW] * columns[place % ROW] for place in range(count)]
 
 
-@given(
-    numbers=st.lists(st.integers(-(2**31), 2**31 - 1), max_size=3 * ROW),
-    seed=st.integers(0, 2**32 - 1),
-)
-def test_an_inner_product_is_exact(numbers: list[int], seed: int) -> None:
-    weights = np.random.default_rng(seed).integers(0, 2**64, len(numbers), np.uint64)
-    exact = sum((int(weight) % 2**61) * number for weight, number in zip(weights, numbers, strict=True))
-    assert inner_product(weights, np.array(numbers, np.int64)) == exact
+def by_hand(numbers: list[int]) -> int:
+    return sum(weight * number for weight, number in zip(weights_of(len(numbers)), numbers, strict=True)) % MODULUS
 
 
 @pytest.mark.parametrize("number", [2**31 - 1, -(2**31)])
 def test_the_largest_numbers_do_not_overflow(number: int) -> None:
-    weights = np.full(3 * ROW + 5, 2**64 - 1, np.uint64)
-    assert inner_product(weights, np.full(weights.size, number)) == (2**61 - 1) * number * weights.size
+    limbs = np.array([np.full(ROW, kept) for _, kept in LIMBS])
+    assert row_sums(np.full((2, ROW), number), limbs) == [(2**61 - 1) * number * ROW] * 2
+
+
+@given(numbers=st.lists(st.integers(-(2**31), 2**31 - 1), max_size=3 * ROW))
+def test_the_tag_of_many_rows_is_exact(numbers: list[int]) -> None:
+    assert tag_of([], numbers) == by_hand(numbers)
 
 
 @given(
@@ -88,8 +91,7 @@ def off_by_the_modulus_of_a_word(statistics, steps, chance) -> tuple[int, int]:
     width, place = (
         (64, chance.integers(STATISTICS)) if chance.integers(2) else (32, STATISTICS + chance.integers(STEPS))
     )
-    weights = MaskStream(SECRET.key(Lane.TAG_WEIGHTS)).words(STATISTICS + STEPS, np.dtype(np.uint64))
-    more = (int(weights[place]) % 2**61) * int(chance.choice([-1, 1])) * 2**width
+    more = weights_of(STATISTICS + STEPS)[place] * int(chance.choice([-1, 1])) * 2**width
     return tag_of(statistics.sum(axis=0), steps.sum(axis=0)), more
 
 

@@ -23,20 +23,23 @@ from dataclasses import dataclass, field, fields, replace
 from typing import TypeVar
 
 from fedcervix.core.plan import Average
-from fedcervix.trust.contexts import RoundContext
+from fedcervix.trust.contexts import RoundContext, RunContext
 from fedcervix.trust.sum_closes import ClosedAttempt, may_go_on
 from fedcervix.trust.sum_lists import SumList, parts_of
 from fedcervix.trust.sum_memory import (
     OPEN,
     AttemptClosed,
+    BaseFreed,
     Entry,
     MasksReleased,
+    OpeningMade,
+    RosterJoined,
     RoundMemory,
     SumMemory,
     VectorReported,
 )
 from fedcervix.trust.sum_plan import sites_min
-from fedcervix.trust.sum_roster import PinnedKeys, SumRoster, outweighs
+from fedcervix.trust.sum_roster import Opening, PinnedKeys, SumRoster, outweighs
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,14 +91,42 @@ class Proposal:
     earlier: tuple[ClosedAttempt, ...] = ()
 
 
+# --- a run begins ----------------------------------------------------------------------------------------------------
+
+
+def decide_opening(memory: SumMemory, run: RunContext, opening: Opening) -> Decision:
+    """Decide whether this site signs an opening: one for a run, ever."""
+    if run.run in memory.barred:
+        return NotAllowed("H7", _restored(run.run))
+    known, digest = memory.openings.get(run.run), opening.digest(run)
+    if known not in (None, digest):
+        return NotAllowed("H1", f"this site has signed another opening of run {run.run}")
+    return Allowed(None if known else OpeningMade(run.run, digest))
+
+
+def decide_roster(memory: SumMemory, me: str, roster: SumRoster) -> Decision:
+    """Decide whether this site takes a checked roster: one for a run, ever, and with the opening that it signed."""
+    run = roster.run
+    if run.run in memory.barred:
+        return NotAllowed("H7", _restored(run.run))
+    if memory.openings.get(run.run) != roster.of(me).digest(run):
+        return NotAllowed("H3", f"the roster of run {run.run} has another opening of this site than the one it signed")
+    known = memory.rosters.get(run.run)
+    if known not in (None, roster.digest):
+        return NotAllowed("H6", f"this site has joined another roster of run {run.run}")
+    return Allowed(None if known else RosterJoined(run.run, roster.digest))
+
+
+def _restored(run: str) -> str:
+    return f"this home was restored or copied during run {run}, and does not know what it has released in it"
+
+
 # --- what all acts have in common ------------------------------------------------------------------------------------
 
 
 def _takes_part(view: OwnView, _: Proposal, __: object) -> str:
     run = view.context.run.run
-    if run in view.memory.barred:
-        return f"this home was restored or copied during run {run}, and does not know what it has released in it"
-    return ""
+    return _restored(run) if run in view.memory.barred else ""
 
 
 def _is_what_i_see(view: OwnView, proposal: Proposal, _: object) -> str:
@@ -211,9 +242,12 @@ def _same_parts(view: OwnView, proposal: Proposal, listed: SumList) -> str:
     if fault := _one_base(view, proposal, listed):
         return fault
     parts = parts_of(_weights(view, listed))
-    others = {line.before for line in listed.reports} - {""}
-    if (others | view.memory.used_elsewhere(proposal.context.base, view.place)) - {parts}:
-        return "the same base was summed over other sites or weights: the difference would give sites away"
+    known = {line.site for line in listed.reports if line.before not in ("", parts)}
+    if view.memory.used_elsewhere(proposal.context.base, view.place) - {parts}:
+        known.add(view.me)
+    if known:
+        who = ", ".join(sorted(known))
+        return f"{who}: the same base was summed over other sites or weights; the difference would give sites away"
     return ""
 
 
@@ -291,6 +325,20 @@ def decide_close(view: OwnView, proposal: Proposal, remaining: tuple[str, ...], 
     entry = AttemptClosed(*view.place, proposal.context.base, context, remaining)
     done = (context, remaining) in view.standing.closed
     return _decision(_named(rules.close, view, proposal, remaining), None if done else entry)
+
+
+def decide_free(view: OwnView, following: Proposal) -> Decision:
+    """Decide whether the base of a round may be used in another run: all attempts that this site signed for are closed.
+
+    `following`: the attempt that would follow the last one, which nobody begins.
+    """
+    base = view.context.base
+    if fault := _chain_fault(view, following):
+        return NotAllowed("H1", fault)
+    if following.context.digest in view.standing.contexts or view.standing.released:
+        return NotAllowed("H5", "this site has released its masks, or has begun the attempt")
+    is_open = view.memory.uses.get(base, {}).get(view.place) == OPEN
+    return Allowed(BaseFreed(*view.place, base) if is_open else None)
 
 
 def _named(table: Table[Asked], view: OwnView, proposal: Proposal, asked: Asked) -> Iterator[NotAllowed]:

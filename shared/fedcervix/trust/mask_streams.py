@@ -40,7 +40,7 @@ class Lane(Enum):
     NUMBERS = b"numbers"
     TAG = b"tag"
     TAG_WEIGHTS = b"tag weights"
-    """not a mask: the numbers r by which vectors are weighed (`sum_tag`)"""
+    """not a mask: the numbers by which vectors are weighed (`sum_tag`)"""
 
 
 @dataclass(frozen=True, slots=True)

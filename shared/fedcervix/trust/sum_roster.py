@@ -57,6 +57,10 @@ class Opening:
         """What is hashed and signed of it."""
         return (self.site, self.key.key.hex(), str(self.images), self.rho)
 
+    def digest(self, run: RunContext) -> str:
+        """Return the SHA-256 of what is signed of it, for a run."""
+        return digest_of(OPENING, *run.texts, *self.texts)
+
 
 def signed_opening(identity: PrivateKey, run: RunContext, key: OwnKey, images: int, rho: bytes) -> Opening:
     """Return this site's opening. `rho`: 32 secret random bytes, new for every run."""

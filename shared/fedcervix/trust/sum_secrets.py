@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from fedcervix.trust.boxes import OwnKey
-from fedcervix.trust.contexts import RoundContext, mask_context
+from fedcervix.trust.contexts import RoundContext
 from fedcervix.trust.mask_streams import MaskSecret
 from fedcervix.trust.sum_lists import SumList, mask_secret
 from fedcervix.trust.sum_roster import SumRoster
@@ -17,17 +17,12 @@ from fedcervix.trust.sum_tag import tag_secret
 
 def site_secrets(own: OwnKey, roster: SumRoster, context: RoundContext, commit: str) -> list[MaskSecret]:
     """Return what a site adds to the vector that it committed to: one stream for each holder."""
-    return [_between(own, roster, context, own.name, holder, commit) for holder in context.holders]
+    return [mask_secret(own, roster, context, own.name, holder, commit) for holder in context.holders]
 
 
 def holder_secrets(own: OwnKey, roster: SumRoster, context: RoundContext, listed: SumList) -> list[MaskSecret]:
     """Return what a holder releases in one sum: one stream for each line of the list."""
-    return [_between(own, roster, context, line.site, own.name, line.commit) for line in listed.reports]
-
-
-def _between(own: OwnKey, roster: SumRoster, context: RoundContext, site: str, holder: str, commit: str) -> MaskSecret:
-    secret = mask_secret(own, roster, context, site, holder, commit)
-    return MaskSecret(secret, mask_context(context, site, holder, commit))
+    return [mask_secret(own, roster, context, line.site, own.name, line.commit) for line in listed.reports]
 
 
 def attempt_tag(roster: SumRoster, context: RoundContext, rhos: Mapping[str, bytes]) -> MaskSecret:

@@ -1,46 +1,50 @@
 """The tag of a sum: it shows whether the vectors of all sites were added up, unchanged.
 
-    r         one number for each of a vector's numbers, from a key that the sites share and the coordinator lacks
-    tag       sum of r_i q_i modulo p = 2^61 - 1, over the statistics and then the steps of a vector
+    t, s      secret numbers below 2^61, from a key that the sites share and the coordinator lacks: t for the columns of
+              a vector that is cut into rows of 1,024 numbers, s for its rows
+    tag       sum of s_row t_column q_i modulo p = 2^61 - 1, over the statistics and then the steps of a vector
 
 A site sends the tag of its vector as one more masked number. What the coordinator opens is then the sum of the tags,
-and the tag of the sum is the same number. One wrong coordinate passes with a chance of about 1 / p, whatever the other
-ones are: r is not known to whoever changed it, and the only answer to a try is the end of the round.
+and the tag of the sum is the same number. A sum that differs anywhere passes with a chance of about 2 / p: a row that
+differs has another sum weighed by t, but for one value in p of a t; and then all rows together have another sum, but
+for one value in p of that row's s. Whoever changed it knows neither, and a try is answered by the end of the round.
 
 It holds against a coordinator that colludes with no site. A site that gives its key away empties it, and a site that
 sends a false vector with its true tag is not found: that is a vector as any other.
 
-The arithmetic is exact. A number of r is cut into three limbs of 21, 21 and 19 bits; a limb times a number of 32 bits
-is below 2^53, and 1,024 of those products fit into 64 bits.
+The arithmetic is exact. A number of t is cut into three limbs of 21, 21 and 19 bits; a limb times a number of 32 bits
+is below 2^53, and the 1,024 products of a row fit into 64 bits. A sum of statistics within its range (below 2^60)
+cannot be wrong by p.
 """
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedcervix.trust.mask_streams import PART_BYTES, Lane, MaskSecret, MaskStream, derived
+from fedcervix.trust.mask_streams import Lane, MaskSecret, MaskStream, derived
 
 MODULUS = 2**61 - 1
 LABEL = b"fedcervix sum tag 1"
 RHO_BYTES = 32
 LIMBS = ((0, 2**21 - 1), (21, 2**21 - 1), (42, 2**19 - 1))
-"""shift and mask of each limb of a number of r"""
+"""shift and mask of each limb of a number of t"""
 ROW = 1024
-"""products that are added up before they are folded into the sum"""
-PIECE = PART_BYTES // 8
+PIECE = 2**15
 """numbers that are looked at together"""
 HALF_BITS = 31
-"""A number of 64 bits is counted as two: its low bits, and the signed rest."""
+HALF = 2**HALF_BITS - 1
+"""A number of 64 bits is counted as three of at most so many bits."""
 
 Int64 = NDArray[np.int64]
-_WEIGHT = np.dtype("<u8")
+_WORD = np.dtype("<u8")
 
 
 def tag_secret(rhos: Sequence[bytes], context: bytes) -> MaskSecret:
-    """Return the secret of a round's r: from the 32 secret bytes of every site, in the roster's order.
+    """Return the secret of an attempt's tag: from the 32 secret bytes of every site, in the roster's order.
 
     Raises ValueError where one has another length.
     """
@@ -53,43 +57,57 @@ class SumTag:
     """The tag of a vector whose numbers come block by block, in its order."""
 
     def __init__(self, secret: MaskSecret) -> None:
-        self._weights = MaskStream(secret.key(Lane.TAG_WEIGHTS))
-        self._sum = 0
+        self._stream = MaskStream(secret.key(Lane.TAG_WEIGHTS))
+        columns = self._stream.words(ROW, _WORD).view(np.int64)
+        self._limbs: Int64 = np.array([(columns >> shift) & kept for shift, kept in LIMBS])
+        self._column, self._row_weight, self._sum = 0, 0, 0
 
     def add(self, numbers: NDArray[np.int32] | Int64) -> None:
         """Count the next numbers, signed, of 32 or 64 bits."""
         for start in range(0, numbers.size, PIECE):
             part = numbers[start : start + PIECE].astype(np.int64, copy=False)
-            self._sum += _weighed(self._weights.words(part.size, _WEIGHT), part, wide=numbers.itemsize == 8)
+            self._count(_halves(part) if numbers.itemsize == 8 else [part])
 
     @property
     def value(self) -> int:
         """The tag of the numbers so far, 0 to p - 1."""
         return self._sum % MODULUS
 
+    def _count(self, halves: list[Int64]) -> None:
+        at, size = 0, halves[0].size
+        while at < size:
+            rows = 1 if self._column else (size - at) // ROW or 1
+            count = min(rows * ROW - self._column, size - at)
+            limbs = self._limbs[:, self._column : self._column + count]
+            sums = [row_sums(half[at : at + count].reshape(rows, -1), limbs) for half in halves]
+            weights = self._weights(rows)
+            for place, found in enumerate(sums):
+                self._sum += sum(map(operator.mul, weights, found)) << (place * HALF_BITS)
+            self._column = (self._column + count) % ROW
+            at += count
 
-def _weighed(weights: NDArray[np.uint64], numbers: Int64, *, wide: bool) -> int:
-    if not wide:
-        return inner_product(weights, numbers)
-    low, high = numbers & (2**HALF_BITS - 1), numbers >> HALF_BITS
-    # The high half has up to 33 bits with its sign, and goes once more.
-    lower, higher = high & (2**HALF_BITS - 1), high >> HALF_BITS
-    halves = (inner_product(weights, half) << (place * HALF_BITS) for place, half in enumerate((low, lower, higher)))
-    return sum(halves)
+    def _weights(self, rows: int) -> list[int]:
+        """Return the weights of the next rows, or that of the row that has begun."""
+        if self._column:
+            return [self._row_weight]
+        weights = [int(word) & MODULUS for word in self._stream.words(rows, _WORD)]
+        self._row_weight = weights[-1]
+        return weights
 
 
-def inner_product(weights: NDArray[np.uint64], numbers: Int64) -> int:
-    """Return the sum of (weight modulo 2^61) times number, exactly; numbers lie within -2^31 and 2^31 - 1."""
-    found, bits, limb = 0, weights.view(np.int64), np.empty(weights.size, np.int64)
-    whole = numbers.size // ROW * ROW
-    for shift, kept in LIMBS:
-        np.bitwise_and(np.right_shift(bits, shift, out=limb), kept, out=limb)
-        rows = np.einsum("ij,ij->i", limb[:whole].reshape(-1, ROW), numbers[:whole].reshape(-1, ROW))
-        total = sum(rows.tolist())
-        if whole < numbers.size:
-            total += int(np.einsum("i,i->", limb[whole:], numbers[whole:]))
-        found += total << shift
-    return found
+def _halves(numbers: Int64) -> list[Int64]:
+    """Return numbers of 64 bits as their low 31 bits, the next 31, and the signed rest."""
+    low, high = numbers & HALF, numbers >> HALF_BITS
+    return [low, high & HALF, high >> HALF_BITS]
+
+
+def row_sums(rows: Int64, limbs: Int64) -> list[int]:
+    """Return the sum of each row's numbers, each times that of its column, exactly.
+
+    Numbers lie within -2^31 and 2^31 - 1; `limbs` are those of the columns, from the lowest.
+    """
+    found = [np.einsum("ij,j->i", rows, limb).tolist() for limb in limbs]
+    return [low + (middle << LIMBS[1][0]) + (high << LIMBS[2][0]) for low, middle, high in zip(*found, strict=True)]
 
 
 def mask_number(secret: MaskSecret) -> int:
