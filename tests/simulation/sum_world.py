@@ -120,7 +120,7 @@ def added(vectors: Iterable[Vector]) -> Vector:
 
 def stream(own: OwnKey, roster: SumRoster, context: RoundContext, site: str, holder: str, commit: str) -> Vector:
     """Stand in for AES-CTR: what is simulated is who may know which secret."""
-    secret = mask_secret(own, roster, context, site, holder, commit)
+    secret = mask_secret(own, roster, context, site, holder, commit).secret
     keys = frozenset((roster.of(site).key.key, roster.of(holder).key.key))
     return Vector.of(Mask(secret, keys), numbers("stream", secret))
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from fedcervix.errors import RemoteError
 from fedcervix.models.aggregate import aggregate
@@ -23,14 +24,13 @@ from fedcervix.trust.sum_lists import SumList, check_released, signed_release
 from fedcervix.trust.sum_reports import SumReport, commit_nonce, commitment
 from fedcervix.trust.sum_roster import checked_roster, opened_rho, rho_boxes, signed_opening
 from fedcervix.trust.sum_secrets import attempt_tag, holder_secrets, site_secrets
-from tests.simulation.sum_world import identity, public_identity
 
 NAMES = ("a", "b", "c", "d")
 HOLDERS = ("a", "b")
 IMAGES = {"a": 300, "b": 250, "c": 410, "d": 333}
 RUN = RunContext(federation="f", run="r", plan="0" * 64)
-IDENTITIES = {name: identity(name) for name in NAMES}
-PINS = {name: public_identity(name) for name in NAMES}
+IDENTITIES = {name: ec.generate_private_key(ec.SECP256R1()) for name in NAMES}
+PINS = {name: key.public_key() for name, key in IDENTITIES.items()}
 
 
 @dataclass

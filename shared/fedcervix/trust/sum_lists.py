@@ -13,6 +13,7 @@ from fedcervix.core.plan import check
 from fedcervix.errors import RemoteError
 from fedcervix.trust.boxes import OwnKey, agreed_key
 from fedcervix.trust.contexts import RoundContext, mask_context
+from fedcervix.trust.mask_streams import MaskSecret
 from fedcervix.trust.statements import PrivateKey, PublicKey, digest_of, holds, sign
 from fedcervix.trust.sum_reports import SumReport
 from fedcervix.trust.sum_roster import PinnedKeys, SumRoster
@@ -50,10 +51,12 @@ def parts_of(weights: Mapping[str, int]) -> str:
     )
 
 
-def mask_secret(own: OwnKey, roster: SumRoster, context: RoundContext, site: str, holder: str, commit: str) -> bytes:
-    """Return what the stream between a site and a holder is made of, 32 bytes. `own`: one of the two, or both."""
-    first, second = roster.of(site).key, roster.of(holder).key
-    return agreed_key(own, first, second, MASK, mask_context(context, site, holder, commit))
+def mask_secret(
+    own: OwnKey, roster: SumRoster, context: RoundContext, site: str, holder: str, commit: str
+) -> MaskSecret:
+    """Return what the stream between a site and a holder is made of. `own`: one of the two, or both."""
+    first, second, bound_to = roster.of(site).key, roster.of(holder).key, mask_context(context, site, holder, commit)
+    return MaskSecret(agreed_key(own, first, second, MASK, bound_to), bound_to)
 
 
 @dataclass(frozen=True, slots=True)
