@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedcervix import __version__
-from fedcervix.core.numerics import NUMERICS, SINCE
 from fedcervix.transport.versions import WIRE_VERSIONS
 from tests.e2e.loopback import BIN, Federation, Process
 from tests.unit.next_version import KEYS, ROOT, Edit, build
@@ -44,15 +43,6 @@ MORE_FIELDS: tuple[Edit, ...] = (
 def speaks(*versions: int) -> Edit:
     """Return the edit after which the packages speak these versions of the wire."""
     return (VERSIONS, f"WIRE_VERSIONS = {WIRE_VERSIONS!r}", f"WIRE_VERSIONS = {versions!r}")
-
-
-def computes(numerics: int) -> Edit:
-    """Return the edit after which the packages compute otherwise."""
-    return (
-        "shared/fedcervix/core/numerics.py",
-        f'{NUMERICS}: "{SINCE[NUMERICS]}"',
-        f'{NUMERICS}: "{SINCE[NUMERICS]}", {numerics}: "{SOFTWARE}"',
-    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fedcervix.core.numerics import NUMERICS, SINCE
+
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("shared/fedcervix", "coordinator", "site_agent", "cervix_study", "protos")
 VERSION = "0.2.0"
@@ -105,6 +107,12 @@ TABLE: tuple[Edit, ...] = (
         "INSERT INTO runs VALUES (?, ?, ?, ?, '')",
     ),
 )
+
+
+def computes(numerics: int, since: str) -> Edit:
+    """Return the edit after which the code computes otherwise, since that version."""
+    last = f'{NUMERICS}: "{SINCE[NUMERICS]}"'
+    return ("shared/fedcervix/core/numerics.py", last, f'{last}, {numerics}: "{since}"')
 
 
 @dataclass(frozen=True)
