@@ -30,6 +30,7 @@ from fedcervix.transport.versions import HERE
 from fedcervix.wire import federation_pb2 as wire
 from site_agent.classifier.sweep import cell_key
 from site_agent.home import SiteHome
+from site_agent.network.devices import Machine
 from site_agent.store import model_store
 from site_agent.store.leak_guard import Seen
 from site_agent.store.provenance import recipe_digest
@@ -316,14 +317,13 @@ def test_the_cells_of_a_study_keep_their_names_and_their_meaning(tmp_path: Path,
 
 COMPUTED = """
 from pathlib import Path
+import torch
 from cervix_study.planning.grid import software
 from fedcervix.core.plan import Recipe
 from site_agent.classifier.sweep import cell_key
-from site_agent.training.checkpoints import Checkpoints
 from site_agent.network.devices import Machine
-import torch
+from site_agent.training.checkpoints import Checkpoints
 from site_agent.training.context import TrainingContext
-
 
 found = Checkpoints(Path(given), "a training").latest()
 context = TrainingContext(recipe=Recipe(), seed=1, stream="nhs", machine=Machine(torch.device("cpu"), "eager"))
@@ -336,11 +336,8 @@ def test_a_version_that_computes_alike_goes_on_with_cells_and_checkpoints_and_an
 ) -> None:
     """Before: after an upgrade to any version, a half-done study or sweep began again, and a long training, too."""
     Checkpoints(tmp_path / "kept", "a training").keep(Checkpoint({"w": torch.ones(1)}, {"step": 7}))
-    ours = [
-        software(),
-        cell_key(TrainingContext(recipe=Recipe(), seed=1, stream="nhs", machine=CPU), "images"),
-        {"step": 7},
-    ]
+    context = TrainingContext(recipe=Recipe(), seed=1, stream="nhs", machine=Machine(torch.device("cpu"), "eager"))
+    ours = [software(), cell_key(context, "images"), {"step": 7}]
     assert later.run(COMPUTED, str(tmp_path / "kept")) == ours
     other = build(tmp_path / "other", *KEYS, computes(NUMERICS + 1, VERSION))
     names, key, found = other.run(COMPUTED, str(tmp_path / "kept"))
