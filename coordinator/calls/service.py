@@ -139,7 +139,7 @@ class Service:
             await self.work.do(call.serial, self._engine.sites.open_stream, stream)
             async for last in self._news(stream, bell, call):
                 told = await self.work.do(call.serial, self._with_record, last) if isinstance(last, Finish) else last
-                yield codec.write_instruction(told)
+                yield codec.write_instruction(told, version)
                 if isinstance(last, Finish):
                     await self.work.do(call.serial, self._engine.sites.dismiss, site)
         finally:
@@ -178,15 +178,15 @@ class Service:
     def report(self, message: wire.FromSite, call: Call) -> wire.ReportReply:
         """Take in what a site has done."""
         site = self._agent(call)
-        at = datetime.now(UTC).timestamp()
+        at, version = datetime.now(UTC).timestamp(), self._engine.sites.wire_version(site)
         report = codec.read_report(message, site=site, at=at)
         if isinstance(report, codec.Progress):
             self._engine.sites.heard(site, report)
         answer = self._take(report, site, at)
         if answer is Answer.REFUSED and isinstance(report, UpdateStored | ScoreReported):
-            return codec.write_answer(answer, objection(self._engine.run, report))
+            return codec.write_answer(answer, objection(self._engine.run, report), version)
         outcome = self._engine.run.outcome if isinstance(report, ModelAdopted) else None
-        return codec.write_answer(answer, outcome.value if outcome and answer in KNOWN else "")
+        return codec.write_answer(answer, outcome.value if outcome and answer in KNOWN else "", version)
 
     def _take(self, report: codec.Report, site: str, at: float) -> Answer:
         match report:

@@ -77,6 +77,8 @@ class GrpcLink:
     ) -> None:
         """`claim`: which process of the site's agent speaks; left out, one that succeeds nobody. `here`: its build."""
         self._address, self._here = address, here
+        self._wire_version = here.wire_min
+        """that was agreed last"""
         self._claim = claim or codec.InstanceClaim(secrets.token_hex(16))
         self._who = ((rpc.INSTANCE_KEY, self._claim.instance),)
         self._channel = rpc.channel(
@@ -106,7 +108,10 @@ class GrpcLink:
         self._streams.add(stream)
         try:
             for message in self._heard(stream):
-                yield _attributed(codec.read_from_coordinator(message, self._here))
+                said = codec.read_from_coordinator(message, self._here)
+                if isinstance(said, codec.Welcome):
+                    self._wire_version = said.wire_version
+                yield _attributed(said)
         finally:
             self._streams.discard(stream)
             stream.cancel()
@@ -130,13 +135,14 @@ class GrpcLink:
 
     def report(self, report: codec.Report) -> tuple[Answer, str]:
         """Tell; returns the answer and, where it refuses, why."""
-        answer, why = codec.read_answer(self._call(rpc.REPORT, _message(report)))
+        answer, why = codec.read_answer(self._call(rpc.REPORT, _message(report, self._wire_version)))
         return answer, rpc.said(why)
 
     def sign(self, report: codec.Heartbeat) -> None:
         """Show a sign of life. Nobody waits for its answer, which may stand behind a model on a slow line."""
         with contextlib.suppress(ValueError):  # the channel was closed under the call
-            call = rpc.stub(self._channel, rpc.REPORT).future(_message(report), timeout=CALL_S, metadata=self._who)
+            message = _message(report, self._wire_version)
+            call = rpc.stub(self._channel, rpc.REPORT).future(message, timeout=CALL_S, metadata=self._who)
             self._signs.add(call)  # a call that nobody holds is cancelled
             call.add_done_callback(self._signs.discard)
 
@@ -217,9 +223,9 @@ def _attributed(what: codec.Welcome | Instruction) -> codec.Welcome | Instructio
     return replace(what, reason=rpc.said(what.reason)) if isinstance(what, Idle | Finish) else what
 
 
-def _message(report: codec.Report) -> wire.FromSite:
+def _message(report: codec.Report, version: int = HERE.wire_max) -> wire.FromSite:
     """Return the message of a report: of what may leave of it. There is no other way out for a report."""
-    return codec.write_report(outgoing(report), time.time())
+    return codec.write_report(outgoing(report), time.time(), version)
 
 
 def _receive(blobs: BlobStore, digest: str, chunks: Iterator[bytes], offset: int, size_bytes: int) -> None:
