@@ -107,7 +107,7 @@ class Cell(StudyRecord):
     """site -> SHA-256 of the images, women, labels and splits that it depends on; `ImageNet` -> of the weights that it
     begins from"""
     software: str
-    """versions that its bits depend on"""
+    """versions that its bits depend on (`fedcervix.core.numerics`); with which ones it was made, its provenance says"""
 
     def __post_init__(self) -> None:
         check(bool(self.sites), "a cell needs at least one site")

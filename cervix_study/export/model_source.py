@@ -151,8 +151,12 @@ def _of_cell(folder: Path) -> Released:
         threshold=record.classifier.threshold if record.classifier else None,
         judged=tuple(_judged(study, record, cells)),
         site_predictability=_predictability(record, cells),
-        software=cell.software,
+        software=_made_with(record.provenance.versions),
     )
+
+
+def _made_with(versions: Mapping[str, str]) -> str:
+    return ", ".join(f"{package} {versions[package]}" for package in ("fedcervix", "torch") if package in versions)
 
 
 def _sites(record: CellRecord, cells: Mapping[str, CellRecord]) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from cervix_study.data.folds import Fold
 from cervix_study.data.preparation import Ground
 from cervix_study.records import Axes, Candidate, Cell, Choice
 from cervix_study.settings import StudyConfig
-from fedcervix import __version__
+from fedcervix.core.numerics import FIRST_ALIKE
 from fedcervix.core.plan import ClassifierRecipe, Recipe, Terms
 from site_agent.starts import UNTRAINED, first_site, is_federated
 
@@ -35,8 +35,8 @@ class Combination:
 
 
 def software() -> str:
-    """Return the versions that a cell's bits depend on."""
-    return f"fedcervix {__version__}, torch {version('torch')}"
+    """Return the versions that a cell's bits depend on: of all versions of fedcervix that compute alike, the first."""
+    return f"fedcervix {FIRST_ALIKE}, torch {version('torch')}"
 
 
 def axes(asked: StudyConfig) -> Axes:

@@ -196,7 +196,7 @@ class Service:
                 while isinstance(last, Task | Finish) and (part := await self.work.do(call.serial, ledger.next)):
                     yield codec.write_ledger(part)
                 told = await self.work.do(call.serial, self._with_record, last) if isinstance(last, Finish) else last
-                yield codec.write_instruction(told)
+                yield codec.write_instruction(told, version)
                 if isinstance(last, Finish):
                     await self.work.do(call.serial, self._engine.sites.dismiss, site)
         finally:
@@ -265,15 +265,15 @@ class Service:
     def report(self, message: wire.FromSite, call: Call) -> wire.ReportReply:
         """Take in what a site has done."""
         site = self._agent(call)
-        at = datetime.now(UTC).timestamp()
+        at, version = datetime.now(UTC).timestamp(), self._engine.sites.wire_version(site)
         report = codec.read_report(message, site=site, at=at)
         if isinstance(report, codec.Progress):
             self._engine.sites.heard(site, report)
         answer = self._take(report, site, at, self._signed(message, report, site, at))
         if answer is Answer.REFUSED and isinstance(report, UpdateStored | ScoreReported):
-            return codec.write_answer(answer, objection(self._engine.run, report))
+            return codec.write_answer(answer, objection(self._engine.run, report), version)
         outcome = self._engine.run.outcome if isinstance(report, ModelAdopted) else None
-        return codec.write_answer(answer, outcome.value if outcome and answer in KNOWN else "")
+        return codec.write_answer(answer, outcome.value if outcome and answer in KNOWN else "", version)
 
     def _signed(self, message: wire.FromSite, report: codec.Report, site: str, at: float) -> Signed:
         """Return what a site has signed with a report, and keep its word on the ledger. Raises RemoteError."""

@@ -17,7 +17,7 @@ from fedcervix.core.rounds.state import Outcome, Presence, Run
 from fedcervix.errors import DuplicateAgentError
 from fedcervix.runtime.log import logger
 from fedcervix.transport.codec import InstanceClaim, Progress
-from fedcervix.transport.versions import Build
+from fedcervix.transport.versions import HERE, Build, newest_common
 
 
 class SiteStreams:
@@ -64,6 +64,11 @@ class SiteStreams:
         """Return the event that a site takes part, with the software that it has said it runs."""
         build = self._builds.get(site)
         return SiteAttached(site, at, build.software, build.numerics) if build else SiteAttached(site, at)
+
+    def wire_version(self, site: str) -> int:
+        """Return the version of the wire that is spoken with a site; before it was let in, the oldest there is."""
+        build = self._builds.get(site)
+        return newest_common(build, HERE) if build else HERE.wire_min
 
     def outdated(self, site: str, build: Build, upgrade: str) -> None:
         """Note what must be installed before a site is let in; nothing where another process of it is connected."""

@@ -26,8 +26,8 @@ from pathlib import Path
 
 import torch
 
-from fedcervix import __version__
 from fedcervix.core.formats import contents
+from fedcervix.core.numerics import FIRST_ALIKE
 from fedcervix.core.plan import Recipe, canonical_json, check, recipe_to_dict
 from fedcervix.disk.files import write_whole
 from fedcervix.disk.storage import disk, read_back
@@ -115,7 +115,7 @@ def cell_key(context: TrainingContext, images: str) -> str:
         "seed": context.seed,
         "stream": context.stream,
         "images": images,
-        "software": f"fedcervix {__version__}, torch {torch.__version__}",
+        "software": f"fedcervix {FIRST_ALIKE}, torch {torch.__version__}",
     }
     return hashlib.sha256(canonical_json(depends).encode()).hexdigest()
 

@@ -92,6 +92,8 @@ class GrpcLink:
         `ledger`: what keeps the run's ledger and signs reports; without it, neither is done.
         """
         self._address, self._here, self._clock_s, self._ledger = address, here, clock_s, ledger
+        self._wire_version = here.wire_min
+        """that was agreed last"""
         self._claim = claim or codec.InstanceClaim(secrets.token_hex(16))
         self._who = ((rpc.INSTANCE_KEY, self._claim.instance),)
         self._dial = partial(rpc.channel, address, authority_pem=authority_pem, key_pem=key_pem)
@@ -137,7 +139,10 @@ class GrpcLink:
         self._streams.add(stream)
         try:
             for message in self._heard(stream):
-                yield _attributed(codec.read_from_coordinator(message, self._here))
+                said = codec.read_from_coordinator(message, self._here)
+                if isinstance(said, codec.Welcome):
+                    self._wire_version = said.wire_version
+                yield _attributed(said)
         finally:
             self._streams.discard(stream)
             stream.cancel()
@@ -169,7 +174,7 @@ class GrpcLink:
 
     def _message(self, report: codec.Report) -> wire.FromSite:
         """Return the message of a report, and what this site signs of it."""
-        message = _message(report)
+        message = _message(report, self._wire_version)
         if self._ledger:
             self._ledger.sign(message)
         return message
@@ -177,7 +182,8 @@ class GrpcLink:
     def sign(self, report: codec.Heartbeat) -> None:
         """Show a sign of life. Nobody waits for its answer, which may stand behind a model on a slow line."""
         with contextlib.suppress(ValueError):  # the channel was closed under the call
-            call = rpc.stub(self._channel, rpc.REPORT).future(_message(report), timeout=CALL_S, metadata=self._who)
+            message = _message(report, self._wire_version)
+            call = rpc.stub(self._channel, rpc.REPORT).future(message, timeout=CALL_S, metadata=self._who)
             self._signs.add(call)  # a call that nobody holds is cancelled
             call.add_done_callback(self._signs.discard)
 
@@ -263,9 +269,9 @@ def _attributed(what: Said) -> Said:
     return replace(what, reason=rpc.said(what.reason)) if isinstance(what, Idle | Finish) else what
 
 
-def _message(report: codec.Report) -> wire.FromSite:
+def _message(report: codec.Report, version: int = HERE.wire_max) -> wire.FromSite:
     """Return the message of a report: of what may leave of it. There is no other way out for a report."""
-    return codec.write_report(outgoing(report), time.time())
+    return codec.write_report(outgoing(report), time.time(), version)
 
 
 def _receive(blobs: BlobStore, digest: str, chunks: Iterator[bytes], offset: int, size_bytes: int) -> None:

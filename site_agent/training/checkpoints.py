@@ -5,8 +5,9 @@ Rules
    Random numbers need no place in it: they derive from the seed and the step.
 2. The file's name is its digest, so a damaged one is recognised and passed over. A new one is written and synced
    before the older one goes.
-3. A checkpoint is for one `contract` (recipe, seed, images, base model..., and this version of the software) and never
-   used for another. Of other contracts the newest few stay: a training that was left can be taken up again.
+3. A checkpoint is for one `contract` (recipe, seed, images, base model..., and the versions that compute as this one
+   does) and never used for another. Of other contracts the newest few stay: a training that was left can be taken up
+   again.
 4. Keeping costs under one percent of the time: the next one waits at least a hundred times as long as the last one
    took, and at least a minute. It takes from `due` on: the GPU catches up before `keep`. A disk that is full costs the
    checkpoint, not the run.
@@ -26,7 +27,7 @@ from typing import Any
 import safetensors
 from torch import Tensor
 
-from fedcervix import __version__
+from fedcervix.core.numerics import FIRST_ALIKE
 from fedcervix.disk.files import digest_file, replacing, sync_path
 from fedcervix.errors import StorageError
 from fedcervix.json_text import parsed
@@ -64,7 +65,7 @@ class Checkpoints:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._folder, self._clock, self._interval_s = folder, clock, interval_s
-        named = hashlib.sha256(f"{__version__} {contract}".encode()).hexdigest()[:16]
+        named = hashlib.sha256(f"{FIRST_ALIKE} {contract}".encode()).hexdigest()[:16]
         self._stem = f"checkpoint-{named}"
         self._asked_s = clock()
         self._next_s = self._asked_s + interval_s

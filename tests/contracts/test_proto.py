@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from google.protobuf.descriptor_pb2 import DescriptorProto, EnumDescriptorProto, FileDescriptorProto, FileDescriptorSet
 
+from fedcervix.transport.codec import SINCE
+
 pytest.importorskip("grpc_tools", reason="grpcio-tools is not installed")
 
 ROOT = Path(__file__).parents[2]
@@ -59,6 +61,22 @@ def _values(enum: EnumDescriptorProto, within: str) -> Iterator[str]:
 def test_what_a_release_says_still_stands_there(release: Path, tmp_path: Path) -> None:
     broken = said(compiled(release, tmp_path)) - said(compiled(TODAY, tmp_path))
     assert not broken, "a release relies on this: leave it as it is, and add a new field"
+
+
+def kinds(file: FileDescriptorProto) -> set[str]:
+    """Return the kinds of messages and the values of enumerations between a site and its coordinator."""
+    lines = {line.partition(" = ")[::2] for line in said(file) if " = " in line}
+    return {name for name, rest in lines if (", one of " in rest or ":" not in rest) and OPERATOR not in name}
+
+
+OPERATOR = "CommandRequest."
+
+
+@pytest.mark.parametrize("release", RELEASES, ids=lambda proto: str(proto.parent.name))
+def test_a_kind_that_a_release_lacks_has_a_row_which_says_since_when_it_is_there(release: Path, tmp_path: Path) -> None:
+    then, now = kinds(compiled(release, tmp_path)), kinds(compiled(TODAY, tmp_path))
+    assert {"FromSite.ready", "Task.Kind.KIND_SEED"} <= then
+    assert now - then <= set(SINCE) <= now, "add a row to fedcervix.transport.codec.SINCE"
 
 
 def test_there_is_a_release_to_compare_with() -> None:

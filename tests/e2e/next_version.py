@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedcervix import __version__
-from fedcervix.core.numerics import NUMERICS, SINCE
 from fedcervix.transport.versions import WIRE_VERSIONS
 from tests.e2e.loopback import BIN, Federation, Process
 from tests.unit.next_version import KEYS, ROOT, Edit, build
@@ -37,6 +36,47 @@ MORE_FIELDS: tuple[Edit, ...] = (
     (CODEC, "wire.Welcome(\n", "wire.Welcome(\n        next_hints=[0.5, 1.5],\n"),
     (CODEC, "wire.Update(\n", 'wire.Update(\n        next_figures={"new": 0.5},\n'),
     (CODEC, "wire.ReportReply(answer=", "wire.ReportReply(next_task=wire.Task(), answer="),
+    # A report and an instruction of a new kind, where the version that was agreed has them.
+    (PROTO, "    Ready ready = 2;\n", "    Ready ready = 2;\n    Ready next_ready = 1001;\n"),
+    (PROTO, "    Stand stand = 3;", "    Stand next_stand = 1001;\n    Stand stand = 3;"),
+    (
+        CODEC,
+        "SINCE: Mapping[str, int] = {}",
+        f"SINCE: Mapping[str, int] = {{'FromSite.next_ready': {NEXT}, 'FromCoordinator.next_stand': {NEXT}}}",
+    ),
+    (
+        CODEC,
+        "    return spoken(_report(report, at), version)\n",
+        f"""\
+    message = _report(report, at)
+    if version >= {NEXT} and isinstance(report, Ready):
+        message = wire.FromSite(at=at, next_ready=message.ready)
+    return spoken(message, version)
+""",
+    ),
+    (
+        CODEC,
+        "    return spoken(_instruction(instruction), version)\n",
+        f"""\
+    message = _instruction(instruction)
+    if version >= {NEXT} and isinstance(instruction, Idle):
+        message = wire.FromCoordinator(next_stand=message.stand)
+    return spoken(message, version)
+""",
+    ),
+    (
+        CODEC,
+        '    "here": _read_here,\n',
+        """\
+    "here": _read_here,
+    "next_ready": lambda said, site, at: _read_ready(wire.FromSite(ready=said.next_ready), site, at),
+""",
+    ),
+    (
+        CODEC,
+        '        case "stand":\n',
+        '        case "next_stand":\n            return Idle(message.next_stand.reason)\n        case "stand":\n',
+    ),
     ("shared/fedcervix/__init__.py", f'__version__ = "{__version__}"', f'__version__ = "{SOFTWARE}"'),
 )
 
@@ -44,15 +84,6 @@ MORE_FIELDS: tuple[Edit, ...] = (
 def speaks(*versions: int) -> Edit:
     """Return the edit after which the packages speak these versions of the wire."""
     return (VERSIONS, f"WIRE_VERSIONS = {WIRE_VERSIONS!r}", f"WIRE_VERSIONS = {versions!r}")
-
-
-def computes(numerics: int) -> Edit:
-    """Return the edit after which the packages compute otherwise."""
-    return (
-        "shared/fedcervix/core/numerics.py",
-        f'{NUMERICS}: "{SINCE[NUMERICS]}"',
-        f'{NUMERICS}: "{SINCE[NUMERICS]}", {numerics}: "{SOFTWARE}"',
-    )
 
 
 @dataclass(frozen=True, slots=True)

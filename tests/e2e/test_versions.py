@@ -17,7 +17,8 @@ from fedcervix.core.modes import Mode
 from fedcervix.core.numerics import NUMERICS
 from fedcervix.errors import RunError
 from tests.e2e.loopback import Federation, until
-from tests.e2e.next_version import MORE_FIELDS, NEXT, SOFTWARE, TODAY, Version, computes, make, speaks
+from tests.e2e.next_version import MORE_FIELDS, NEXT, SOFTWARE, TODAY, Version, make, speaks
+from tests.unit.next_version import computes
 
 pytest.importorskip("grpc_tools", reason="grpcio-tools is not installed")
 
@@ -146,7 +147,7 @@ def test_a_site_that_computes_otherwise_waits_and_the_run_keeps_its_numbers(
     federate: Federate, tmp_path: Path, right: Callable[[Mode], str]
 ) -> None:
     """A coordinator that is upgraded meanwhile refuses to go on; the version that began the run does."""
-    make(tmp_path / "packages", *MORE_FIELDS, computes(NUMERICS + 1))
+    make(tmp_path / "packages", *MORE_FIELDS, computes(NUMERICS + 1, SOFTWARE))
     otherwise = Version(tmp_path / "packages")
     federation = federate()
     coordinator = TODAY.coordinate(federation, "csfssl")

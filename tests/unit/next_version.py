@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from fedcervix import __version__
+from fedcervix.core.numerics import NUMERICS, SINCE
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("shared/fedcervix", "coordinator", "site_agent", "cervix_study", "protos")
@@ -153,6 +154,12 @@ TABLE: tuple[Edit, ...] = (
 """,
     ),
 )
+
+
+def computes(numerics: int, since: str) -> Edit:
+    """Return the edit after which the code computes otherwise, since that version."""
+    last = f'{NUMERICS}: "{SINCE[NUMERICS]}"'
+    return ("shared/fedcervix/core/numerics.py", last, f'{last}, {numerics}: "{since}"')
 
 
 @dataclass(frozen=True)

@@ -337,7 +337,7 @@ def _provenance(federated: bool) -> CellProvenance:
         host="node1",
         machine="a processor",
         threads=1,
-        versions={"torch": "2.14.1"},
+        versions={"fedcervix": "0.2.0", "torch": "2.14.1", "numpy": "2.4.6"},
         details=details,
     )
 

@@ -249,3 +249,19 @@ def test_an_offer_has_a_size() -> None:
             codec.read_offer(wire.OfferRequest(digest=MADE, size_bytes=size_bytes))
     with pytest.raises(RemoteError, match="not a digest"):
         codec.read_offer(wire.OfferRequest(digest="x", size_bytes=1))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("FromSite.ready", codec.write_report(Ready("run", "0" * 64), 1.0)),
+        ("FromCoordinator.stand", codec.write_instruction(Idle("wait"))),
+        ("Task.Kind.KIND_TRAIN", codec.write_instruction(TRAIN)),
+        ("ReportReply.Answer.ANSWER_STALE", codec.write_answer(Answer.STALE)),
+    ],
+)
+def test_what_the_agreed_version_lacks_is_not_sent(name: str, message: Any) -> None:
+    later = HERE.wire_max + 1
+    assert codec.spoken(message, later, {name: later}) is message
+    with pytest.raises(ValueError, match=f"version {HERE.wire_max} of the protocol has no {name}"):
+        codec.spoken(message, HERE.wire_max, {name: later})

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from click.testing import CliRunner
 
 from cervix_study import records
-from cervix_study.planning.grid import grid
+from cervix_study.planning.grid import grid, software
 from coordinator.cli import cli
 from coordinator.home.home import Home
 from coordinator.home.registry import SCHEMA
@@ -22,6 +23,7 @@ from fedcervix import __version__
 from fedcervix.core.events import AggregateStored, Task, TaskKind, UpdateStored, event_from_json, event_to_json
 from fedcervix.core.formats import UnknownFormat
 from fedcervix.core.measures import Measures
+from fedcervix.core.numerics import NUMERICS, SINCE
 from fedcervix.core.plan import Plan, Recipe, Terms, canonical_json
 from fedcervix.disk.formats import backup_of
 from fedcervix.disk.storage import INSTALL
@@ -30,15 +32,19 @@ from fedcervix.errors import ConfigError, FedcervixError, FormatError, VersionEr
 from fedcervix.transport import codec
 from fedcervix.transport.versions import HERE
 from fedcervix.wire import federation_pb2 as wire
+from site_agent.classifier.sweep import cell_key
 from site_agent.home import SiteHome
+from site_agent.network.devices import Machine
 from site_agent.store import model_store
 from site_agent.store.leak_guard import Seen
 from site_agent.store.provenance import recipe_digest
 from site_agent.store.run_store import RunStore, last_federation
 from site_agent.store.task_results import TrainResult
+from site_agent.training.checkpoints import Checkpoint, Checkpoints
+from site_agent.training.context import TrainingContext
 from tests.unit import study_cases
 from tests.unit.coordinator_homes import made
-from tests.unit.next_version import KEYS, PLAN_TABLE, TABLE, VERSION, NextVersion, build
+from tests.unit.next_version import KEYS, PLAN_TABLE, TABLE, VERSION, NextVersion, build, computes
 from tests.unit.test_disk_formats import tables
 
 PLAN = Plan(mode="csfssl", sites=("ada", "bob"), profile="paper", terms=Terms(), recipe=Recipe())
@@ -400,6 +406,43 @@ def test_the_cells_of_a_study_keep_their_names_and_their_meaning(tmp_path: Path,
         records.from_json(records.Cell, used.encode(), tmp_path / "cell.json")
     with pytest.raises(FormatError, match="format 2"):
         records.from_json(records.Cell, canonical_json({**json.loads(used), "format": 2}).encode(), tmp_path / "c.json")
+
+
+# --- what is named after the way it was computed -------------------------------------------------------------------
+
+COMPUTED = """
+from pathlib import Path
+import torch
+from cervix_study.planning.grid import software
+from fedcervix.core.plan import Recipe
+from site_agent.classifier.sweep import cell_key
+from site_agent.network.devices import Machine
+from site_agent.training.checkpoints import Checkpoints
+from site_agent.training.context import TrainingContext
+
+found = Checkpoints(Path(given), "a training").latest()
+context = TrainingContext(recipe=Recipe(), seed=1, stream="nhs", machine=Machine(torch.device("cpu"), "eager"))
+result = [software(), cell_key(context, "images"), found and dict(found.facts)]
+"""
+
+
+def test_a_version_that_computes_alike_goes_on_with_cells_and_checkpoints_and_another_one_begins_anew(
+    tmp_path: Path, later: NextVersion
+) -> None:
+    """Before: after an upgrade to any version, a half-done study or sweep began again, and a long training, too."""
+    Checkpoints(tmp_path / "kept", "a training").keep(Checkpoint({"w": torch.ones(1)}, {"step": 7}))
+    context = TrainingContext(recipe=Recipe(), seed=1, stream="nhs", machine=Machine(torch.device("cpu"), "eager"))
+    ours = [software(), cell_key(context, "images"), {"step": 7}]
+    assert later.run(COMPUTED, str(tmp_path / "kept")) == ours
+    other = build(tmp_path / "other", *KEYS, computes(NUMERICS + 1, VERSION))
+    names, key, found = other.run(COMPUTED, str(tmp_path / "kept"))
+    assert names.startswith(f"fedcervix {VERSION}, torch ")
+    assert (key != ours[1], found) == (True, None)
+
+
+def test_the_names_of_the_first_release_are_still_found() -> None:
+    assert SINCE[1] == "0.1.0"
+    assert list(SINCE) == [*range(1, NUMERICS + 1)]
 
 
 def test_the_copy_is_another_version(later: NextVersion) -> None:

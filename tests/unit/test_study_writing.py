@@ -77,6 +77,11 @@ def classifier(study: Path) -> Released:
     return find(records.cell_folder(study, of(study, "classifier").key))
 
 
+def test_a_model_was_made_with_what_its_cell_was_made_with(classifier: Released) -> None:
+    """Not with what the cell is named after: of all versions that compute alike, that is the first."""
+    assert classifier.software == "fedcervix 0.2.0, torch 2.14.1"
+
+
 @pytest.fixture(scope="module")
 def exported(classifier: Released, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("exported")

@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -182,6 +182,31 @@ def _printable_json(text: str) -> str:
     return json.dumps(printable_values(parsed(text)), allow_nan=False)
 
 
+# --- what a version has -------------------------------------------------------------------------------------------
+
+SINCE: Mapping[str, int] = {}
+"""which version of the wire brought a kind of message, or a value of an enumeration, that the first release lacks; by
+message and field, or by message, enumeration and value. Where only sites that read a later format of plans can meet
+one, it needs no new version: the row has the one that was spoken before"""
+
+
+def spoken(message: M, version: int, since: Mapping[str, int] = SINCE) -> M:
+    """Return a message of which an end that speaks this version knows every part. Raises ValueError: a bug of ours."""
+    late = [name for name in _kinds(message) if name in since and since[name] > version]
+    check(not late, f"version {version} of the protocol has no {', '.join(late)}")
+    return message
+
+
+def _kinds(message: Message) -> Iterator[str]:
+    for field, value in message.ListFields():
+        if field.containing_oneof is not None:
+            yield f"{message.DESCRIPTOR.name}.{field.name}"
+        if field.enum_type is not None:
+            yield f"{message.DESCRIPTOR.name}.{field.enum_type.name}.{field.enum_type.values_by_number[value].name}"
+        if isinstance(value, Message):
+            yield from _kinds(value)
+
+
 # --- who speaks ---------------------------------------------------------------------------------------------------
 
 
@@ -301,8 +326,12 @@ class Welcome:
     """with which the heads of the run's ledger are signed (PEM); empty where it keeps none"""
 
 
-def write_instruction(instruction: Instruction) -> wire.FromCoordinator:
-    """Return the message of an instruction."""
+def write_instruction(instruction: Instruction, version: int = HERE.wire_max) -> wire.FromCoordinator:
+    """Return the message of an instruction, in the version that was agreed."""
+    return spoken(_instruction(instruction), version)
+
+
+def _instruction(instruction: Instruction) -> wire.FromCoordinator:
     match instruction:
         case Task():
             return wire.FromCoordinator(task=write_task(instruction))
@@ -530,8 +559,12 @@ Report = (
 )
 
 
-def write_report(report: Report, at: float) -> wire.FromSite:
-    """Return the message of a report; `at`: Unix seconds by the site's clock."""
+def write_report(report: Report, at: float, version: int = HERE.wire_max) -> wire.FromSite:
+    """Return the message of a report, in the version that was agreed; `at`: Unix seconds by the site's clock."""
+    return spoken(_report(report, at), version)
+
+
+def _report(report: Report, at: float) -> wire.FromSite:
     match report:
         case Ping():
             return wire.FromSite(at=at, here=wire.Here())
@@ -697,9 +730,9 @@ _READ: dict[str, Callable[[wire.FromSite, str, float], Report]] = {
 }
 
 
-def write_answer(answer: Answer, reason: str = "") -> wire.ReportReply:
-    """Return the message of an answer."""
-    return wire.ReportReply(answer=_ANSWERS[answer], reason=reason[:REASON_CHARS_MAX])
+def write_answer(answer: Answer, reason: str = "", version: int = HERE.wire_max) -> wire.ReportReply:
+    """Return the message of an answer, in the version that was agreed."""
+    return spoken(wire.ReportReply(answer=_ANSWERS[answer], reason=reason[:REASON_CHARS_MAX]), version)
 
 
 @_reads

@@ -2,7 +2,7 @@
 
 Rules
 1. The wire's version is raised where an end of the version before could not take part. A new field does not raise it; a
-   new kind of message does, and is used only where the version that was agreed has it.
+   new kind of message does, and is used only where the version that was agreed has it (see `codec.SINCE`).
 2. The coordinator speaks its newest version and the one before it, so that sites need not be upgraded on one day.
 3. All sites of a run compute alike, and so does its coordinator (see fedcervix.core.numerics).
 4. A site reads the format of the run's plan (see fedcervix.core.plan_formats).
