@@ -34,7 +34,6 @@ from fedcervix.core.events import (
     Task,
     UpdateStored,
 )
-from fedcervix.core.plan_formats import needed_format
 from fedcervix.core.rounds.instructions import REVOKED_HERE, Finish, Instruction, instruction
 from fedcervix.core.rounds.objections import objection
 from fedcervix.core.rounds.state import Presence, Round, Run
@@ -146,7 +145,7 @@ class Service:
         run = self._engine.run
         numerics = run.numerics or HERE.numerics
         try:
-            return agreed(build, HERE, numerics=numerics, plan_format=needed_format(run.plan))
+            return agreed(build, HERE, numerics=numerics, plan_format=run.plan.format)
         except VersionError as error:
             if not look:
                 self._engine.sites.outdated(site, build, f"{error.what}; {error.next_step}")
