@@ -16,7 +16,7 @@ help:
 	@echo "make lint    ruff, mypy, buf (no message breaks a released one), and pip-audit where the network allows"
 	@echo "make proto   generate shared/fedcervix/wire from protos/"
 	@echo "make house   draw the import graphs of docs/architecture.md from the code"
-	@echo "make soak    100,000 simulated federations (HISTORIES=, SEED=)"
+	@echo "make soak    100,000 simulated federations (HISTORIES=, SEED=); WORLD=sums: malicious coordinators of secure sums"
 	@echo "make chaos   real federations whose processes are killed, frozen, cut off and filled up (KILLS=, SEED=, MODE=)"
 	@echo "make hostile real federations are attacked; a table says what honest sites saw of it (ATTACKS=, SECONDS=, SEED=, PROGRAMS=)"
 	@echo "make bench   speed of training against lightly, torchvision and the bare step, briefly; JSON=FOLDER keeps the figures"
@@ -58,8 +58,9 @@ house: $(READY)
 
 HISTORIES ?= 100000
 SEED      ?= 0
+WORLD     ?= rounds
 soak: $(READY)
-	$(BIN)/python -m tests.simulation.soak --histories $(HISTORIES) --seed $(SEED)
+	$(BIN)/python -m tests.simulation.soak --world $(WORLD) --histories $(HISTORIES) --seed $(SEED)
 
 KILLS ?= 200
 chaos: $(READY)

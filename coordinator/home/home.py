@@ -19,9 +19,11 @@ import json
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+from fedcervix.core.bounds import Within, check_values
 from fedcervix.core.modes import Mode
 from fedcervix.core.plan import SITE_NAME, Plan, check
 from fedcervix.disk.files import write_whole
@@ -60,6 +62,31 @@ class ListenSection:
             check_address(key, getattr(self, key), port_min=0)
 
 
+Days = Annotated[float, Within(above=0, most=365)]
+
+
+@dataclass(frozen=True, slots=True)
+class CertificatesSection:
+    """Table [certificates]: for how long they are issued. They renew themselves from half of that time on."""
+
+    site_days: Days = 90.0
+    own_days: Days = 90.0
+    """the server's and the operator's"""
+
+    def __post_init__(self) -> None:
+        check_values(self)
+
+    @property
+    def site(self) -> timedelta:
+        """Lifetime of a site's certificate."""
+        return timedelta(days=self.site_days)
+
+    @property
+    def own(self) -> timedelta:
+        """Lifetime of the coordinator's own certificates."""
+        return timedelta(days=self.own_days)
+
+
 @dataclass(frozen=True, slots=True)
 class RunSection:
     """Table [run]."""
@@ -78,6 +105,7 @@ class Config:
     federation: FederationSection
     listen: ListenSection
     run: RunSection
+    certificates: CertificatesSection = field(default_factory=CertificatesSection)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +158,7 @@ class Home:
         """Return a key or certificate. Raises ConfigError where it is missing, StorageError where it is damaged."""
         from fedcervix.transport.key_files import read_pem
 
-        file, needed, next_step = self.key_file(name), "it is made anew at each start", self._restart()
+        file, needed, next_step = self.key_file(name), "it is made again at each start", self._restart()
         if name.startswith("authority."):
             needed = "without it nobody can be invited, and the coordinator cannot start"
             next_step = f"restore {file} from your backup; do not run `init` again: it makes another federation"

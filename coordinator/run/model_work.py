@@ -126,7 +126,7 @@ class ModelWork:
         uploads = self._uploads[site]
         if not uploads.vetting.acquire(blocking=False):
             raise BusyError(
-                f"a model of {site} is being looked at",
+                f"a model of {site} is still being checked",
                 cause="it is large, or the coordinator's disk is slow",
                 next_step="no action is needed: it is tried again automatically",
             )
@@ -161,7 +161,7 @@ class ModelWork:
         packing, seeds = run.plan.terms.compression, update.task.kind is TaskKind.SEED
         if packing == "none" or (seeds and packing == "int8"):
             raise RemoteError(
-                "a compressed model came, but the plan has no compression",
+                "a compressed model was received, but the plan has no compression",
                 next_step="compare the versions of coordinator and site",
             )
         like, name = None if seeds else self.layout_of(run), f"unpacked-{update.site}"
@@ -195,4 +195,4 @@ class ModelWork:
 
 def _not_here(update: UpdateStored) -> RunError:
     there = update.packed or update.digest
-    return RunError(f"the model {there[:12]} of {update.task} is not here", next_step="send it again")
+    return RunError(f"the model {there[:12]} of {update.task} is not at the coordinator", next_step="send it again")

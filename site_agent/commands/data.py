@@ -231,7 +231,7 @@ def _findings(collection: Collection, source: Source) -> Iterator[tuple[str, Seq
             f"{len(collection.copies)} images repeat the pixels of another; each picture is used once",
             [f"{one.image} repeats {one.of}" for one in collection.copies],
         ),
-        ("patients who changed their split, to follow one they share a picture with", collection.moved),
+        ("patients whose split changed, because they share a picture with a patient of that split", collection.moved),
     )
     yield from ((remark.heading, remark.items) for remark in remarks(collection))
     yield from ((heading, items) for heading, items in kinds if items)

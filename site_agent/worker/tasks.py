@@ -283,7 +283,7 @@ def _step_progress(bench: TaskContext, plan: Plan, started: float) -> Callable[[
 
 def _score(bench: TaskContext, task: Task, plan: Plan) -> ScoreResult:
     """Score the round's model on this site's validation images."""
-    _checkpoints(bench, task, "none: a score is quickly done again")
+    _checkpoints(bench, task, "none: scoring is short and is repeated after a restart")
     recipe = resolve_precision(plan.recipe, bench.device, bench.home.cache)
     context = bench.training(plan, recipe)
     images, encoder = bench.images(recipe, "valid"), bench.learner(context).encoder

@@ -587,7 +587,7 @@ def test_an_image_that_this_user_may_not_read_is_not_called_missing(tmp_path: Pa
             index(tmp_path / "closed.csv")
     finally:
         os.seteuid(0)
-    assert [one.reason for one in found.quarantined] == ["this user may not read it"]
+    assert [one.reason for one in found.quarantined] == ["this user has no permission to read it"]
     assert refused.value.next_step.startswith("let its owner make the files readable for user nobody")
     assert str(closed) in refused.value.next_step
     assert unread.value.next_step.startswith("let its owner make the files readable for user nobody")

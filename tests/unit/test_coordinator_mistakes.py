@@ -213,7 +213,7 @@ def test_a_wrong_command_line_is_click_s(home: Home, words: tuple[str, ...], sai
 
 @pytest.mark.parametrize("bind", ["::1:8443", "8443", "https://x:8443"])
 def test_a_wrong_address_to_listen_on_is_refused(home: Home, bind: str) -> None:
-    assert "--bind is HOST:PORT" in refused("start", "--mode", "csfssl", "--bind", bind, home=home).what
+    assert "--bind must be HOST:PORT" in refused("start", "--mode", "csfssl", "--bind", bind, home=home).what
     assert "no run has begun" in call("runs", home=home).output
 
 
@@ -389,7 +389,7 @@ def test_no_invitation_is_laid_into_the_folder_of_another_user(home: Home) -> No
     """In /tmp somebody may have made a folder of the name that was given."""
     Path("theirs").mkdir()
     os.chown("theirs", 65_534, 65_534)
-    assert "whose folder it is, can write" in refused("invite", "nhs", "--out", "theirs", home=home).what
+    assert "who owns the folder, can write" in refused("invite", "nhs", "--out", "theirs", home=home).what
     os.chown("theirs", 0, 65_534)
     Path("theirs").chmod(0o775)
     assert "group nogroup can write" in refused("invite", "nhs", "--out", "theirs", home=home).what

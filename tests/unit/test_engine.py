@@ -344,7 +344,7 @@ def test_a_model_that_another_site_has_brought_is_not_here_for_this_one(
     task = run.asked("bob")
     words = []
     for digest in (ada.digest, "c" * 64):
-        with pytest.raises(RunError, match="is not here") as refused:
+        with pytest.raises(RunError, match="is not at the coordinator") as refused:
             run.engine.models.take_update(UpdateStored("bob", task, digest, 10, 1, 0.5, 1.0, 0.0))
         words.append(refused.value.explain().replace(digest[:12], "DIGEST"))
     assert words[0] == words[1], "no word tells the two apart"
@@ -414,7 +414,7 @@ def test_a_model_that_goes_while_it_is_vetted_does_not_count(
         return measure_groups(base, base)
 
     monkeypatch.setattr("coordinator.run.model_work.measure_groups", measures)
-    with pytest.raises(RunError, match="is not here"):
+    with pytest.raises(RunError, match="is not at the coordinator"):
         run.train("ada")
     assert run.engine.run.current.contributions == ()
 

@@ -223,7 +223,7 @@ def test_a_model_that_is_here_does_not_vouch_for_a_packed_form(federation: Calla
 
 def test_a_packed_form_that_is_not_here_is_asked_for(federation: Callable[..., Packing]) -> None:
     run = federation(compression="int8")
-    with pytest.raises(RunError, match="is not here"):
+    with pytest.raises(RunError, match="is not at the coordinator"):
         run.take(arrives(run, packed="c" * 64))
 
 

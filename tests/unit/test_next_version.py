@@ -15,6 +15,7 @@ from click.testing import CliRunner
 from cervix_study import records
 from cervix_study.planning.grid import grid
 from coordinator.cli import cli
+from coordinator.home import registry
 from coordinator.home.home import Home
 from fedcervix import __version__
 from fedcervix.core.events import AggregateStored, Task, TaskKind, UpdateStored, event_from_json, event_to_json
@@ -282,17 +283,17 @@ def test_no_command_changes_the_registry_under_a_coordinator_of_this_version(
 ) -> None:
     home = made(tmp_path / "home")
     say(home.folder, f"invite nhs --out {tmp_path / 'nhs.toml'}")
-    before = home.registry.read_bytes()
+    before, kept = home.registry.read_bytes(), backup_of(home.registry, registry.SCHEMA.format)
     with home.locked():
         for words in (f"invite alts --out {tmp_path / 'alts.toml'}", "revoke nhs"):
             told = other.refused(home.folder, words)
             assert f"{home.registry} has an earlier format, and a coordinator is running" in told
             assert "restart it: " in told
-    assert (home.registry.read_bytes(), backup_of(home.registry, 1).exists()) == (before, False)
+    assert (home.registry.read_bytes(), kept.exists()) == (before, False)
     assert not (tmp_path / "alts.toml").exists()
     other.coordinator(home.folder, "revoke nhs")
-    assert backup_of(home.registry, 1).read_bytes() != home.registry.read_bytes()
-    assert f"its backup in format 1 is {backup_of(home.registry, 1)}" in refused(home.folder, "revoke nhs").what
+    assert kept.read_bytes() != home.registry.read_bytes()
+    assert f"its backup in format {registry.SCHEMA.format} is {kept}" in refused(home.folder, "revoke nhs").what
 
 
 def test_an_agent_waits_where_a_coordinator_has_a_plan_of_the_next_version(world: World, later: NextVersion) -> None:

@@ -110,7 +110,7 @@ def test_a_file_name_that_is_not_utf_8_does_not_break_the_conversation() -> None
     ],
 )
 def test_what_is_no_answer_is_refused(line: str) -> None:
-    with pytest.raises(ForeignAnswerError, match="said what is no answer") as caught:
+    with pytest.raises(ForeignAnswerError, match="a line that is not an answer") as caught:
         from_line(line + "\n", result_from_json)
     assert caught.value.next_step
 

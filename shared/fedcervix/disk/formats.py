@@ -106,8 +106,8 @@ def check_readable(db: sqlite3.Connection, path: Path, schema: Schema) -> int:
     raise FormatError(
         f"{what}; its backup in format {schema.format} is {kept}",
         cause=LATER,
-        next_step=f"{INSTALL}; or go back to the backup, without what was done since: rm -f {new}-* && mv {old} {new}"
-        f"{schema.go_back}",
+        next_step=f"{INSTALL}; or go back to the backup (everything done since then is lost): "
+        f"rm -f {new}-* && mv {old} {new}{schema.go_back}",
     )
 
 

@@ -253,7 +253,7 @@ def _wide_square(ours: NDArray[Any], theirs: NDArray[Any]) -> float:
 def _check_counter(ours: NDArray[Any], theirs: NDArray[Any], tensor: Tensor) -> None:
     if (ours.astype(np.float64) - theirs.astype(np.float64) > COUNTER_STEP_MAX).any():
         raise RemoteError(
-            f"{tensor.name} counts more than {COUNTER_STEP_MAX:.3g} steps more than its base",
+            f"{tensor.name} counts over {COUNTER_STEP_MAX:.3g} steps more than its base",
             cause="the update was not made by training",
             next_step="ask the site what happened",
         )
