@@ -41,7 +41,6 @@ from fedcervix.core.events import (
     UpdateStored,
 )
 from fedcervix.core.plan import SITES_MAX
-from fedcervix.core.plan_formats import needed_format
 from fedcervix.core.rounds.instructions import REVOKED_HERE, Finish, Instruction, instruction
 from fedcervix.core.rounds.objections import objection
 from fedcervix.core.rounds.state import Presence, Round, Run
@@ -74,7 +73,7 @@ class Service:
         config = home.config()
         self._federation, self._lifetime = config.federation.name, config.certificates.site
         self._transfers, self.work = Transfers(), WorkThreads("site", THREADS, each=EACH)
-        self._build = replace(HERE, plan_format=needed_format(engine.run.plan))
+        self._build = replace(HERE, plan_format=engine.run.plan.format)
         self._chunk_bytes = rpc.chunk_bytes(len(engine.run.plan.sites))
         self._ahead_bytes = min(AHEAD_BYTES_MAX, rpc.UPLOADS_BYTES // len(engine.run.plan.sites))
         self._log = logger(run=engine.run.run)

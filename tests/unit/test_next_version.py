@@ -152,6 +152,15 @@ def test_a_plan_that_this_version_can_say_is_the_same_text_there(later: NextVers
     assert json.loads(texts[4])["format"] == 2
 
 
+def test_the_format_of_a_plan_is_the_one_that_its_text_names(later: NextVersion) -> None:
+    """A site is asked to read that text, and refuses it by that number."""
+    terms = {**json.loads(PLAN.canonical())["terms"], "noise": 0.0}
+    said = canonical_json({**json.loads(PLAN.canonical()), "terms": terms, "format": 2})
+    script = "from fedcervix.core.plan import Plan\nresult = [Plan.parse(text).format for text in given]"
+    assert later.run(script, [PLAN.canonical(), said]) == [1, 2]
+    assert PLAN.format == 1
+
+
 def test_a_plan_names_the_later_format_only_for_a_value_that_this_version_refuses(later: NextVersion) -> None:
     texts = later.run(
         "from fedcervix.core.plan import Plan, Recipe, Terms\n"

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from fedcervix.core.bounds import INT64_MAX, Within, check_values
+from fedcervix.core.formats import FIRST, KEY
 from fedcervix.core.modes import MODES, Mode, ModeRules
 from fedcervix.core.plan_formats import from_dict, to_dict
 from fedcervix.json_text import parsed
@@ -269,6 +270,11 @@ class Plan:
         Of a plan that was read, it is the text that was read.
         """
         return self._text
+
+    @property
+    def format(self) -> int:
+        """The number that the text names: who reads formats up to it can read this plan."""
+        return int(parsed(self._text).get(KEY, FIRST))
 
     @property
     def digest(self) -> str:
