@@ -149,7 +149,7 @@ class Roll:
             raise IdentityError(
                 f"the coordinator does not know this certificate of site {site}",
                 cause="its home folder was set up again, or restored from a backup older than the certificate",
-                next_step=ASK_AGAIN.format(site=site),
+                next_step=(RENEW if self.certificate(site) else ASK_AGAIN).format(site=site),
             )
         if found.state not in IN_FORCE:
             raise _closed(site, found.state)
