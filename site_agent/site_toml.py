@@ -16,6 +16,7 @@ from importlib import resources
 from pathlib import Path
 
 from fedcervix.errors import ConfigError
+from fedcervix.json_text import shallow
 
 Value = str | int | list[str]
 Key = tuple[str, str]
@@ -82,17 +83,17 @@ def _check_encodes(value: Value, source: Path) -> None:
     except UnicodeEncodeError as error:
         raise ConfigError(
             f"{source} cannot hold the path {value!r}",
-            cause="the path is not written in UTF-8, and a TOML file holds nothing else",
+            cause="the path is not written in UTF-8, and a TOML file may contain only UTF-8",
             next_step="give the folder or file a name in UTF-8 (mv), then the same command again",
         ) from error
 
 
 def _check_read_back(text: str, values: Mapping[Key, Value], source: Path) -> None:
     try:
-        raw = tomllib.loads(text.encode().decode())
+        raw = shallow(tomllib.loads(text.encode().decode()))
         found = {(table, key): raw[table][key] for table, key in values}
         wrong = "" if found == dict(values) else "a key is in it twice"
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         wrong = str(error)
     if wrong:
         raise ConfigError(

@@ -133,7 +133,9 @@ def insist_role(certificate: identity.Certificate, federation: str, role: str) -
     """Raise IdentityError for a certificate of another federation or role."""
     who = certificate.identity
     if who.federation != federation or who.role != role:
-        raise IdentityError(f"this call is not for {who.uri}", cause=f"it takes a certificate with the role {role!r}")
+        raise IdentityError(
+            f"{who.uri} has no permission for this call", cause=f"the call needs a certificate with the role {role!r}"
+        )
 
 
 @dataclass(slots=True)
@@ -200,7 +202,8 @@ class Dispatcher:
         try:
             if method is None:
                 raise NoSuchMethodError(
-                    "this coordinator does not have this method here", cause="the two sides have different versions"
+                    "the coordinator does not offer this method on this connection",
+                    cause="the two sides run different versions of fedcervix",
                 )
             kind, insist = await self._gate.admit(method, certificate)
             self._lines.authenticated(peer, name, serial)  # also where it is over its limits: revocation finds it then

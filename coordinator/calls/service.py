@@ -271,7 +271,7 @@ class Service:
         layout = self._engine.run.layout
         bound = codec.model_bytes_max(self._blobs.size_bytes(layout) if layout else 0)
         if size_bytes > bound:
-            raise RemoteError(f"a model of {size_bytes:,} bytes is not this run's (at most {bound:,})")
+            raise RemoteError(f"a model of {size_bytes:,} bytes does not belong to this run (at most {bound:,} bytes)")
 
     async def push(self, chunks: AsyncIterator[bytes], call: Call) -> wire.PushReply:
         """Take in a model, from the offset that `offer` gave. Raises RunError, RemoteError, StorageError."""

@@ -193,12 +193,12 @@ def check_free(to: Address, config_file: Path) -> None:
 
 CANNOT_LISTEN = {
     **USED_UP,
-    errno.EADDRINUSE: ("another program uses this port", "see who does (ss -ltnp)"),
-    errno.EADDRNOTAVAIL: ("the address is not this machine's", "see which are (ip address)"),
-    errno.EACCES: ("ports below 1024 are for root alone", "take a port above 1023"),
+    errno.EADDRINUSE: ("another program uses this port", "find that program (ss -ltnp)"),
+    errno.EADDRNOTAVAIL: ("the address is not this machine's", "list the addresses of this machine (ip address)"),
+    errno.EACCES: ("only root may use ports below 1024", "take a port above 1023"),
     errno.EAFNOSUPPORT: ("this machine has no IPv6", "take an IPv4 address, such as 0.0.0.0"),
 }
-UNKNOWN_CAUSE = ("another program uses this port, or the address is not this machine's", "see who does (ss -ltnp)")
+UNKNOWN_CAUSE = ("another program uses this port, or the address is not this machine's", "find that program (ss -ltnp)")
 
 
 def _taken(to: Address | str, config_file: Path, number: int) -> RunError:

@@ -127,7 +127,7 @@ def _invited(home: Home, site: str, out: Path | None, renews: str, lifetime: tim
         say(f"note: the earlier invitation of {site} no longer works: send the new one", err=True)
     write_secret(out, invitation.to_toml().encode())
     try:
-        Registry(home.registry).invite(site, made.serial, made.not_after, now, renews or None)
+        Registry(home.registry, home.held_to_upgrade).invite(site, made.serial, made.not_after, now, renews or None)
     except BaseException:
         out.unlink(missing_ok=True)  # it would not work
         raise
@@ -143,7 +143,7 @@ def _say_of_invitation(home: Home, site: str, out: Path) -> None:
 
 def _is_invited(home: Home, site: str) -> bool:
     """Say whether an invitation of this site is still open."""
-    known = Registry(home.registry).roll().credentials.values()
+    known = Registry(home.registry, home.held_to_upgrade).roll().credentials.values()
     return any((one.site, one.role, one.state) == (site, "enroll", "valid") for one in known)
 
 
@@ -268,7 +268,7 @@ def _begun(home: Home, journal: Journal, blobs: BlobStore, mode: Mode, *, instea
     base = first_model.taken_in(home, blobs, plan)
     if instead_of is not None:
         history.abandon(home, journal, blobs, instead_of, now)
-    record = history.new_record(plan, base, now)
+    record = history.new_record(plan, base, now, taken={one.run for one in journal.runs()})
     journal.begin(record)
     logger(run=record.run).info("run begins", mode=mode, sites=",".join(plan.sites), plan=plan.digest)
     return record
@@ -298,7 +298,7 @@ def _is_unfinished(home: Home, record: RunRecord) -> RunError:
     return RunError(
         f"run {record.run} is unfinished, and its mode is {record.plan.mode}",
         cause="the coordinator was stopped before the run ended",
-        next_step=f"`{home.command('start')}` continues it; with --new it is abandoned",
+        next_step=f"`{home.command('start')}` continues it; with --new it is ended and a new run begins",
     )
 
 
@@ -338,7 +338,7 @@ def _announce(home: Home, run: str, outcome: Outcome, reason: str) -> None:
 def revoke(home: Home, site: str) -> None:
     """Withdraw a site's certificates and invitations; its open connections are closed immediately."""
     try:
-        count = Registry(home.registry).revoke(site, datetime.now(UTC))
+        count = Registry(home.registry, home.held_to_upgrade).revoke(site, datetime.now(UTC))
     except FullDiskError as error:
         _refused_for_now(home, site, error)
     except IdentityError as error:

@@ -30,7 +30,7 @@ import functools
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -38,7 +38,7 @@ from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
 from fedcervix.core.plan import SITE_NAME
 from fedcervix.disk.databases import translated
-from fedcervix.disk.formats import Schema, bring_up
+from fedcervix.disk.formats import Alone, Schema, bring_up
 from fedcervix.disk.reserve import Reserve
 from fedcervix.disk.storage import disk
 from fedcervix.errors import IdentityError
@@ -77,7 +77,7 @@ SCHEMA = Schema(
     "the registry",
     (CREDENTIALS, ONE_VALID, ONE_ISSUED),
     (RENEWALS,),
-    go_back="  # then revoke again who was revoked since the upgrade, and invite sites that renewed since",
+    go_back="  # then repeat the revocations made since the upgrade, and invite the sites that renewed since",
 )
 
 Issued = tuple[bytes, str, datetime]
@@ -101,7 +101,8 @@ CLOSED_INVITATION = {
     "revoked": "the operator revoked this site",
 }
 CLOSED_CERTIFICATE = {
-    "replaced": "the site has a newer certificate: it was renewed or the site joined again; one site cannot run twice",
+    "replaced": "the site has a newer certificate: it was renewed, or the site joined again. "
+    "Only one agent can run for a site",
     "revoked": "the operator revoked this site",
 }
 
@@ -148,7 +149,7 @@ class Roll:
         if found is None or (found.site, found.role) != (site, "site"):
             raise IdentityError(
                 f"the coordinator does not know this certificate of site {site}",
-                cause="its home folder was set up again, or restored from a backup older than the certificate",
+                cause="the coordinator was set up again, or restored from a backup that is older than the certificate",
                 next_step=(RENEW if self.certificate(site) else ASK_AGAIN).format(site=site),
             )
         if found.state not in IN_FORCE:
@@ -215,8 +216,10 @@ class Registry:
     Every method raises StorageError if the file cannot be read or written.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, alone: Alone = nullcontext) -> None:
+        """Open the file. `alone`: see `bring_up`; a process that does not hold the home gives it."""
         self._path = path
+        self._alone = alone
         self.reserve = Reserve.beside(path)
         self.writes = 0
         """transactions of this process: a copy in memory is old if this number has changed"""
@@ -234,7 +237,7 @@ class Registry:
             # so a full disk does not lock the sites out.
             if connection.execute("PRAGMA journal_mode").fetchone() != ("delete",):
                 connection.execute("PRAGMA journal_mode = DELETE")
-            bring_up(connection, self._path, SCHEMA)
+            bring_up(connection, self._path, SCHEMA, self._alone)
 
     @_with_room
     def invite(
@@ -468,14 +471,14 @@ def _another_key(site: str) -> IdentityError:
 def _unknown_invitation() -> IdentityError:
     return IdentityError(
         "the coordinator does not know this invitation",
-        cause="its home folder was set up again, or restored from a backup older than the invitation",
+        cause="the coordinator was set up again, or restored from a backup that is older than the invitation",
         next_step=ASK_AGAIN.format(site="SITE"),
     )
 
 
 def _used_up(site: str, state: str) -> IdentityError:
     return IdentityError(
-        f"the invitation of site {site} was already used, and its certificate is {state}",
+        f"the invitation of site {site} was already used, and the site's certificate is {state}",
         cause=CLOSED_CERTIFICATE[state],
         next_step=ASK_AGAIN.format(site=site),
     )
@@ -485,7 +488,7 @@ def used_by_another(site: str) -> IdentityError:
     """Return the error for an invitation that its site has already used."""
     return IdentityError(
         f"the invitation of site {site} was already used",
-        cause="the site has joined already; if nobody at the site did, somebody else has the file:"
+        cause="the site has joined already; if nobody at the site did this, another person has used the file:"
         f" `coordinator revoke {site}`",
         next_step=ASK_AGAIN.format(site=site),
     )

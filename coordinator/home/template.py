@@ -28,7 +28,7 @@ name = {name}
 
 REMARKS = {
     "listen.bind": "the only port; sites connect to it, the coordinator opens no connections",
-    "listen.advertise": "how sites reach it, from where they are: HOST:PORT, written into invitations",
+    "listen.advertise": "HOST:PORT at which the sites reach the coordinator; written into invitations",
     "certificates": "all of them renew themselves, from half of this time on",
     "certificates.site_days": "for how long a site's certificate is issued",
     "certificates.own_days": "the same of the coordinator's own: the server's and the operator's",

@@ -59,7 +59,7 @@ def look(address: str, authority_pem: bytes, own: tuple[Path, Path] | None = Non
         if error.verify_code in OUT_OF_TIME:
             raise _out_of_time(address, error) from error
         raise IdentityError(
-            f"what answers at {address} is not this federation's coordinator ({error.verify_message})",
+            f"the program that answers at {address} is not this federation's coordinator ({error.verify_message})",
             cause=f"its certificate was issued by {_issuer(to, proxy)}: another federation's coordinator, or an "
             "antivirus or proxy that opens TLS connections, or this site joined another federation",
             next_step="ask IT not to inspect TLS connections to this address, or the operator for a new invitation",

@@ -16,7 +16,6 @@ UNREADABLE = (
     TypeError,
     AttributeError,
     ArithmeticError,
-    RecursionError,
 )
 """what reading a damaged record raises"""
 

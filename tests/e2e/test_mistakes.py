@@ -82,7 +82,7 @@ def test_a_mode_that_differs_from_the_unfinished_run_s_is_no_new_run(federate: F
     federation = federate()
     federation.coordinate("--mode", "csfssl").kill()
     process = federation.coordinate("--mode", "ppfssl", listening=False)
-    assert_ends(process, RunError, "its mode is csfssl", "with --new it is abandoned")
+    assert_ends(process, RunError, "its mode is csfssl", "with --new it is ended and a new run begins")
 
 
 # --- at a site ---------------------------------------------------------------------------------------------------

@@ -98,6 +98,7 @@ def calls(name: str) -> Iterator[tuple[str, str]]:
 FOREIGN = {
     "models": "numpy",
     "transport": "cryptography google grpc",
+    "trust": "cryptography numpy",
     "runtime": "click pydantic pydantic_core rich structlog",
 }
 """What the folders of the library import from outside the standard library; the others nothing."""

@@ -27,6 +27,7 @@ DAMAGED = {
     "another value": b"[7]",
     "other keys": b'{"key": 1}',
     "nested": b"[" * 5000,
+    "as deep as a parser goes": b'{"key":' * 900 + b"1" + b"}" * 900,
 }
 
 

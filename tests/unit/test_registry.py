@@ -107,7 +107,7 @@ def test_a_reinstalled_site_joins_again_and_its_old_certificate_stops_working(re
     registry.roll().admit("c2", "north")
     with pytest.raises(IdentityError, match="is replaced"):
         registry.roll().admit("c1", "north")
-    with pytest.raises(IdentityError, match="already used, and its certificate is replaced"):
+    with pytest.raises(IdentityError, match="already used, and the site's certificate is replaced"):
         registry.redeem("i1", "key of c1", refusing, NOW + HOUR)
 
 
@@ -156,7 +156,7 @@ def test_revoking_ends_the_certificate_and_the_open_invitation(registry: Registr
         registry.roll().admit("c1", "north")
     with pytest.raises(IdentityError, match="is revoked"):
         registry.redeem("i2", "key", refusing, NOW)
-    with pytest.raises(IdentityError, match="its certificate is revoked"):
+    with pytest.raises(IdentityError, match="the site's certificate is revoked"):
         registry.redeem("i1", "key of c1", refusing, NOW)
     assert registry.revoke("north", NOW) == 0
 

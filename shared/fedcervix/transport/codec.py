@@ -169,11 +169,7 @@ def _take_out_of_map(value: Any, end: int | None) -> None:
 
 def _printable_json(text: str) -> str:
     """Return a JSON document whose texts are printable, also where they were written as escapes. Raises ValueError."""
-    value = parsed(text)
-    try:
-        return json.dumps(printable_values(value), allow_nan=False)
-    except RecursionError as error:  # it is less deep than a parser goes, and deeper than this does
-        raise ValueError("it is nested too deeply") from error
+    return json.dumps(printable_values(parsed(text)), allow_nan=False)
 
 
 # --- who speaks ---------------------------------------------------------------------------------------------------

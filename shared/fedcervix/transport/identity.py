@@ -22,7 +22,6 @@ Rules
 
 from __future__ import annotations
 
-import hashlib
 import ipaddress
 import re
 from collections.abc import Sequence
@@ -34,12 +33,12 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.x509.oid import AttributeOID, ExtendedKeyUsageOID, NameOID, ObjectIdentifier
 
 from fedcervix.core.plan import SITE_NAME
 from fedcervix.errors import IdentityError, RemoteError
 from fedcervix.transport.address import HOST_NAME
+from fedcervix.trust.fingerprints import Fingerprint
 
 AUTHORITY_LIFETIME = timedelta(days=3650)
 SITE_LIFETIME = timedelta(days=90)
@@ -173,12 +172,7 @@ def public_key(key_pem: bytes) -> ec.EllipticCurvePublicKey:
 
 def key_fingerprint(key: ec.EllipticCurvePublicKey) -> str:
     """Return the SHA-256 of a public key, hexadecimal: equal for requests that were made with the same key."""
-    return _fingerprint(key)
-
-
-def _fingerprint(key: CertificatePublicKeyTypes) -> str:
-    encoded = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-    return hashlib.sha256(encoded).hexdigest()
+    return Fingerprint.of(key).hex
 
 
 def matches(key_pem: bytes, cert_pem: bytes) -> bool:
@@ -345,8 +339,8 @@ def _host(host: str) -> x509.GeneralName:
     if HOST_NAME.fullmatch(host) is None:
         raise IdentityError(
             f"not a host name or IP address: {host[:100]!r}",
-            cause="a host is named without scheme and port, in a-z, 0-9, hyphens and dots",
-            next_step="name it as the sites reach it, such as `federation.example.org` or `192.0.2.7`",
+            cause="a host name has no scheme and no port; it consists of a-z, 0-9, hyphens and dots",
+            next_step="give the name by which the sites reach it, such as `federation.example.org` or `192.0.2.7`",
         )
     return x509.DNSName(host)
 
@@ -429,7 +423,7 @@ def identify(cert_pem: bytes) -> Certificate:
             serial=f"{certificate.serial_number:x}",
             not_before=certificate.not_valid_before_utc,
             not_after=certificate.not_valid_after_utc,
-            key_fingerprint=_fingerprint(certificate.public_key()),
+            key_fingerprint=Fingerprint.of(certificate.public_key()).hex,
         )
     except UNREADABLE as error:
         raise _foreign("the certificate cannot be read") from error
