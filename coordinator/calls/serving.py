@@ -148,7 +148,7 @@ class Serving:
 
     async def _renew(self) -> None:
         """Renew the coordinator's own certificates whenever they are due."""
-        pause_s, own = 0.0, self._certificates
+        pause_s, own, said = 0.0, self._certificates, list[str]()
         while True:
             await asyncio.sleep(pause_s)
             try:
@@ -156,6 +156,10 @@ class Serving:
             except FedcervixError as error:
                 logger().warning("own certificates not renewed", what=error.what, next_step=error.next_step)
                 pause_s = own.again_s
+            warnings = own.warnings(datetime.now(UTC))
+            for words in set(warnings).difference(said):
+                logger().warning("certificates", what=words)
+            said = warnings
 
     def _warnings(self, roll: Roll) -> list[str]:
         now, sites = datetime.now(UTC), self._engine.run.plan.sites

@@ -90,7 +90,7 @@ def renew(home: Home, site: str, out: Path | None) -> None:
 
     Raises ConfigError, IdentityError where there is no certificate or it ended too long ago, StorageError.
     """
-    known = Registry(home.registry).roll().certificate(site)
+    known = Registry(home.registry, home.held_to_upgrade).roll().certificate(site)
     if known is None or known.key_fingerprint is None:
         raise IdentityError(
             f"site {site} has no certificate that could be renewed",
