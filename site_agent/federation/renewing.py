@@ -62,13 +62,13 @@ class Renewing:
         wait_s = (renewal.due_at(certificate) - now).total_seconds()
         if wait_s > 0:
             return min(wait_s, SLEEP_S_MAX)
-        why = self._renew(certificate)
+        why = self._renew(certificate, now)
         words = renewal.warning("this site", certificate.not_before, certificate.not_after, now)
         if why is not None and words:
             self._say(f"{words}: {why}")
         return renewal.again_s(certificate)
 
-    def _renew(self, present: Certificate) -> str | None:
+    def _renew(self, present: Certificate, now: datetime) -> str | None:
         """Ask for a certificate, and take it; return why there is no later one."""
         home, link = self._context.home, self._context.link
         key = home.pem("site.key")
@@ -77,6 +77,8 @@ class Renewing:
             made = identity.identify(pem)
             if made.not_after <= present.not_after:
                 return "the coordinator gives no later one"
+            if made.not_before > now + identity.CLOCK_SKEW:
+                return "the new one is not valid yet: this machine's clock or the coordinator's is wrong"
             identity.check_issuer(pem, home.pem("authority.crt"))
             if (made.identity, made.key_fingerprint) != (present.identity, present.key_fingerprint):
                 return "the coordinator gives one for another name or key"

@@ -89,6 +89,19 @@ def test_a_coordinator_that_cannot_renew_is_asked_again_and_named_when_it_is_lat
     assert "does not have this method" in said
 
 
+def test_one_that_is_not_valid_yet_is_not_taken(site: Stepped) -> None:
+    def ahead(_request: bytes) -> bytes:
+        site.at += DAY
+        made = site.certificate()
+        site.at -= DAY
+        return made
+
+    site.link.renews = ahead
+    site.step(61)
+    assert site.files() == {"site.crt"}
+    assert "clock" in site.said[0]
+
+
 def test_a_line_that_is_down_is_no_end(site: Stepped) -> None:
     def cut(_request: bytes) -> bytes:
         raise LinkError("cut")
