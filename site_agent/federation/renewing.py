@@ -1,4 +1,4 @@
-"""The site's certificate renews itself, and a new one takes the place of the old one without a hand.
+"""The site's certificate renews itself: a new one takes the place of the old one, and nobody has to do anything.
 
 Steps, each of which may be the last one of a process that is killed:
 
@@ -39,7 +39,7 @@ class Renewing:
     def __init__(self, context: AgentContext) -> None:
         self._context = context
         self._refused: set[str] = set()
-        """files of certificates"""
+        """files of certificates, until another one is accepted"""
         self._lock = threading.Lock()
         self._said = ""
 
@@ -116,6 +116,7 @@ class Renewing:
                     home.key_file(used).replace(present)
                     sync_path(present.parent)
                 home.key_file(RENEWED).unlink(missing_ok=True)
+            self._refused.clear()  # their files are gone
 
     def refused(self) -> bool:
         """The coordinator does not accept the certificate in use; say whether there is another one to go on with."""

@@ -132,6 +132,19 @@ def test_a_refused_certificate_is_given_up_for_the_one_before_and_the_last_one_i
     assert site.home.pem("site.crt") == old
 
 
+def test_one_from_before_the_present_one_comes_back_where_the_coordinator_knows_no_other(site: Stepped) -> None:
+    old = site.home.pem("site.crt")
+    site.step(55)
+    site.renewing.accepted()
+    assert site.renewing.refused()
+    for _ in range(2):
+        site.renewing.accepted()
+        assert site.home.pem("site.crt") == old
+        assert site.files() == {"site.crt"}
+    site.step(56)
+    assert site.home.certificates() == [RENEWED, "site.crt"]
+
+
 def test_files_of_an_earlier_key_or_damaged_ones_do_not_count(site: Stepped) -> None:
     site.at = NOW + DAY
     site.home.key_file(RENEWED).write_bytes(site.certificate(identity.new_key()))
