@@ -2,7 +2,7 @@
 
 site.toml             the configuration, edited by the site's engineer: data, hardware, policy
 keys/                 the site's key (0600), its certificate, the federation's authority; a renewed certificate until it
-                      has been used
+                      has been used, and the one before the present one
 splits.csv            which woman is in which split; keep it: it makes splits stable as patients are added
 cache/                decoded images
 blobs/                models in use, named by digest
@@ -49,6 +49,8 @@ if TYPE_CHECKING:
 
 RENEWED = "site.crt.new"
 """in keys/: a renewed certificate, until it has been used"""
+BEFORE = "site.crt.before"
+"""in keys/: the certificate before the present one"""
 
 
 class _Section:
@@ -256,20 +258,23 @@ class SiteHome:
         return identity.identify(self.pem(self.certificates()[0]))
 
     def certificates(self) -> list[str]:
-        """Return the names of the files of this site's certificates, the newest first; the last one is site.crt.
+        """Return the names of the files of this site's certificates, the newest first.
 
-        A renewed one lies beside it until it has been used. One that belongs to another key is not counted: the site
-        has joined anew since. Raises ConfigError where the site has not joined, StorageError.
+        A renewed one lies beside site.crt until it has been used, and the one before it stays: a coordinator that was
+        restored from a backup knows no other. Those of an earlier key are not counted. Raises ConfigError where the
+        site has not joined, StorageError.
         """
         from fedcervix.transport import identity  # as above
 
         present = identity.identify(self.pem("site.crt"))
-        with contextlib.suppress(FedcervixError):
-            if self.key_file(RENEWED).exists():
-                renewed = identity.identify(self.pem(RENEWED))
-                if renewed.key_fingerprint == present.key_fingerprint and renewed.not_before > present.not_before:
-                    return [RENEWED, "site.crt"]
-        return ["site.crt"]
+        found = {"site.crt": present}
+        for name in (RENEWED, BEFORE):
+            with contextlib.suppress(FedcervixError):
+                if self.key_file(name).exists():
+                    found[name] = identity.identify(self.pem(name))
+        whose = (present.identity, present.key_fingerprint)
+        own = [name for name, one in found.items() if (one.identity, one.key_fingerprint) == whose]
+        return sorted(own, key=lambda name: found[name].not_before, reverse=True)
 
     def pem(self, name: str) -> bytes:
         """Return a key or certificate. Raises ConfigError where it is missing, StorageError where it is damaged."""

@@ -44,8 +44,9 @@ from fedcervix.core.plan import SITES_MAX
 from fedcervix.core.rounds.instructions import REVOKED_HERE, Finish, Instruction, instruction
 from fedcervix.core.rounds.objections import objection
 from fedcervix.core.rounds.state import Presence, Round, Run
-from fedcervix.errors import IdentityError, RemoteError, RunError, VersionError
+from fedcervix.errors import BusyError, IdentityError, RemoteError, RunError, VersionError
 from fedcervix.models.blobs import BlobStore
+from fedcervix.runtime.budgets import Budget
 from fedcervix.runtime.log import logger
 from fedcervix.runtime.record import LedgerLine
 from fedcervix.runtime.typed_json import to_text
@@ -63,6 +64,8 @@ AHEAD_BYTES_MAX = 2 << 20
 """of a model that are read at once for a site, less where there are many: a turn of a thread costs more than a chunk"""
 EACH = 2
 """threads of one certificate at most"""
+RENEWALS, RENEWALS_PER_S = 20, 1 / 60
+"""calls of Renew of one site: at once, and a second"""
 
 
 class Service:
@@ -78,6 +81,7 @@ class Service:
         self._ahead_bytes = min(AHEAD_BYTES_MAX, rpc.UPLOADS_BYTES // len(engine.run.plan.sites))
         self._log = logger(run=engine.run.run)
         self._ledger_key = private_key(home.pem("ledger.key")) if engine.ledger.known.plan else None
+        self._renewals: dict[str, Budget] = {}
         self._clocks: dict[str, str] = {}
         """what is said of a site's clock"""
         self._ledger_lock = threading.Lock()
@@ -134,9 +138,16 @@ class Service:
     def renew(self, request: wire.RenewRequest, call: Call) -> wire.RenewReply:
         """Give a site a certificate that lives longer than the one with which it calls, for the same key.
 
-        Raises RemoteError for another key, IdentityError, StorageError.
+        Raises RemoteError for another key, BusyError, IdentityError, StorageError.
         """
         present, now = call.certificate, datetime.now(UTC)
+        budget = self._renewals.setdefault(call.site, Budget(RENEWALS_PER_S, RENEWALS))
+        if not budget.take(time.monotonic()):
+            raise BusyError(
+                f"{call.site} has asked for too many renewals of its certificate",
+                cause="an agent asks for one a few times in the life of a certificate",
+                next_step="no action is needed: it is tried again automatically",
+            )
         key = identity.check_request(request.request_pem)
         if identity.key_fingerprint(key) != present.key_fingerprint:
             raise RemoteError(

@@ -45,6 +45,9 @@ STOP_GRACE = timedelta(seconds=5)
 WORDS_S = 2.0
 """from a revocation to the end of the site's connections: its streams end at once, and say why"""
 
+WARNINGS_MAX = 10
+"""about sites' certificates and clocks, in the status"""
+
 R = TypeVar("R")
 
 
@@ -148,7 +151,7 @@ class Serving:
 
     async def _renew(self) -> None:
         """Renew the coordinator's own certificates whenever they are due."""
-        pause_s, own = 0.0, self._certificates
+        pause_s, own, said = 0.0, self._certificates, list[str]()
         while True:
             await asyncio.sleep(pause_s)
             try:
@@ -156,10 +159,20 @@ class Serving:
             except FedcervixError as error:
                 logger().warning("own certificates not renewed", what=error.what, next_step=error.next_step)
                 pause_s = own.again_s
+            warnings = own.warnings(datetime.now(UTC))
+            for words in set(warnings).difference(said):
+                logger().warning("certificates", what=words)
+            said = warnings
 
     def _warnings(self, roll: Roll) -> list[str]:
         now, sites = datetime.now(UTC), self._engine.run.plan.sites
-        return [*self._certificates.warnings(now), *roll.warnings(sites, now), *self._service.clocks()]
+        of_sites = [*roll.warnings(sites, now), *self._service.clocks()]
+        more = len(of_sites) - WARNINGS_MAX
+        return [
+            *self._certificates.warnings(now),
+            *of_sites[:WARNINGS_MAX],
+            *([f"and {more} more warnings of this kind"] if more > 0 else []),
+        ]
 
     async def _listen(
         self, methods: Iterable[rpc.Method], dispatcher: Dispatcher, to: str, options: list[tuple[str, int]]

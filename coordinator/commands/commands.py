@@ -92,14 +92,19 @@ def renew(home: Home, site: str, out: Path | None) -> None:
 
     Raises ConfigError, IdentityError where there is no certificate or it ended too long ago, StorageError.
     """
-    known = Registry(home.registry).roll().certificate(site)
+    known = Registry(home.registry, home.held_to_upgrade).roll().certificate(site)
     if known is None or known.key_fingerprint is None:
         raise IdentityError(
             f"site {site} has no certificate that could be renewed",
             cause="it never joined, or it was revoked",
             next_step=home.command(f"invite {site}"),
         )
-    renewal.check_grace(site, known.not_after, datetime.now(UTC))
+    if not renewal.is_renewable(known.not_after, datetime.now(UTC)):
+        raise IdentityError(
+            f"the certificate of site {site} ended at {identity.moment(known.not_after)}",
+            cause=f"a certificate is renewed for {renewal.GRACE.days} days after its end; then the site joins anew",
+            next_step=home.command(f"invite {site}"),
+        )
     out, until = _invited(home, site, out, known.key_fingerprint, invitations.RENEWAL_LIFETIME)
     say(f"wrote {out}: works once, until {identity.moment(until)}, and only with the key that {site} has")
     _say_of_invitation(home, site, out)

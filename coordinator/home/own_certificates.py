@@ -5,7 +5,7 @@ The authority cannot be renewed: every certificate of the federation is from it.
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from coordinator.home.founding import OWN, renew_self
 from coordinator.home.home import Home
@@ -21,7 +21,7 @@ class OwnCertificates:
 
     def __init__(self, home: Home) -> None:
         self._home = home
-        authority = home.pem("authority.crt")
+        authority, self._lifetime = home.pem("authority.crt"), home.config().certificates.own
         self._authority = identity.identify(authority)
         self.server = ServerKeys(authority, home.pem("server.crt"), home.pem("server.key"))
         """what the listeners show"""
@@ -32,13 +32,14 @@ class OwnCertificates:
 
     def step_s(self, now: datetime) -> float:
         """Renew them where they are due; return how long to wait, in seconds. Raises a FedcervixError."""
-        if now >= min(map(renewal.due_at, self._own)):
+        until = min(now + self._lifetime, self._authority.not_after)
+        ends = min(one.not_after for one in self._own)
+        if now >= min(map(renewal.due_at, self._own)) and renewal.gains(until, ends, self._lifetime):
             renew_self(self._home, now)
             self.server.change(self._home.pem("server.crt"), self._home.pem("server.key"))
             self._own = self._read()
         wait = min(map(renewal.due_at, self._own)) - now
-        least_s = min(map(renewal.again_s, self._own))  # near the authority's end they cannot live on
-        return min(max(wait, timedelta(seconds=least_s)).total_seconds(), LOOK_S_MAX)
+        return min(max(wait.total_seconds(), self.again_s), LOOK_S_MAX)
 
     @property
     def again_s(self) -> float:

@@ -155,7 +155,7 @@ class Roll:
             raise IdentityError(
                 f"the coordinator does not know this certificate of site {site}",
                 cause="the coordinator was set up again, or restored from a backup that is older than the certificate",
-                next_step=ASK_AGAIN.format(site=site),
+                next_step=(RENEW if self.certificate(site) else ASK_AGAIN).format(site=site),
             )
         if found.state not in IN_FORCE:
             raise _closed(site, found.state)
@@ -188,8 +188,9 @@ class Roll:
 
     def warnings(self, sites: Sequence[str], now: datetime) -> list[str]:
         """Return the words for those of these sites whose certificates should have been renewed."""
-        certificates = [(site, self.certificate(site)) for site in sites]
-        found = [(site, renewal.warning(f"site {site}", c.since, c.not_after, now)) for site, c in certificates if c]
+        valid = {c.site: c for c in self.credentials.values() if (c.role, c.state) == ("site", "valid")}
+        known = [(site, valid[site]) for site in sites if site in valid]
+        found = [(site, renewal.warning(f"site {site}", c.since, c.not_after, now)) for site, c in known]
         return [f"{words}: {UNRENEWED.format(site=site)}" for site, words in found if words]
 
     def closed(self, site: str) -> list[str]:

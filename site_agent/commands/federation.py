@@ -30,7 +30,7 @@ from fedcervix.transport import identity, invitations
 from fedcervix.transport.key_files import read_pem
 from site_agent.commands.command_line import command_line
 from site_agent.federation.joining import check_home
-from site_agent.home import RENEWED, SiteHome, configured, write
+from site_agent.home import BEFORE, RENEWED, SiteHome, configured, write
 from site_agent.manifest.manifest_file import read_manifest
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def join(
         write_whole(home.key_file("ledger.pub"), invited.ledger_key.encode())
     write_secret(home.key_file("site.key"), key)
     write_whole(home.key_file("site.crt"), certificate)
-    for file in (NEW_KEY, RENEWED):
+    for file in (NEW_KEY, RENEWED, BEFORE):
         home.key_file(file).unlink(missing_ok=True)
     done = f"renewed the certificate of site {who.name}" if invited.renews else ""
     done = done or f"joined federation {who.federation} as site {who.name}; certificate"

@@ -1,4 +1,4 @@
-"""The site's certificate renews itself, and a new one takes the place of the old one without a hand.
+"""The site's certificate renews itself: a new one takes the place of the old one, and nobody has to do anything.
 
 Steps, each of which may be the last one of a process that is killed:
 
@@ -6,7 +6,7 @@ Steps, each of which may be the last one of a process that is killed:
     2. keys/site.crt.new is written, whole and durable                at its start, an agent takes the newest one
     3. the line is dialled anew with it                               what is under way is cut, and resumed
     4. the coordinator's welcome: it is accepted, the old one ends    the old one is refused from here on
-    5. it takes the place of keys/site.crt                            one step, whole
+    5. it takes the place of keys/site.crt                            one step, whole; the one before it is kept
 
 Rules
 1. A certificate that the coordinator does not accept is given up for the other one, where there is one: a coordinator
@@ -27,7 +27,7 @@ from fedcervix.transport import identity, renewal
 from fedcervix.transport.identity import Certificate
 from site_agent.federation import shown
 from site_agent.federation.context import AgentContext
-from site_agent.home import RENEWED
+from site_agent.home import BEFORE, RENEWED
 
 SLEEP_S_MAX = 3600.0
 """a machine's clock may be set, and a laptop sleep: looked at again after this time"""
@@ -39,7 +39,7 @@ class Renewing:
     def __init__(self, context: AgentContext) -> None:
         self._context = context
         self._refused: set[str] = set()
-        """files of certificates"""
+        """files of certificates, until another one is accepted"""
         self._lock = threading.Lock()
         self._said = ""
 
@@ -62,13 +62,13 @@ class Renewing:
         wait_s = (renewal.due_at(certificate) - now).total_seconds()
         if wait_s > 0:
             return min(wait_s, SLEEP_S_MAX)
-        why = self._renew(certificate)
+        why = self._renew(certificate, now)
         words = renewal.warning("this site", certificate.not_before, certificate.not_after, now)
         if why is not None and words:
             self._say(f"{words}: {why}")
         return renewal.again_s(certificate)
 
-    def _renew(self, present: Certificate) -> str | None:
+    def _renew(self, present: Certificate, now: datetime) -> str | None:
         """Ask for a certificate, and take it; return why there is no later one."""
         home, link = self._context.home, self._context.link
         key = home.pem("site.key")
@@ -77,6 +77,8 @@ class Renewing:
             made = identity.identify(pem)
             if made.not_after <= present.not_after:
                 return "the coordinator gives no later one"
+            if made.not_before > now + identity.CLOCK_SKEW:
+                return "the new one is not valid yet: this machine's clock or the coordinator's is wrong"
             identity.check_issuer(pem, home.pem("authority.crt"))
             if (made.identity, made.key_fingerprint) != (present.identity, present.key_fingerprint):
                 return "the coordinator gives one for another name or key"
@@ -102,25 +104,32 @@ class Renewing:
     # --- what the coordinator makes of it ---
 
     def accepted(self) -> None:
-        """The coordinator has welcomed this site: a renewed certificate takes the place of the one before it."""
+        """The coordinator has welcomed this site: the certificate in use becomes site.crt."""
         home = self._context.home
+        present = home.key_file("site.crt")
         with self._lock, contextlib.suppress(StorageError):  # where it cannot now, the next welcome does it
-            newest, renewed = home.certificates()[0], home.key_file(RENEWED)
-            with disk(renewed, "write"):
-                if newest == RENEWED and RENEWED not in self._refused:
-                    renewed.replace(home.key_file("site.crt"))
-                    sync_path(renewed.parent)
-                elif renewed.exists():
-                    renewed.unlink()
+            used = self._left()[0]
+            with disk(present, "write"):
+                if used == RENEWED:
+                    write_whole(home.key_file(BEFORE), present.read_bytes())
+                if used != present.name:
+                    home.key_file(used).replace(present)
+                    sync_path(present.parent)
+                home.key_file(RENEWED).unlink(missing_ok=True)
+            self._refused.clear()  # their files are gone
 
     def refused(self) -> bool:
         """The coordinator does not accept the certificate in use; say whether there is another one to go on with."""
-        home = self._context.home
         with self._lock:
-            names = [name for name in home.certificates() if name not in self._refused]
-            self._refused.update(names[:1])
-            other = home.pem(names[1]) if len(names) > 1 else None
-        if other is not None:
-            self._say("the coordinator does not accept the renewed certificate; going on with the one before it")
-            self._context.link.use(other)
-        return other is not None
+            used, *others = self._left()
+            if not others:
+                return False
+            self._refused.add(used)
+            pem = self._context.home.pem(others[0])
+        self._say("the coordinator does not accept this site's newest certificate; going on with the one before it")
+        self._context.link.use(pem)
+        return True
+
+    def _left(self) -> list[str]:
+        """Return the files of the certificates that were not refused, the one in use first."""
+        return [name for name in self._context.home.certificates() if name not in self._refused]

@@ -17,7 +17,7 @@ from fedcervix.errors import IdentityError, LinkError, RemoteError
 from fedcervix.models.blobs import BlobStore
 from fedcervix.models.weights import write_tensors
 from fedcervix.transport import codec, identity, renewal
-from site_agent.home import RENEWED, SiteHome
+from site_agent.home import BEFORE, RENEWED, SiteHome
 from tests.e2e.loopback import Federation, call, until
 
 Federate = Callable[..., Federation]
@@ -117,10 +117,19 @@ def test_a_renewed_certificate_that_the_coordinator_does_not_know_is_given_up_fo
     public = identity.public_key(home.pem("site.key"))
     lost = identity.issue(made.home.authority(), public, NHS, now, identity.SITE_LIFETIME)
     home.key_file(RENEWED).write_bytes(lost)
+    old = home.pem("site.crt")
     agent = made.light("nhs")
     agent.says("going on with the one before it")
     made.until("nhs is present", lambda seen: seen["sites"][0]["presence"] == "present")
     until("the other one is gone", lambda: not home.key_file(RENEWED).exists())
+    assert home.pem("site.crt") == old
+    agent.kill()
+
+    # The same where the renewal was finished when the backup was taken back.
+    home.key_file("site.crt").replace(home.key_file(BEFORE))
+    home.key_file("site.crt").write_bytes(lost)
+    made.light("nhs").says("going on with the one before it")
+    until("it is the site's certificate again", lambda: home.pem("site.crt") == old)
 
 
 def test_a_site_gets_one_certificate_however_often_it_asks_and_for_its_own_key_only(federate: Federate) -> None:

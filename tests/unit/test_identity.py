@@ -171,6 +171,13 @@ def test_a_key_matches_its_own_certificate_only() -> None:
     assert not identity.matches(identity.new_key(), SITE.certificate)
 
 
+def test_a_request_answers_a_challenge_or_is_an_old_one() -> None:
+    identity.check_request(identity.request(SITE.key, NORTH, "5e1f"), "5e1f")
+    for old in ("", "5e1e"):
+        with pytest.raises(RemoteError, match="was not made for this invitation"):
+            identity.check_request(identity.request(SITE.key, NORTH, old), "5e1f")
+
+
 def test_a_request_carries_the_public_key_and_proves_the_private_one() -> None:
     key = identity.check_request(identity.request(SITE.key, NORTH))
     assert identity.key_fingerprint(key) == identity.key_fingerprint(identity.public_key(SITE.key))

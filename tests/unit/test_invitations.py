@@ -16,6 +16,17 @@ def test_an_invitation_reads_back_as_it_was_written() -> None:
     assert Invitation.parse(INVITATION.to_toml().encode()) == INVITATION
 
 
+def test_one_that_renews_names_the_key_and_says_so() -> None:
+    renews = replace(INVITATION, renews="0f" * 32)
+    assert Invitation.parse(renews.to_toml().encode()) == renews
+    assert "of no use to anybody else" in renews.to_toml()
+    assert "Keep it secret" not in renews.to_toml()
+    for wrong in ('renews = "0f"', "renews = 5"):
+        text = renews.to_toml().replace(f'renews = "{renews.renews}"', wrong)
+        with pytest.raises(IdentityError, match="`renews` is not"):
+            Invitation.parse(text.encode())
+
+
 def test_an_invitation_survives_a_windows_mail_client() -> None:
     mailed = b"\xef\xbb\xbf" + INVITATION.to_toml().replace("\n", "\r\n").encode()
     assert Invitation.parse(mailed) == INVITATION

@@ -126,6 +126,153 @@ def test_of_many_keys_at_once_one_wins(registry: Registry) -> None:
     registry.roll().admit(answers[0].decode().removeprefix("certificate "), "north")
 
 
+# --- renewal
+
+MONTHS = timedelta(days=90)
+
+
+def renew(registry: Registry, serial: str, new: str, now: datetime) -> bytes:
+    """Renew a certificate as one that ends ninety days later."""
+    issue = lambda: (f"certificate {new}".encode(), new, now + MONTHS)  # noqa: E731
+    return registry.renew(serial, now + MONTHS, MONTHS, issue, now)
+
+
+@pytest.fixture
+def joined(registry: Registry) -> Registry:
+    """Return a registry with a site whose certificate ends in ninety days."""
+    registry.invite("north", "i1", NOW + WEEK, NOW)
+    registry.redeem("i1", "key", lambda: (b"certificate c1", "c1", NOW + MONTHS), NOW)
+    return registry
+
+
+def test_a_renewed_certificate_ends_the_one_before_when_it_is_used(joined: Registry) -> None:
+    later = NOW + MONTHS / 2
+    assert renew(joined, "c1", "c2", later) == b"certificate c2"
+    for serial in ("c1", "c2"):
+        joined.roll().admit(serial, "north")
+    assert [joined.roll().is_new(serial) for serial in ("c1", "c2", "c9")] == [False, True, False]
+    for _ in range(2):
+        joined.put_in_force("c2", later)
+    joined.roll().admit("c2", "north")
+    with pytest.raises(IdentityError, match="is replaced") as caught:
+        joined.roll().admit("c1", "north")
+    assert "coordinator renew north" in caught.value.next_step
+    assert joined.roll().credentials["c2"].key_fingerprint == "key"
+
+
+def test_to_ask_again_gives_the_same_certificate_again(joined: Registry) -> None:
+    assert renew(joined, "c1", "never", NOW + HOUR) == b"certificate c1"
+    later = NOW + MONTHS / 2
+    assert renew(joined, "c1", "c2", later) == renew(joined, "c1", "c3", later) == b"certificate c2"
+    assert renew(joined, "c2", "c3", later) == b"certificate c2"
+
+
+def test_an_answer_that_was_lost_long_ago_is_replaced(joined: Registry) -> None:
+    renew(joined, "c1", "c2", NOW + MONTHS * 0.4)
+    assert renew(joined, "c1", "c3", NOW + MONTHS * 0.9) == b"certificate c3"
+    assert "c2" not in joined.roll()
+
+
+def test_a_certificate_that_is_closed_is_not_renewed(joined: Registry) -> None:
+    renew(joined, "c1", "c2", NOW + MONTHS / 2)
+    joined.put_in_force("c2", NOW + MONTHS / 2)
+    with pytest.raises(IdentityError, match="is replaced"):
+        renew(joined, "c1", "c3", NOW + MONTHS / 2)
+    with pytest.raises(IdentityError, match="does not know"):
+        renew(joined, "c9", "c3", NOW + MONTHS / 2)
+    joined.revoke("north", NOW + MONTHS / 2)
+    with pytest.raises(IdentityError, match="is revoked"):
+        renew(joined, "c2", "c3", NOW + MONTHS / 2)
+
+
+def test_a_revocation_ends_also_what_was_not_used_yet(joined: Registry) -> None:
+    renew(joined, "c1", "c2", NOW + MONTHS / 2)
+    assert joined.revoke("north", NOW + MONTHS / 2) == 2
+    joined.put_in_force("c2", NOW + MONTHS / 2)
+    for serial in ("c1", "c2"):
+        with pytest.raises(IdentityError, match="is revoked"):
+            joined.roll().admit(serial, "north")
+    assert {"c1", "c2"} <= {*joined.roll().closed("north")}
+
+
+def test_joining_anew_ends_both(joined: Registry) -> None:
+    renew(joined, "c1", "c2", NOW + MONTHS / 2)
+    join(joined, "north", "i2", "c3")
+    for serial in ("c1", "c2"):
+        with pytest.raises(IdentityError, match="is replaced"):
+            joined.roll().admit(serial, "north")
+
+
+def test_a_site_that_renews_for_years_leaves_a_few_rows(joined: Registry) -> None:
+    now, serial = NOW, "c1"
+    for number in range(2, 30):
+        now, new = now + MONTHS / 2, f"c{number}"
+        renew(joined, serial, new, now)
+        joined.put_in_force(new, now)
+        serial = new
+    assert len(joined.roll().credentials) <= 6
+    joined.roll().admit(serial, "north")
+
+
+def test_an_invitation_that_renews_is_for_one_key(joined: Registry) -> None:
+    joined.invite("north", "i2", NOW + WEEK, NOW, "key")
+    assert (joined.challenge("i1"), joined.challenge("i2")) == ("", "i2")
+    with pytest.raises(IdentityError, match="for another key than the one that asks") as caught:
+        joined.redeem("i2", "key of a thief", refusing, NOW)
+    assert "coordinator invite north" in caught.value.next_step
+    for _ in range(2):  # the first answer was lost
+        assert joined.redeem("i2", "key", issuing("c2"), NOW) == b"certificate c2"
+    joined.roll().admit("c2", "north")
+    with pytest.raises(IdentityError, match="is replaced"):
+        joined.roll().admit("c1", "north")
+
+
+def test_the_operator_is_told_of_certificates_that_were_not_renewed(joined: Registry) -> None:
+    sites = ("north", "south")
+    assert joined.roll().warnings(sites, NOW + MONTHS / 2) == []
+    [late] = joined.roll().warnings(sites, NOW + MONTHS * 0.7)
+    assert "was not renewed yet" in late
+    [ended] = joined.roll().warnings(sites, NOW + MONTHS * 1.1)
+    assert "has expired" in ended
+    assert "coordinator renew north" in ended
+
+
+FIRST_FORMAT = """
+CREATE TABLE credentials (
+    serial          TEXT PRIMARY KEY,
+    site            TEXT NOT NULL,
+    role            TEXT NOT NULL CHECK (role IN ('enroll', 'site')),
+    state           TEXT NOT NULL CHECK (state IN ('valid', 'used', 'replaced', 'revoked')),
+    since           TEXT NOT NULL,
+    not_after       TEXT NOT NULL,
+    invitation      TEXT UNIQUE REFERENCES credentials (serial),
+    key_fingerprint TEXT,
+    certificate     BLOB
+) WITHOUT ROWID;
+CREATE UNIQUE INDEX one_valid ON credentials (site, role) WHERE state = 'valid';
+INSERT INTO credentials VALUES
+    ('i1', 'north', 'enroll', 'used', '2030-01-01T12:00:00+00:00', '2030-01-08T12:00:00+00:00', NULL, NULL, NULL),
+    ('c1', 'north', 'site', 'valid', '2030-01-01T12:00:00+00:00', '2030-04-01T12:00:00+00:00', 'i1', 'key', X'01'),
+    ('i2', 'south', 'enroll', 'revoked', '2030-01-01T12:00:00+00:00', '2030-01-08T12:00:00+00:00', NULL, NULL, NULL);
+PRAGMA user_version = 1;
+"""
+
+
+def test_a_registry_of_the_first_format_is_brought_up_to_date(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "registry.db") as db:
+        db.executescript(FIRST_FORMAT)
+    db.close()
+    registry = Registry(tmp_path / "registry.db")
+    registry.roll().admit("c1", "north")
+    assert [(entry.site, entry.state) for entry in registry.sites()] == [("north", "joined"), ("south", "revoked")]
+    renew(registry, "c1", "c2", NOW + MONTHS / 2)
+    registry.put_in_force("c2", NOW + MONTHS / 2)
+    registry.roll().admit("c2", "north")
+    assert (tmp_path / "registry.db.format-1").exists()
+    with pytest.raises(StorageError), registry._transaction() as connection:
+        connection.execute("UPDATE credentials SET state = 'valid' WHERE serial = 'c1'")
+
+
 # --- admission and revocation
 
 
@@ -339,6 +486,7 @@ class AnySequence(RuleBasedStateMachine):
         self.registry = Registry(self.folder / f"{next(self.numbers)}.db")
         self.open: dict[str, str] = {}  # site -> the invitation that works
         self.joined: dict[str, str] = {}  # site -> the certificate that works
+        self.renewed: dict[str, str] = {}  # site -> one that works as well, and was not used yet
         self.issued: list[tuple[str, str]] = []  # every (site, certificate) ever
 
     @rule(site=sites)
@@ -352,18 +500,37 @@ class AnySequence(RuleBasedStateMachine):
             serial = f"c{next(self.numbers)}"
             self.registry.redeem(self.open.pop(site), serial, issuing(serial), NOW)
             self.joined[site] = serial
+            self.renewed.pop(site, None)
             self.issued.append((site, serial))
+
+    @rule(site=sites)
+    def renew(self, site: str) -> None:
+        if site in self.joined:
+            serial, before = f"c{next(self.numbers)}", self.renewed.get(site, self.joined[site])
+            until = NOW + YEAR * (2 if site not in self.renewed else 1)
+            issue = lambda: (f"certificate {serial}".encode(), serial, until)  # noqa: E731
+            made = self.registry.renew(self.joined[site], until, YEAR, issue, NOW)
+            if made == f"certificate {serial}".encode():
+                assert before == self.joined[site], "asked again, it gives the same one"
+                self.renewed[site] = serial
+                self.issued.append((site, serial))
+
+    @rule(site=sites)
+    def use(self, site: str) -> None:
+        if site in self.renewed:
+            self.joined[site] = self.renewed.pop(site)
+            self.registry.put_in_force(self.joined[site], NOW)
 
     @rule(site=sites)
     def revoke(self, site: str) -> None:
         if any(entry.site == site for entry in self.registry.sites()):
-            ended = [self.open.pop(site, None), self.joined.pop(site, None)]
+            ended = [which.pop(site, None) for which in (self.open, self.joined, self.renewed)]
             assert self.registry.revoke(site, NOW) == sum(serial is not None for serial in ended)
 
     @invariant()
     def exactly_the_latest_certificate_of_a_joined_site_is_admitted(self) -> None:
         for site, serial in self.issued:
-            if self.joined.get(site) == serial:
+            if serial in (self.joined.get(site), self.renewed.get(site)):
                 self.registry.roll().admit(serial, site)
             else:
                 with pytest.raises(IdentityError):

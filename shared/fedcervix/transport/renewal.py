@@ -18,7 +18,6 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from fedcervix.core.seeds import SEED_BITS, derive
-from fedcervix.errors import IdentityError
 from fedcervix.transport.identity import Certificate, moment
 
 TRIED_FROM, JITTER = 0.5, 0.1
@@ -75,15 +74,9 @@ def authority_warning(authority: Certificate, now: datetime) -> str:
     )
 
 
-def check_grace(site: str, ended: datetime, now: datetime) -> None:
-    """Raise IdentityError where a site's certificate ended too long ago to be renewed."""
-    if now <= ended + GRACE:
-        return
-    raise IdentityError(
-        f"the certificate of site {site} ended at {moment(ended)}, more than {GRACE.days} days ago",
-        cause="a certificate that ended is renewed within this time only",
-        next_step=f"make a new invitation: coordinator invite {site}",
-    )
+def is_renewable(ended: datetime, now: datetime) -> bool:
+    """Say whether a certificate that ended, or will end, at that time can still be renewed."""
+    return now <= ended + GRACE
 
 
 def skew(whose: str, ahead_s: float) -> str:
