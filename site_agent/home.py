@@ -1,6 +1,6 @@
 """The site's home folder: its paths, and the configuration in it.
 
-site.toml             the configuration, edited by the site's engineer: data, hardware, policy
+site.toml             the configuration, edited by the site's engineer: data, hardware, policy, pins
 keys/                 the site's key (0600), its certificate, the federation's authority; a renewed certificate until it
                       has been used, and the one before the present one
 splits.csv            which woman is in which split; keep it: it makes splits stable as patients are added

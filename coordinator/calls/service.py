@@ -44,7 +44,7 @@ from fedcervix.core.plan import SITES_MAX
 from fedcervix.core.rounds.instructions import REVOKED_HERE, Finish, Instruction, instruction
 from fedcervix.core.rounds.objections import objection
 from fedcervix.core.rounds.state import Presence, Round, Run
-from fedcervix.errors import BusyError, IdentityError, RemoteError, RunError, VersionError
+from fedcervix.errors import BusyError, IdentityError, RemoteError, RunError, StorageError, VersionError
 from fedcervix.models.blobs import BlobStore
 from fedcervix.runtime.budgets import Budget
 from fedcervix.runtime.log import logger
@@ -449,8 +449,17 @@ class Service:
         call.insist()
 
 
-_certified = functools.lru_cache(SITES_MAX)(identity.certified_key)
-"""of a certificate that the registry has: it reads them all again at every change"""
+@functools.lru_cache(SITES_MAX)  # the registry is read again at every change
+def _certified(certificate_pem: bytes) -> identity.PublicKey:
+    """Return the key of a certificate that the registry has. Raises StorageError where it is none."""
+    try:
+        return identity.certified_key(certificate_pem)
+    except IdentityError as error:
+        raise StorageError(
+            f"the registry has a certificate that cannot be read: {error.what}",
+            cause="its file is damaged",
+            next_step="restore the coordinator's home folder from a backup",
+        ) from error
 
 
 def _check_not_revoked(run: Run, site: str) -> None:

@@ -1,4 +1,4 @@
-"""The commands of `coordinator` that only read: `status` and `runs`. They load neither engine nor server."""
+"""The commands of `coordinator` that only read: `status`, `sites` and `runs`. They load neither engine nor server."""
 
 from __future__ import annotations
 
