@@ -19,6 +19,7 @@ from coordinator.home.home import Home
 from fedcervix import __version__
 from fedcervix.core.plan import Plan, Recipe, Terms, canonical_json
 from fedcervix.disk.formats import backup_of
+from fedcervix.disk.journal import SCHEMA
 from fedcervix.disk.storage import INSTALL
 from fedcervix.disk.storage import LATER as LATER_CAUSE
 from fedcervix.errors import ConfigError, FedcervixError, FormatError, VersionError
@@ -219,12 +220,13 @@ def test_a_new_table_is_made_after_a_backup_and_this_version_goes_back_to_it(
     shutil.copytree(world.before, home)
     looked, *_ = other.coordinator(home, "runs --json")
     assert [entry["outcome"] for entry in json.loads(looked)] == ["ABORTED", "unfinished"]
-    kept = backup_of(Home(home).journal, 1)
+    kept = backup_of(Home(home).journal, SCHEMA.format)
     assert not kept.exists(), "to look changes nothing"
     other.coordinator(home, "abort", "begin --mode csfssl")
     assert kept.stat().st_mode & 0o777 == 0o600
     error = refused(home, "status")
-    assert f"the journal {Home(home).journal} {LATER}; its backup in format 1 is {kept}" in error.what
+    later = f"has format {SCHEMA.format + 1}; fedcervix {__version__} reads formats up to {SCHEMA.format}"
+    assert f"the journal {Home(home).journal} {later}; its backup in format {SCHEMA.format} is {kept}" in error.what
     subprocess.run(["sh", "-c", error.next_step.rpartition(": ")[2]], check=True)
     assert [*outcomes(home)] == [*world.runs[:2]]
 

@@ -48,7 +48,7 @@ from fedcervix.transport.versions import HERE, SOFTWARE, Build
 from fedcervix.trust.chain import TEXT_CHARS_MAX
 from fedcervix.trust.heads import HEAD_CHARS_MAX, Head, SignedHead
 from fedcervix.trust.key_texts import KEY_CHARS_MAX
-from fedcervix.trust.ledger import Entry, Signed
+from fedcervix.trust.ledger import LedgerEntry, Signed
 from fedcervix.trust.records import SIGNED_CHARS_MAX
 from fedcervix.trust.statements import SIGNATURE_BYTES_MAX
 from fedcervix.wire import federation_pb2 as wire
@@ -379,7 +379,7 @@ class Countersigned:
 class LedgerPart:
     """Entries of a ledger, and where they are the last ones for now, the signed head."""
 
-    lines: tuple[Entry, ...]
+    lines: tuple[LedgerEntry, ...]
     head: SignedHead | None = None
     countersigned: tuple[Countersigned, ...] = ()
 
@@ -404,7 +404,7 @@ def write_ledger(part: LedgerPart) -> wire.FromCoordinator:
 
 def _ledger(said: wire.Ledger) -> LedgerPart:
     lines = tuple(
-        Entry(_ascii(line.text, TEXT_CHARS_MAX, "an entry"), _signature(line.signature)) for line in said.lines
+        LedgerEntry(_ascii(line.text, TEXT_CHARS_MAX, "an entry"), _signature(line.signature)) for line in said.lines
     )
     head = SignedHead(_head(said.head), _signature(said.signature)) if said.head else None
     countersigned = tuple(
