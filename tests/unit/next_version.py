@@ -146,8 +146,8 @@ TABLE: tuple[Edit, ...] = (
     ),
     (
         "coordinator/home/registry.py",
-        '"the registry", (CREDENTIALS, ONE_VALID), ',
-        f'"the registry", (CREDENTIALS, ONE_VALID), (("ALTER TABLE credentials ADD COLUMN {LABEL}",),), ',
+        "    (RENEWALS,),\n",
+        f'    (RENEWALS, ("ALTER TABLE credentials ADD COLUMN {LABEL}",)),\n',
     ),
 )
 

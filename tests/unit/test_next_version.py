@@ -15,6 +15,7 @@ from click.testing import CliRunner
 from cervix_study import records
 from cervix_study.planning.grid import grid
 from coordinator.cli import cli
+from coordinator.home import registry
 from coordinator.home.home import Home
 from fedcervix import __version__
 from fedcervix.core.plan import Plan, Recipe, Terms, canonical_json
@@ -246,7 +247,8 @@ def test_no_command_changes_the_registry_under_a_coordinator_of_this_version(
     assert not (tmp_path / "alts.toml").exists()
     other.coordinator(home.folder, "revoke nhs")
     assert backup_of(home.registry, 1).read_bytes() != home.registry.read_bytes()
-    assert f"its backup in format 1 is {backup_of(home.registry, 1)}" in refused(home.folder, "revoke nhs").what
+    kept = backup_of(home.registry, registry.SCHEMA.format)
+    assert f"its backup in format {registry.SCHEMA.format} is {kept}" in refused(home.folder, "revoke nhs").what
 
 
 def test_an_agent_waits_where_a_coordinator_has_a_plan_of_the_next_version(world: World, later: NextVersion) -> None:
