@@ -14,7 +14,7 @@ from fedcervix.runtime.printing import say
 from fedcervix.trust.chain import NOTHING, End, read
 from fedcervix.trust.heads import Head, sign_head
 from fedcervix.trust.key_texts import private_key, public_pem
-from fedcervix.trust.ledger import LEDGER, Entry, Ledger
+from fedcervix.trust.ledger import LEDGER, Ledger, LedgerEntry
 from fedcervix.trust.ledger_verdict import Countersignature, Expected, Stored, Verdict, sentences, verdict
 
 
@@ -25,7 +25,7 @@ def verify(home: Home, run: str | None) -> None:
     with closing(Journal(home.journal, read_only=True)) as journal:
         records = journal.runs()
         run = history.found(records, run or (records[-1].run if records else ""), home).run
-        entries = [Entry(*found) for found in journal.ledger(run)]
+        entries = [LedgerEntry(*found) for found in journal.ledger(run)]
         if not entries:
             raise RunError(
                 f"run {run} has no ledger",
@@ -37,13 +37,13 @@ def verify(home: Home, run: str | None) -> None:
         raise LedgerError(
             f"the ledger of run {run} does not hold: {printable(told.fault)}",
             cause=f"{home.journal} was changed by another program, or the disk is failing",
-            next_step="compare with the ledger of a site: site-agent verify; or restore a backup: coordinator restore",
+            next_step="compare with a site: site-agent verify; or restore a backup: coordinator restore FILE",
         )
     for line in sentences(told):
         say(line)
 
 
-def _verdict(home: Home, journal: Journal, run: str, entries: list[Entry]) -> Verdict:
+def _verdict(home: Home, journal: Journal, run: str, entries: list[LedgerEntry]) -> Verdict:
     """Return what is found. The coordinator keeps no heads: they follow from the entries, and it signs them again."""
     key = private_key(home.pem("ledger.key"))
     end = End(len(entries), LEDGER.hash(entries[-1].text))
@@ -65,7 +65,7 @@ def _verdict(home: Home, journal: Journal, run: str, entries: list[Entry]) -> Ve
     return verdict(Stored(entries, heads, countersigned), Expected(run, public_pem(key.public_key()), end=end))
 
 
-def _missing(journal: Journal, run: str, entries: list[Entry]) -> str:
+def _missing(journal: Journal, run: str, entries: list[LedgerEntry]) -> str:
     """Return which event of the journal is not the next one of the ledger; nothing where they are the same."""
     written = [(number, read(entry.text)) for number, entry in enumerate(entries)]
     told = [(number, values["event"]) for number, values in written if values["kind"] == "event"]

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING
 from coordinator.home.home import Home
 from coordinator.run import results
 from coordinator.run.changes import BRIEF_ROUNDS
-from coordinator.run.run_ledger import RunLedger
 from coordinator.run.status import overview
 from coordinator.run.status_document import StatusDocument
 from fedcervix import __version__
@@ -29,7 +28,6 @@ from fedcervix.core.rounds.state import Run, begin
 from fedcervix.core.rounds.step import replay, step
 from fedcervix.disk.journal import Journal, RunRecord, UnreadRun
 from fedcervix.errors import FormatError, RunError, StorageError
-from fedcervix.trust.ledger import NOT_SIGNED
 
 if TYPE_CHECKING:
     from fedcervix.models.blobs import BlobStore
@@ -124,6 +122,9 @@ def abandon(
     home: Home, journal: Journal, blobs: BlobStore, record: RunRecord, at: float, *, reason: str = ABANDONED
 ) -> None:
     """End a run for good, and store what it leaves behind. Raises StorageError."""
+    from coordinator.run.run_ledger import RunLedger  # it loads what signs: `status` needs nothing of it
+    from fedcervix.trust.ledger import NOT_SIGNED
+
     run = replayed(journal, record)
     if not run.ended:
         event = RunAborted(reason, at)

@@ -13,8 +13,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from fedcervix.transport.codec import Progress
+if TYPE_CHECKING:  # it loads what signs, and `status` reads without that
+    from fedcervix.transport.codec import Progress
 
 STOPPED = "stopped by its engineer"
 

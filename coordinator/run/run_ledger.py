@@ -18,7 +18,7 @@ from fedcervix.transport.codec import PART_CHARS_MAX
 from fedcervix.trust import ledger
 from fedcervix.trust.chain import Values, read, real
 from fedcervix.trust.heads import Head, is_countersigned
-from fedcervix.trust.ledger import LEDGER, NOT_SIGNED, Entry, Ledger, Signed, is_owed
+from fedcervix.trust.ledger import LEDGER, NOT_SIGNED, Ledger, LedgerEntry, Signed, is_owed
 from fedcervix.trust.records import SAID
 
 OVER = (Phase.PUBLISHING, Phase.FINISHED, Phase.ABORTED)
@@ -36,7 +36,7 @@ class RunLedger:
         self.known = Ledger()
         for text, signature in journal.ledger(run):
             try:
-                self.known = self.known.follow(Entry(text, signature), signatures=False)
+                self.known = self.known.follow(LedgerEntry(text, signature), signatures=False)
             except ValueError as error:
                 raise _broken(run, self.known.end.entries, error) from error
 
@@ -54,8 +54,9 @@ class RunLedger:
             round_ = round_of(after)
             drafts = [(ledger.event_entry(round_, event_to_json(event), signed.record), signed.signature)]
             if after.ended:
-                outcome, model = after.outcome.value if after.outcome else "", after.best.candidate
-                drafts.append((ledger.the_end(round_, outcome, after.reason, model if after.best_round else ""), b""))
+                outcome = after.outcome.value if after.outcome else ""
+                model = after.best.candidate if after.best_round else ""
+                drafts.append((ledger.the_end(round_, outcome, after.reason, model), b""))
             known, lines = made(self.known, drafts)
             self._journal.append(self._run, event, (self.known.end.entries, lines))
             self.known = known
@@ -117,15 +118,15 @@ class RunLedger:
 
     # --- what sites are sent ---
 
-    def since(self, entry: int, until: int) -> list[Entry]:
+    def since(self, entry: int, until: int) -> list[LedgerEntry]:
         """Return entries from `entry` on, before `until`: as many as go into a message. Raises StorageError."""
-        lines: list[Entry] = []
+        lines: list[LedgerEntry] = []
         room = PART_CHARS_MAX
         for _, found in zip(range(entry, until), self._journal.ledger(self._run, entry), strict=False):
             room -= len(found[0])
             if lines and room < 0:
                 break
-            lines.append(Entry(*found))
+            lines.append(LedgerEntry(*found))
         return lines
 
     def countersignatures(self, round_: int) -> list[tuple[int, str, bytes]]:
@@ -145,17 +146,17 @@ def _new_certificates(known: Ledger, certificates: Mapping[str, str]) -> list[Va
     return [ledger.certificate(known.round, site, certificates[site]) for site in new]
 
 
-def made(known: Ledger, drafts: Iterable[tuple[Values, bytes]]) -> tuple[Ledger, list[Entry]]:
+def made(known: Ledger, drafts: Iterable[tuple[Values, bytes]]) -> tuple[Ledger, list[LedgerEntry]]:
     """Return the ledger with new entries, and these."""
     lines = []
     for values, signature in drafts:
-        line = Entry(LEDGER.append(known.end, values)[0], signature)
+        line = LedgerEntry(LEDGER.append(known.end, values)[0], signature)
         known = known.follow(line, signatures=False)
         lines.append(line)
     return known, lines
 
 
-def first_entries(record: RunRecord, federation: str, authority: str, ledger_key: str) -> list[Entry]:
+def first_entries(record: RunRecord, federation: str, authority: str, ledger_key: str) -> list[LedgerEntry]:
     """Return how the ledger of a run begins; keys and certificates are PEM."""
     at = real(record.begun_at)
     begin = ledger.genesis(federation, record.run, record.plan, record.base, authority, ledger_key, at)
@@ -166,5 +167,5 @@ def _broken(run: str, entry: int, error: ValueError) -> StorageError:
     return StorageError(
         f"entry {entry} of the ledger of run {run} does not hold: {error}",
         cause="journal.db was changed by another program, or the disk is failing",
-        next_step="restore the home from its backup: coordinator restore",
+        next_step="restore the home from a backup: coordinator restore FILE",
     )

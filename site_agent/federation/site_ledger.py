@@ -16,8 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from fedcervix.trust.statements import sign
-
 from fedcervix.core.events import Event, SiteAttached, SiteRefused
 from fedcervix.disk.files import write_whole
 from fedcervix.errors import IdentityError, LedgerError
@@ -25,8 +23,9 @@ from fedcervix.transport import codec
 from fedcervix.trust.chain import Values, read, text_of
 from fedcervix.trust.heads import SignedHead, conflict, countersign
 from fedcervix.trust.key_texts import private_key, public_key
-from fedcervix.trust.ledger import Entry, Ledger
+from fedcervix.trust.ledger import Ledger, LedgerEntry
 from fedcervix.trust.records import RECORD, record_of
+from fedcervix.trust.statements import sign
 from fedcervix.wire import federation_pb2 as wire
 from site_agent.home import SiteHome
 from site_agent.store.ledger_store import LedgerStore
@@ -63,7 +62,7 @@ class SiteLedger:
         self._folder = last.run_store.folder if last else home.folder
         self._checked = self._stored() if last else _Checked(Ledger())
         self._asked_from = self._checked.kept
-        self._pending: list[Entry] = []
+        self._pending: list[LedgerEntry] = []
         self._now = self._checked.ledger
         """with the entries that wait for their head"""
         self._again: list[str] = []
@@ -107,7 +106,7 @@ class SiteLedger:
         if part.head is not None:
             self._take_head(part, part.head, when_there_is_room)
 
-    def _follow(self, part: codec.LedgerPart, line: Entry) -> None:
+    def _follow(self, part: codec.LedgerPart, line: LedgerEntry) -> None:
         if self._again:
             number = self._checked.ledger.end.entries - len(self._again)
             if self._again.pop(0) != line.text:

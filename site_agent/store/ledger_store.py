@@ -23,14 +23,14 @@ from fedcervix.disk.storage import disk
 from fedcervix.transport.codec import Countersigned
 from fedcervix.trust.chain import Value, Values, read, text_of
 from fedcervix.trust.heads import Head, SignedHead
-from fedcervix.trust.ledger import Entry
+from fedcervix.trust.ledger import LedgerEntry
 
 
 @dataclass(frozen=True, slots=True)
 class StoredLedger:
     """What is stored of a ledger."""
 
-    lines: tuple[Entry, ...] = ()
+    lines: tuple[LedgerEntry, ...] = ()
     heads: tuple[SignedHead, ...] = ()
     """in the order in which they came"""
     countersigned: tuple[Countersigned, ...] = field(default=())
@@ -62,10 +62,12 @@ class LedgerStore:
                     heads.append(SignedHead(Head.parse(str(values["head"])), _signature(values)))
         texts = _lines(self.entries)
         count = len(texts) if whole else max((head.head.end.entries for head in heads), default=0)
-        lines = tuple(Entry(text, signatures.get(number, b"")) for number, text in enumerate(texts[:count]))
+        lines = tuple(LedgerEntry(text, signatures.get(number, b"")) for number, text in enumerate(texts[:count]))
         return StoredLedger(lines, tuple(heads), tuple(countersigned))
 
-    def add(self, first: int, lines: Iterable[Entry], head: SignedHead, countersigned: Iterable[Countersigned]) -> None:
+    def add(
+        self, first: int, lines: Iterable[LedgerEntry], head: SignedHead, countersigned: Iterable[Countersigned]
+    ) -> None:
         """Store entries from number `first` on, and the head that they lead to; done twice, it does the same."""
         there = _lines(self.entries)
         new = [*there[:first], *(line.text for line in lines)]

@@ -40,6 +40,7 @@ from coordinator.home.home import Home
 from coordinator.home.registry import Registry
 from coordinator.home.standing import RegistryReader
 from coordinator.run.engine import Engine
+from coordinator.run.run_ledger import first_entries
 from coordinator.run.streams import Bell, KeysChanged, RosterKeys, Stream, instructions
 from fedcervix.core.events import Answer, Event, Task, TaskKind
 from fedcervix.core.modes import Mode
@@ -54,9 +55,12 @@ from fedcervix.runtime.worker_protocol import OnProgress, WorkProgress
 from fedcervix.transport import identity, invitations, rpc
 from fedcervix.transport.address import Address
 from fedcervix.transport.versions import HERE, Build
+from fedcervix.trust.key_texts import private_key, public_pem
+from fedcervix.trust.ledger import NOT_SIGNED, Signed
 from site_agent.federation.agent import Agent, Checks, Waits
 from site_agent.federation.context import AgentContext
 from site_agent.federation.link import GrpcLink
+from site_agent.federation.site_ledger import SiteLedger
 from site_agent.home import SiteHome
 from site_agent.home import create as create_site
 from site_agent.store.task_results import ScoreResult, TaskResult, TrainResult
@@ -146,9 +150,9 @@ class PacedEngine(Engine):
         self.listening: set[str] = set()
         self._last_told: dict[str, Instruction] = {}
 
-    def submit(self, event: Event) -> Answer:
+    def submit(self, event: Event, signed: Signed = NOT_SIGNED) -> Answer:
         with self.floor.taken():
-            answer = super().submit(event)
+            answer = super().submit(event, signed)
             self.floor.wait(lambda: not any(map(self._owed, self.run.plan.sites)))
             return answer
 
@@ -439,9 +443,9 @@ class Stage:
         return keys(*(self.home.pem(name) for name in ("authority.crt", "operator.crt", "operator.key")))
 
     @contextlib.contextmanager
-    def link(self, pems: Keys, here: Build = HERE) -> Iterator[GrpcLink]:
+    def link(self, pems: Keys, here: Build = HERE, ledger: SiteLedger | None = None) -> Iterator[GrpcLink]:
         """Hold a line open. `here`: what the software at its site's end speaks."""
-        link = GrpcLink(self.address, here=here, **pems)
+        link = GrpcLink(self.address, here=here, ledger=ledger, **pems)
         try:
             yield link
         finally:
@@ -471,7 +475,8 @@ def stage(folder: Path, mode: Mode, transcript: Transcript, *, given: bool = Fal
     journal, blobs = Journal(home.journal), BlobStore(home.blobs)
     base = keep(blobs, model_of(1.0, 0)) if given else ""
     record = RunRecord(f"20300101-000000-{mode}-{plan.digest[:8]}", plan, base, now)
-    journal.begin(record)
+    own = public_pem(private_key(home.pem("ledger.key")).public_key())
+    journal.begin(record, (0, first_entries(record, FEDERATION, home.pem("authority.crt").decode(), own)))
     engine = PacedEngine(Floor(), journal, blobs, record)
     recorder = Recorder(engine, transcript)
     registry = Registry(home.registry)
@@ -496,9 +501,12 @@ def agent(stage: Stage, site: str, pems: Keys, version: int) -> Iterator[list[Fi
     home, ended = SiteHome(stage.folder / site), []
     create_site(home)
     worker = ArithmeticWorker(home, site, stage.recorder.reported[site])
-    with stage.link(pems, replace(HERE, wire_min=version, wire_max=version)) as link:
+    for name, part in (("authority.crt", "authority_pem"), ("site.crt", "certificate_pem"), ("site.key", "key_pem")):
+        home.key_file(name).write_bytes(pems[part])
+    ledger = SiteLedger(home, site)
+    with stage.link(pems, replace(HERE, wire_min=version, wire_max=version), ledger) as link:
         made = Agent(
-            AgentContext(home, site, link, lambda *_: None),
+            AgentContext(home, site, link, lambda *_: None, ledger=ledger),
             worker,  # type: ignore[arg-type]
             federation="cervix",
             checks=Checks(nothing, nothing, nothing),

@@ -14,7 +14,7 @@ import difflib
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,28 @@ WITHIN = {
 P_256 = bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d030107034200")
 """how a SubjectPublicKeyInfo of that kind begins"""
 
+
+def _entry(text: str) -> str:
+    """Say what an entry of a ledger is: its hash and times are other in each run."""
+    entry = json.loads(text)
+    what = json.loads(entry["event"]) if "event" in entry else entry
+    told = [entry["kind"], *filter(None, [what.get("event"), what.get("site")])]
+    return f"<entry {entry['entry']}, round {entry['round']}: {' '.join(told)}>"
+
+
+def _head(text: str) -> str:
+    head = json.loads(text)
+    return f"<head of round {head['round']}: {head['entries']} entries, their hash>"
+
+
+SIGNED: Mapping[str, Callable[[str], str]] = {
+    "signature": lambda _: "<signature>",
+    "countersignature": lambda _: "<signature>",
+    "ledger_key": lambda _: "<PEM: public key>",
+    "head": _head,
+    "text": _entry,
+}
+"""fields of bytes that are other in each run, or texts of a ledger -> what is said of them"""
 NONE: Mapping[str, str] = {}
 
 
@@ -114,6 +136,10 @@ class Transcript:
     def _scalar(self, field: FieldDescriptor, value: Any) -> list[str]:
         if field.enum_type is not None:
             return [field.enum_type.values_by_number[value].name]
+        if isinstance(value, bytes) and field.name in SIGNED:
+            return [SIGNED[field.name](value.decode("latin-1")) if value else '""']
+        if isinstance(value, bytes) and field.name == "record":
+            return self._document(value.decode()) or ['""']
         if isinstance(value, bytes):
             return [whose(value)]
         if isinstance(value, str):

@@ -137,8 +137,8 @@ TABLE: tuple[Edit, ...] = (
     ("shared/fedcervix/disk/journal.py", "begun_at REAL NOT NULL) STRICT", f"begun_at REAL NOT NULL, {LABEL}) STRICT"),
     (
         "shared/fedcervix/disk/journal.py",
-        '"CREATE INDEX events_of_run ON events (run, seq)"),\n',
-        f'"CREATE INDEX events_of_run ON events (run, seq)"),\n    (("ALTER TABLE runs ADD COLUMN {LABEL}",),),\n',
+        "    ((LEDGER, COUNTERSIGNATURES),),\n",
+        f'    ((LEDGER, COUNTERSIGNATURES), ("ALTER TABLE runs ADD COLUMN {LABEL}",)),\n',
     ),
     (
         "shared/fedcervix/disk/journal.py",

@@ -17,8 +17,8 @@ from click.testing import CliRunner
 from cervix_study import records
 from cervix_study.planning.grid import grid, software
 from coordinator.cli import cli
+from coordinator.home import registry
 from coordinator.home.home import Home
-from coordinator.home.registry import SCHEMA
 from fedcervix import __version__
 from fedcervix.core.events import AggregateStored, Task, TaskKind, UpdateStored, event_from_json, event_to_json
 from fedcervix.core.formats import UnknownFormat
@@ -26,6 +26,7 @@ from fedcervix.core.measures import Measures
 from fedcervix.core.numerics import NUMERICS, SINCE
 from fedcervix.core.plan import Plan, Recipe, Terms, canonical_json
 from fedcervix.disk.formats import backup_of
+from fedcervix.disk.journal import SCHEMA
 from fedcervix.disk.storage import INSTALL
 from fedcervix.disk.storage import LATER as LATER_CAUSE
 from fedcervix.errors import ConfigError, FedcervixError, FormatError, VersionError
@@ -273,7 +274,7 @@ def test_a_new_table_is_made_after_a_backup_and_this_version_goes_back_to_it(
     shutil.copytree(world.before, home)
     looked, *_ = other.coordinator(home, "runs --json")
     assert [entry["outcome"] for entry in json.loads(looked)] == ["ABORTED", "unfinished"]
-    kept = backup_of(Home(home).journal, 1)
+    kept = backup_of(Home(home).journal, SCHEMA.format)
     assert not kept.exists(), "to look changes nothing"
     other.coordinator(home, "abort", "begin --mode csfssl", f"invite nhs --out {tmp_path / 'nhs.toml'}")
     new = made(tmp_path / "new")
@@ -282,7 +283,8 @@ def test_a_new_table_is_made_after_a_backup_and_this_version_goes_back_to_it(
         assert tables(upgraded) == tables(fresh)
     assert kept.stat().st_mode & 0o777 == 0o600
     error = refused(home, "status")
-    assert f"the journal {Home(home).journal} {LATER}; its backup in format 1 is {kept}" in error.what
+    later = f"has format {SCHEMA.format + 1}; fedcervix {__version__} reads formats up to {SCHEMA.format}"
+    assert f"the journal {Home(home).journal} {later}; its backup in format {SCHEMA.format} is {kept}" in error.what
     subprocess.run(["sh", "-c", error.next_step.rpartition(": ")[2]], check=True)
     assert [*outcomes(home)] == [*world.runs[:2]]
 
@@ -292,7 +294,7 @@ def test_no_command_changes_the_registry_under_a_coordinator_of_this_version(
 ) -> None:
     home = made(tmp_path / "home")
     say(home.folder, f"invite nhs --out {tmp_path / 'nhs.toml'}")
-    before, kept = home.registry.read_bytes(), backup_of(home.registry, SCHEMA.format)
+    before, kept = home.registry.read_bytes(), backup_of(home.registry, registry.SCHEMA.format)
     with home.locked():
         for words in (f"invite alts --out {tmp_path / 'alts.toml'}", "revoke nhs"):
             told = other.refused(home.folder, words)
@@ -302,7 +304,7 @@ def test_no_command_changes_the_registry_under_a_coordinator_of_this_version(
     assert not (tmp_path / "alts.toml").exists()
     other.coordinator(home.folder, "revoke nhs")
     assert kept.read_bytes() != home.registry.read_bytes()
-    assert f"its backup in format {SCHEMA.format} is {kept}" in refused(home.folder, "revoke nhs").what
+    assert f"its backup in format {registry.SCHEMA.format} is {kept}" in refused(home.folder, "revoke nhs").what
 
 
 def test_an_agent_waits_where_a_coordinator_has_a_plan_of_the_next_version(world: World, later: NextVersion) -> None:

@@ -119,7 +119,10 @@ def with_text(kind: type[Message], way: Way, text: str) -> Message:
         if field.message_type.GetOptions().map_entry:
             at[text] = 1.0
             return message
-        at.SetInParent()
+        if field.is_repeated:
+            at = at.add()
+        else:
+            at.SetInParent()
     last = way[-1]
     if last.is_repeated:
         getattr(at, last.name).append(text)

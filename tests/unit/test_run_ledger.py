@@ -16,7 +16,7 @@ from fedcervix.errors import IdentityError, LedgerError, RemoteError
 from fedcervix.transport import codec, identity
 from fedcervix.trust.chain import End, read, text_of
 from fedcervix.trust.key_texts import public_pem
-from fedcervix.trust.ledger import LEDGER, NOT_SIGNED, Entry, Ledger
+from fedcervix.trust.ledger import LEDGER, NOT_SIGNED, Ledger, LedgerEntry
 from fedcervix.trust.records import SAID
 from site_agent.federation.privacy import LEAVES
 from site_agent.federation.site_ledger import PROOF
@@ -287,6 +287,6 @@ def test_a_site_signs_what_leaves_of_a_report_and_nothing_else() -> None:
 
 
 def test_an_unknown_kind_of_entry_is_refused() -> None:
-    entry = Entry(LEDGER.append(End(), {"kind": "other", "round": 0})[0])
+    entry = LedgerEntry(LEDGER.append(End(), {"kind": "other", "round": 0})[0])
     with pytest.raises(ValueError, match="the genesis is the first entry"):
         Ledger().follow(entry)

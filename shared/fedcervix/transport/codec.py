@@ -49,7 +49,7 @@ from fedcervix.transport.versions import HERE, SOFTWARE, Build, agreed
 from fedcervix.trust.chain import TEXT_CHARS_MAX
 from fedcervix.trust.heads import HEAD_CHARS_MAX, Head, SignedHead
 from fedcervix.trust.key_texts import KEY_CHARS_MAX
-from fedcervix.trust.ledger import Entry, Signed
+from fedcervix.trust.ledger import LedgerEntry, Signed
 from fedcervix.trust.records import SIGNED_CHARS_MAX
 from fedcervix.trust.statements import SIGNATURE_BYTES_MAX
 from fedcervix.wire import federation_pb2 as wire
@@ -184,10 +184,12 @@ def _printable_json(text: str) -> str:
 
 # --- what a version has -------------------------------------------------------------------------------------------
 
-SINCE: Mapping[str, int] = {}
+SINCE: Mapping[str, int] = {
+    "FromCoordinator.ledger": 2,  # for agents that say in `AttachRequest.ledger` how far they have it
+}
 """which version of the wire brought a kind of message, or a value of an enumeration, that the first release lacks; by
-message and field, or by message, enumeration and value. Where only sites that read a later format of plans can meet
-one, it needs no new version: the row has the one that was spoken before"""
+message and field, or by message, enumeration and value. Where only sites that read a later format of plans, or that ask
+for it, can meet one, it needs no new version: the row has the one that was spoken before"""
 
 
 def spoken(message: M, version: int, since: Mapping[str, int] = SINCE) -> M:
@@ -448,7 +450,7 @@ class Countersigned:
 class LedgerPart:
     """Entries of a ledger, and where they are the last ones for now, the signed head."""
 
-    lines: tuple[Entry, ...]
+    lines: tuple[LedgerEntry, ...]
     head: SignedHead | None = None
     countersigned: tuple[Countersigned, ...] = ()
 
@@ -473,7 +475,7 @@ def write_ledger(part: LedgerPart) -> wire.FromCoordinator:
 
 def _ledger(said: wire.Ledger) -> LedgerPart:
     lines = tuple(
-        Entry(_ascii(line.text, TEXT_CHARS_MAX, "an entry"), _signature(line.signature)) for line in said.lines
+        LedgerEntry(_ascii(line.text, TEXT_CHARS_MAX, "an entry"), _signature(line.signature)) for line in said.lines
     )
     head = SignedHead(_head(said.head), _signature(said.signature)) if said.head else None
     countersigned = tuple(

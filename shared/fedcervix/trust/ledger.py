@@ -55,7 +55,7 @@ class Signed:
 NOT_SIGNED = Signed()
 
 
-class Entry(NamedTuple):
+class LedgerEntry(NamedTuple):
     """One entry as it is stored and sent, and the signature over the record in it; empty where it has none."""
 
     text: str
@@ -89,7 +89,7 @@ class Ledger:
     """by round"""
     ended: bool = False
 
-    def follow(self, line: Entry, *, signatures: bool = True) -> Ledger:
+    def follow(self, line: LedgerEntry, *, signatures: bool = True) -> Ledger:
         """Return what is known after one more entry. Raises ValueError that says why it does not hold.
 
         `signatures`: whether those of sites are checked; whoever has written the entries has checked them before.
@@ -154,7 +154,7 @@ def the_end(round_: int, outcome: str, reason: str, model: str) -> Values:
     return {"kind": "end", "round": round_, "outcome": outcome, "reason": reason, "model": model}
 
 
-def _genesis(_: Ledger, values: Values, __: Entry | None) -> Ledger:
+def _genesis(_: Ledger, values: Values, __: LedgerEntry | None) -> Ledger:
     public_key(_text(values, "ledger_key"))
     return Ledger(
         run=_text(values, "run"),
@@ -165,13 +165,13 @@ def _genesis(_: Ledger, values: Values, __: Entry | None) -> Ledger:
     )
 
 
-def _certificate(known: Ledger, values: Values, _: Entry | None) -> Ledger:
+def _certificate(known: Ledger, values: Values, _: LedgerEntry | None) -> Ledger:
     site, pem = _text(values, "site"), _text(values, "certificate")
     key = certified_key(pem, known.authority, f"fedcervix://{known.federation}/site/{site}")
     return replace(known, keys={**known.keys, site: key}, certificates=known.certificates | {pem})
 
 
-def _event(known: Ledger, values: Values, line: Entry | None) -> Ledger:
+def _event(known: Ledger, values: Values, line: LedgerEntry | None) -> Ledger:
     event = event_from_json(_text(values, "event"))
     if type(event) not in SAID:
         return known
@@ -189,15 +189,15 @@ def is_owed(known: Ledger, event: Event) -> bool:
     return isinstance(event, OF_A_TASK) and event.task.run == known.run and event.site in known.signs
 
 
-def _reader(known: Ledger, values: Values, _: Entry | None) -> Ledger:
+def _reader(known: Ledger, values: Values, _: LedgerEntry | None) -> Ledger:
     return replace(known, readers=known.readers | {(_text(values, "site"), _text(values, "model"))})
 
 
-def _end(known: Ledger, _: Values, __: Entry | None) -> Ledger:
+def _end(known: Ledger, _: Values, __: LedgerEntry | None) -> Ledger:
     return replace(known, ended=True)
 
 
-_KINDS: Mapping[str, Callable[[Ledger, Values, Entry | None], Ledger]] = {
+_KINDS: Mapping[str, Callable[[Ledger, Values, LedgerEntry | None], Ledger]] = {
     "genesis": _genesis,
     "certificate": _certificate,
     "event": _event,

@@ -12,7 +12,7 @@ from fedcervix.trust.chain import End
 from fedcervix.trust.fingerprints import Fingerprint
 from fedcervix.trust.heads import Head, SignedHead, conflict, is_countersigned
 from fedcervix.trust.key_texts import public_key
-from fedcervix.trust.ledger import LEDGER, Entry, Ledger
+from fedcervix.trust.ledger import LEDGER, Ledger, LedgerEntry
 from fedcervix.trust.pins import Pins
 from fedcervix.trust.statements import PublicKey
 
@@ -29,7 +29,7 @@ class Countersignature(NamedTuple):
 class Stored:
     """A ledger as it is stored; nothing of it is believed."""
 
-    entries: Sequence[Entry]
+    entries: Sequence[LedgerEntry]
     heads: Sequence[SignedHead]
     countersigned: Sequence[Countersignature]
 
