@@ -23,6 +23,7 @@ from fedcervix.core.events import (
     task_from_dict,
 )
 from fedcervix.core.formats import UnknownFormat, contents
+from fedcervix.core.numerics import NUMERICS, SINCE
 from fedcervix.core.plan import Plan
 from fedcervix.core.session import PersistentState, Result
 from fedcervix.disk.files import append_line, write_whole
@@ -95,7 +96,7 @@ class RunStore:
         """
         task = dataclasses.asdict(kept.task) if kept.task else None
         result = event_to_json(kept.result) if kept.result else None
-        text = json.dumps({"task": task, "result": result}, indent=1, allow_nan=False)
+        text = json.dumps({"task": task, "result": result, "numerics": NUMERICS}, indent=1, allow_nan=False)
         write_whole(self._journal, text.encode(), sync=isinstance(kept.result, UpdateStored))
 
     def kept(self) -> PersistentState:
@@ -103,6 +104,11 @@ class RunStore:
         if not self._journal.exists():
             return PersistentState()
         return read_back(self._journal, _kept, next_step=f"delete it: rm {self._journal}; the work is then done again")
+
+    def numerics(self) -> int:
+        """Return in which numerics the work in the journal was begun. Raises StorageError."""
+        next_step = f"delete it: rm {self._journal}; the work is then done again"
+        return read_back(self._journal, _numerics, next_step=next_step)
 
     def note_model(self, size_bytes: int) -> None:
         """Write down how long this run's models are; the first one counts."""
@@ -197,6 +203,10 @@ def _kept(content: bytes) -> PersistentState:
     return PersistentState(
         task_from_dict(raw["task"]) if raw["task"] else None, _result(raw["result"]) if raw["result"] else None
     )
+
+
+def _numerics(content: bytes) -> int:
+    return int(contents("the journal", parsed(content)).get("numerics", min(SINCE)))
 
 
 def _result(text: str) -> Result:
