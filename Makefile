@@ -6,7 +6,7 @@ WORKERS ?= 2
 BIN     := $(VENV)/bin
 READY   := $(VENV)/.ready
 
-.PHONY: help setup demo study test lint proto house soak chaos hostile bench \
+.PHONY: help setup demo study test lint proto house soak chaos hostile bench gpu \
         constraints release release-check lowest clean
 
 help:
@@ -16,10 +16,11 @@ help:
 	@echo "make lint    ruff, mypy, buf (no message breaks a released one), and pip-audit where the network allows"
 	@echo "make proto   generate shared/fedcervix/wire from protos/"
 	@echo "make house   draw the import graphs of docs/architecture.md from the code"
-	@echo "make soak    100,000 simulated federations (HISTORIES=, SEED=)"
+	@echo "make soak    100,000 simulated federations (HISTORIES=, SEED=); WORLD=sums: malicious coordinators of secure sums"
 	@echo "make chaos   real federations whose processes are killed, frozen, cut off and filled up (KILLS=, SEED=, MODE=)"
 	@echo "make hostile real federations are attacked; a table says what honest sites saw of it (ATTACKS=, SECONDS=, SEED=, PROGRAMS=)"
 	@echo "make bench   speed of training against lightly, torchvision and the bare step, briefly; JSON=FOLDER keeps the figures"
+	@echo "make gpu     the tests that need a GPU, then training and fine-tuning on it against the bare step (JSON=FOLDER keeps the figures)"
 	@echo "make release packages, SBOM, wheels for machines without a network, man pages, of the last commit (RELEASE=, PROFILES=)"
 	@echo "make release-check  installs what make release made, without a network, and measures it (RELEASE=)"
 	@echo "make constraints    the versions and hashes in deploy/constraints (UPGRADE=1 for the newest)"
@@ -57,8 +58,9 @@ house: $(READY)
 
 HISTORIES ?= 100000
 SEED      ?= 0
+WORLD     ?= rounds
 soak: $(READY)
-	$(BIN)/python -m tests.simulation.soak --histories $(HISTORIES) --seed $(SEED)
+	$(BIN)/python -m tests.simulation.soak --world $(WORLD) --histories $(HISTORIES) --seed $(SEED)
 
 KILLS ?= 200
 chaos: $(READY)
@@ -75,6 +77,11 @@ bench: $(READY)
 	$(BIN)/python -m pip install --quiet --editable '.[dev,bench]'
 	$(BIN)/python benchmarks/trainer.py --quick $(if $(JSON),--json $(JSON)/trainer.json)
 	$(BIN)/python benchmarks/finetune.py --quick $(if $(JSON),--json $(JSON)/finetune.json)
+
+gpu: $(READY)
+	$(BIN)/python -m pytest -m gpu -rs
+	$(BIN)/python benchmarks/trainer.py --quick --alone --device cuda $(if $(JSON),--json $(JSON)/trainer-gpu.json)
+	$(BIN)/python benchmarks/finetune.py --quick --device cuda $(if $(JSON),--json $(JSON)/finetune-gpu.json)
 
 $(VENV)/.release: $(READY)
 	$(BIN)/python -m pip install --quiet --editable '.[dev,release]'

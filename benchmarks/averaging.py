@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.payloads import RESNET50
+from benchmarks.payloads import RESNET50, Payload
 from fedcervix.models.aggregate import Clip, aggregate
-from fedcervix.models.measuring import measure
+from fedcervix.models.step_similarity import measure_steps
 from fedcervix.models.weights import read_layout, read_tensors, write_tensors
 from fedcervix.runtime.printing import say
 
@@ -29,7 +29,7 @@ NOISE = 0.01
 
 def main(folder: Path) -> None:
     """Write the models, and take turns."""
-    base, paths = _models(folder, max(COUNTS))
+    base, paths = models(folder, max(COUNTS), RESNET50)
     for count in COUNTS:
         taken: dict[str, list[float]] = {}
         for _ in range(TURNS):
@@ -45,7 +45,7 @@ def _ways(base: Path, paths: list[Path], out: Path) -> dict[str, Callable[[], ob
     average = partial(aggregate, updates, layout, out, "mean")
     ways: dict[str, Callable[[], object]] = {
         "average": average,
-        "measure": partial(measure, [(path, base) for path in paths], layout, "mean"),
+        "measure": partial(measure_steps, [(path, base) for path in paths], layout, "mean"),
     }
     if len(paths) > 2:
         ways["clipped average"] = partial(average, clip=Clip(base, [1.0] * (len(paths) - 1) + [0.5]))
@@ -53,8 +53,9 @@ def _ways(base: Path, paths: list[Path], out: Path) -> dict[str, Callable[[], ob
     return ways
 
 
-def _models(folder: Path, count: int) -> tuple[Path, list[Path]]:
-    RESNET50.write(folder / "base")
+def models(folder: Path, count: int, payload: Payload) -> tuple[Path, list[Path]]:
+    """Write a model, and so many updates of it; return their paths."""
+    payload.write(folder / "base")
     tensors = read_tensors(folder / "base")
     paths = [folder / f"update-{index}" for index in range(count)]
     for index, path in enumerate(paths):

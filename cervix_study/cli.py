@@ -19,19 +19,21 @@ from fedcervix.runtime.commandline import ANY_PATH, Program, verbose_option
 @click.version_option(__version__)
 @verbose_option
 def cli() -> None:
-    """Compare starts of a classifier on your own image collections: the paper's study, with statistics."""
+    """Compare classifiers with different starts on your own images: the paper's study, with statistics."""
 
 
 @cli.command()
 @click.argument("study", metavar="STUDY.toml", type=ANY_PATH)
-@click.option("--out", "-o", type=ANY_PATH, help="The study's folder. Default: the study's name, in this folder.")
+@click.option(
+    "--out", "-o", type=ANY_PATH, help="The study's folder. Default: the study's name, in the current folder."
+)
 @click.option(
     "--cells",
     "pattern",
     default="*",
     help="Compute only these cells: a name pattern with *, or the beginning of a key.",
 )
-@click.option("--dry-run", is_flag=True, help="Show the cells and the estimated time; compute none.")
+@click.option("--dry-run", is_flag=True, help="Show the cells and the estimated time; compute nothing.")
 def run(**options: Any) -> None:
     """Run a study, or continue it: finished cells are not computed again."""
     from cervix_study.commands.run import run as work

@@ -31,7 +31,7 @@ from typing import Any, Literal, TypeVar
 
 from fedcervix.core.formats import FIRST, UnknownFormat, contents
 from fedcervix.core.plan import Recipe, Terms, canonical_json, check
-from fedcervix.core.plan_formats import to_dict, unsaid
+from fedcervix.core.plan_formats import shortest, to_dict, unsaid
 from fedcervix.disk.files import write_whole
 from fedcervix.disk.storage import disk, later
 from fedcervix.errors import StorageError
@@ -522,10 +522,9 @@ def _whole(said: Said, path: str) -> Said:
     return {**unsaid(path, FIRST), **said}
 
 
-def _shortest(said: Said, path: str) -> Said:
+def _shortest(whole: Said, path: str) -> Said:
     """Return what a part of a plan says without later keys that are not used: earlier versions read it."""
-    holds = unsaid(path, FIRST)
-    return {key: value for key, value in said.items() if key not in holds or value != holds[key]}
+    return shortest(whole, path, FIRST)
 
 
 def _with_plans(value: Any, change: Callable[[Said, str], Said], path: str = "") -> Any:
@@ -534,9 +533,9 @@ def _with_plans(value: Any, change: Callable[[Said, str], Said], path: str = "")
         return [_with_plans(one, change) for one in value]
     if not isinstance(value, dict):
         return value
-    below = {key: f"{path}.{key}" if path else key if key in ("recipe", "terms") else "" for key in value}
-    said = {key: _with_plans(one, change, below[key]) for key, one in value.items()}
-    return change(said, path) if path else said
+    said = change(value, path) if path else value
+    below = {key: f"{path}.{key}" if path else key if key in ("recipe", "terms") else "" for key in said}
+    return {key: _with_plans(one, change, below[key]) for key, one in said.items()}
 
 
 def write(file: Path, record: Any) -> None:

@@ -50,10 +50,19 @@ def with_home(function: Function) -> Function:
 @cli.command()
 @click.argument("folder", type=ANY_PATH, required=False)
 @click.option("--name", default="cervix", show_default=True, help="The federation's name.")
-@click.option("--advertise", default="localhost:8443", show_default=True, help="HOST:PORT at which sites reach it.")
-@click.option("--bind", default="", help="HOST:PORT to listen on. Default: all interfaces, at the port of --advertise.")
+@click.option(
+    "--advertise",
+    default="localhost:8443",
+    show_default=True,
+    help="HOST:PORT at which the sites reach the coordinator.",
+)
+@click.option(
+    "--bind", default="", help="HOST:PORT to listen on. Default: the port of --advertise, on all network interfaces."
+)
 @click.option("--sites", default="nhs,alts", show_default=True, help="Names of the sites, separated by commas.")
-@click.option("--profile", default="paper", show_default=True, help="paper, recommended or demo.")
+@click.option(
+    "--profile", default="paper", show_default=True, help="Training settings to begin with: paper, recommended or demo."
+)
 def init(**options: Any) -> None:
     """Make a home folder: keys, certificates, coordinator.toml."""
     from coordinator.commands.commands import init as work
@@ -73,25 +82,39 @@ def invite(home: Home, **options: Any) -> None:
 
 
 @cli.command()
+@click.argument("site")
+@click.option("--out", "-o", type=ANY_PATH, help="File to write. Default: SITE.invitation.toml.")
+@with_home
+def renew(home: Home, **options: Any) -> None:
+    """Make a one-time file that renews a site's expired certificate.
+
+    Certificates renew themselves while coordinator and agent run. The site keeps its key and its home folder.
+    """
+    from coordinator.commands.commands import renew as work
+
+    work(home, **options)
+
+
+@cli.command()
 @click.option(
     "--mode",
     type=MODE,
     required=True,
     help="csfssl: average the models of all sites. ppfssl: pass one model around a ring.",
 )
-@click.option("--new", is_flag=True, help="Abandon an unfinished run first.")
+@click.option("--new", is_flag=True, help="End an unfinished run first. It cannot be continued.")
 @with_home
 def begin(home: Home, **options: Any) -> None:
-    """Create a run and exit; the service, or `start`, continues it."""
+    """Create a run and exit. The service, or `coordinator start`, then carries it out."""
     from coordinator.commands.commands import begin as work
 
     work(home, **options)
 
 
 @cli.command()
-@click.option("--mode", type=MODE, help="csfssl: average. ppfssl: ring. Default: the mode of the unfinished run.")
-@click.option("--bind", default="", help="Listen here instead of [listen] bind.")
-@click.option("--new", is_flag=True, help="Abandon an unfinished run and start a new one.")
+@click.option("--mode", type=MODE, help="As in `begin`. Default: the mode of the unfinished run.")
+@click.option("--bind", default="", help="HOST:PORT to listen on. Default: [listen] bind of coordinator.toml.")
+@click.option("--new", is_flag=True, help="End an unfinished run and start a new one. The old run cannot be continued.")
 @with_home
 def start(home: Home, **options: Any) -> None:
     """Run the federation; an unfinished run is continued."""
@@ -116,7 +139,7 @@ def runs(home: Home, **options: Any) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the status as JSON.")
 @with_home
 def status(home: Home, **options: Any) -> None:
-    """Show what each site does, since when and until when. With RUN: how that run ended."""
+    """Show the state of the run and of each site. With RUN: how that run ended."""
     from coordinator.commands.looking import status as work
 
     work(home, **options)
@@ -136,10 +159,10 @@ def revoke(home: Home, **options: Any) -> None:
 
 
 @cli.command()
-@click.option("--reason", default="no reason given", help="Reason, written into the record of the run.")
+@click.option("--reason", default="no reason given", help="The reason. It is written into the record of the run.")
 @with_home
 def abort(home: Home, **options: Any) -> None:
-    """End the run now, for good."""
+    """End the run now. It cannot be continued."""
     from coordinator.commands.commands import abort as work
 
     work(home, **options)
@@ -172,9 +195,9 @@ def export(home: Home, **options: Any) -> None:
 @click.argument("file", type=ANY_PATH, required=False)
 @with_home
 def backup(home: Home, **options: Any) -> None:
-    """Write the home folder into one FILE, also while the coordinator runs.
+    """Write the home folder into one FILE. The coordinator may be running.
 
-    The file holds the federation's keys.
+    FILE contains the federation's secret keys. Default: a new file in the current folder.
     """
     from coordinator.commands.backups import backup as work
 
@@ -184,7 +207,7 @@ def backup(home: Home, **options: Any) -> None:
 @cli.command()
 @click.argument("file", type=ANY_PATH)
 def restore(**options: Any) -> None:
-    """Make a home folder from a backup FILE."""
+    """Make a home folder from a backup FILE. Name the new folder with --home."""
     from coordinator.commands.backups import restore as work
 
     work(_home(), **options)

@@ -46,7 +46,7 @@ FOLDER = click.Path(path_type=Path, file_okay=False, readable=False)
 @verbose_option
 @click.pass_context
 def cli(context: click.Context) -> None:
-    """Take part in a federation with this site's images; they never leave this machine.
+    """Take part in a federation with this site's images. The images never leave this machine.
 
     Without a command: run the agent until the federation's run is over.
     """
@@ -92,9 +92,17 @@ def _home_meant(*, needed: bool) -> SiteHome | None:
 def recipe_options(function: Function) -> Function:
     """Give a command the options that say with which recipe it trains."""
     for option in (
-        click.option("--seed", type=click.IntRange(min=0), help="Default: that of the last run, or 0."),
-        click.option("--recipe", "recipe_file", type=ANY_PATH, help="TOML file with recipe keys."),
-        click.option("--profile", type=click.Choice(list(PROFILES)), help="Default: the last run's recipe, or paper."),
+        click.option(
+            "--seed",
+            type=click.IntRange(min=0),
+            help="Seed of the random numbers. Default: that of the last run, or 0.",
+        ),
+        click.option("--recipe", "recipe_file", type=ANY_PATH, help="TOML file with keys of the recipe."),
+        click.option(
+            "--profile",
+            type=click.Choice(list(PROFILES)),
+            help="Recipe to train with. Default: that of the last run, or paper.",
+        ),
     ):
         function = option(function)
     return function
@@ -107,7 +115,7 @@ def ignore_column_option(function: Function) -> Function:
         "ignore_columns",
         multiple=True,
         metavar="NAME",
-        help="Do not read this column, although it looks like label or split. May be repeated.",
+        help="Name of a column that is not used, although it looks like a label or a split. May be repeated.",
     )(function)
 
 
@@ -134,9 +142,9 @@ def join(home: SiteHome, **options: Any) -> None:
 @cli.command()
 @with_home
 def check(home: SiteHome) -> None:
-    """Check everything that a run needs, before round 1.
+    """Check everything that a run needs.
 
-    Certificate, connection, coordinator, hardware, images, time, memory, disk.
+    Checks certificate, connection, coordinator, hardware, images, time, memory and disk.
     """
     from site_agent.commands.federation import check as work
 
@@ -152,18 +160,16 @@ def check(home: SiteHome) -> None:
     "--also",
     type=ANY_PATH,
     multiple=True,
-    help="Another manifest to pool with (CSSL), where pooling is allowed. May be repeated.",
+    help="Another manifest whose images are used too (CSSL). Only where pooling is allowed. May be repeated.",
 )
 @click.option("--tensorboard", type=ANY_PATH, help="Write TensorBoard event files to this folder.")
-@click.option(
-    "--name", callback=model_name, help="Folder below models/. Default: ssl, or cssl where manifests are pooled."
-)
+@click.option("--name", callback=model_name, help="Folder in models/ to save to. Default: ssl, or cssl with --also.")
 @click.option("--restart", is_flag=True, help="Start from the beginning; do not continue an interrupted training.")
 @with_home
 def pretrain(home: SiteHome, profile: str | None, recipe_file: Path | None, seed: int | None, **options: Any) -> None:
     """Train a cervix model without a federation.
 
-    On this site's images alone (SSL), or on pooled manifests (CSSL). An interrupted training continues from its
+    It uses this site's images alone (SSL), or pooled manifests (CSSL). An interrupted training continues from its
     last checkpoint when the same command is given again. An earlier model of the same name is moved to history/
     (see site-agent history).
     """
@@ -183,10 +189,11 @@ def pretrain(home: SiteHome, profile: str | None, recipe_file: Path | None, seed
     "--start",
     "starts",
     multiple=True,
-    help="random, imagenet, or the name of a model below models/. Default: random and the newest model of each kind.",
+    help="random, imagenet, or the name of a model in models/. May be repeated. Default: random and the newest model "
+    "of each kind.",
 )
 @click.option(
-    "--name", callback=set_name, help="Keep these classifiers together in classifiers/NAME/. Default: classifiers/."
+    "--name", callback=set_name, help="Save these classifiers as a set in classifiers/NAME/. Default: classifiers/."
 )
 @with_home
 def finetune(home: SiteHome, profile: str | None, recipe_file: Path | None, seed: int | None, **options: Any) -> None:
@@ -214,12 +221,20 @@ def _numbers(_context: click.Context, parameter: click.Parameter, text: str) -> 
 
 @cli.command()
 @recipe_options
-@click.option("--batch-images", default="8,16,32", show_default=True, callback=_numbers, help="Values of N to try.")
-@click.option("--width", default="64,128,256", show_default=True, callback=_numbers, help="Dense widths to try.")
-@click.option("--name", default="sweep", show_default=True, callback=folder_name, help="Folder below sweeps/.")
+@click.option(
+    "--batch-images",
+    default="8,16,32",
+    show_default=True,
+    callback=_numbers,
+    help="Values of batch_images (the paper's N) to try.",
+)
+@click.option(
+    "--width", default="64,128,256", show_default=True, callback=_numbers, help="Widths of the dense layer to try."
+)
+@click.option("--name", default="sweep", show_default=True, callback=folder_name, help="Folder in sweeps/ to save to.")
 @with_home
 def sweep(home: SiteHome, profile: str | None, recipe_file: Path | None, seed: int | None, **options: Any) -> None:
-    """Try out N and the dense width on this site's images.
+    """Compare batch sizes and widths of the dense layer on this site's images.
 
     The classifier's validation loss decides. Test images are not used. Finished combinations are kept: an
     interrupted sweep continues when started again.
@@ -252,7 +267,7 @@ def sweep(home: SiteHome, profile: str | None, recipe_file: Path | None, seed: i
 )
 @with_home
 def evaluate(home: SiteHome, **options: Any) -> None:
-    """Score the classifiers on the test women; write a report.
+    """Test the classifiers on the images of the test women; write a report.
 
     Writes a new folder reports/DATE-NAME with report.html, results.json, predictions.csv and women.csv. The report
     shows images and names patients: it stays at this site.
@@ -299,7 +314,7 @@ def predict(home: SiteHome, **options: Any) -> None:
 def history(context: click.Context) -> None:
     """List this site's models, classifiers and reports.
 
-    With digests and dates. Earlier versions are kept in history/ and listed, too.
+    It shows digests and dates. Earlier versions, which are in history/, are listed too.
     """
     if context.invoked_subcommand is None:
         set_up()
@@ -338,14 +353,14 @@ def _collection_options(function: Function) -> Function:
                 "--splits",
                 "splits_file",
                 type=FILE,
-                help="File with the split of each patient; splits that are drawn are written there. Default with "
-                "--home: its splits.csv, which is only read.",
+                help="CSV file with the split of each patient. New splits are added to it. Default with --home: "
+                "splits.csv of the home folder, which is not changed.",
             ),
             click.option("--seed", type=click.IntRange(min=0), help="Seed for drawing the splits. Default: 0."),
             click.option(
                 "--unreadable-max",
                 type=click.FloatRange(0, 1),
-                help=f"Share of unreadable images above which the collection is refused. Default: {UNREADABLE_MAX}.",
+                help=f"Largest share of unreadable images that is accepted, 0 to 1. Default: {UNREADABLE_MAX}.",
             ),
             ignore_column_option,
             click.option("--not-same", type=FILE, help="CSV file of image pairs that look alike but show two women."),
@@ -353,7 +368,7 @@ def _collection_options(function: Function) -> Function:
                 "--cache",
                 "cache_folder",
                 type=FOLDER,
-                help="Cache folder: makes the next check faster. Default with --home: its cache.",
+                help="Folder for a cache: it makes the next check faster. Default with --home: the cache of the home.",
             ),
         )
     ):
@@ -369,10 +384,10 @@ def _collection_options(function: Function) -> Function:
     "--write-pairs", type=FILE, help="Write the image pairs that look alike to this CSV file, for a person to judge."
 )
 def data_check(manifest: Path | None, **options: Any) -> None:
-    """Show what MANIFEST contains: women and images by split and class, unreadable files, copies, leaks.
+    """Show what MANIFEST contains: women and images by split and class, unreadable files, copies, shared pictures.
 
     With --home (or FEDCERVIX_SITE_HOME), table [data] of site.toml and the site's splits.csv are used, so that this
-    shows what the site trains on. Nothing in the home but its cache is written. Without MANIFEST: the site's own.
+    shows what the site trains on. In the home folder, only the cache is written. Without MANIFEST: the site's own.
     """
     from site_agent.commands.data import check as work
 
@@ -383,7 +398,9 @@ def data_check(manifest: Path | None, **options: Any) -> None:
 @click.argument("manifest", type=ANY_PATH)
 @_collection_options
 @click.argument("picture", metavar="OUT.png", type=FILE)
-@click.option("--images", "count", type=click.IntRange(1, 200), default=16, show_default=True, help="Per split.")
+@click.option(
+    "--images", "count", type=click.IntRange(1, 200), default=16, show_default=True, help="Images of each split."
+)
 @click.option("--force", is_flag=True, help="Replace OUT.png if it exists already.")
 def data_sheet(manifest: Path, **options: Any) -> None:
     """Draw a contact sheet of MANIFEST's images to OUT.png. It shows patients: it must not leave the site.
@@ -404,10 +421,14 @@ def data_sheet(manifest: Path, **options: Any) -> None:
     help="Institution to imitate (camera, label criteria).",
 )
 @click.option(
-    "--women", type=click.IntRange(min=2), required=True, help="Number of labelled women; unlabelled ones are added."
+    "--women", type=click.IntRange(min=2), required=True, help="Number of labelled women. Unlabelled ones are added."
 )
 @click.option(
-    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="The same seed gives the same bytes."
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Seed of the random numbers. The same seed gives the same files.",
 )
 @click.option(
     "--unlabelled-per-labelled",
@@ -420,7 +441,7 @@ def data_sheet(manifest: Path, **options: Any) -> None:
     type=click.IntRange(min=0),
     default=0,
     show_default=True,
-    help="Additional labelled women, for testing only; manifest.csv then gives all splits.",
+    help="Number of additional labelled women, for testing only. manifest.csv then gives the split of every woman.",
 )
 def data_phantom(**options: Any) -> None:
     """Write a phantom institution to FOLDER (new or empty): drawn images and manifest.csv."""

@@ -1,7 +1,8 @@
 """The site's home folder: its paths, and the configuration in it.
 
 site.toml             the configuration, edited by the site's engineer: data, hardware, policy
-keys/                 the site's key (0600), its certificate, the federation's authority
+keys/                 the site's key (0600), its certificate, the federation's authority; a renewed certificate until it
+                      has been used
 splits.csv            which woman is in which split; keep it: it makes splits stable as patients are added
 cache/                decoded images
 blobs/                models in use, named by digest
@@ -35,13 +36,17 @@ from fedcervix.disk.files import make_folder, write_whole
 from fedcervix.disk.locks import held, holder
 from fedcervix.disk.paths import Below
 from fedcervix.disk.storage import disk
-from fedcervix.errors import ConfigError, RunError
+from fedcervix.errors import ConfigError, FedcervixError, RunError
 from fedcervix.runtime.config import build, read_toml
 from fedcervix.transport.address import check_address
 from site_agent import site_toml
 
 if TYPE_CHECKING:
     from fedcervix.transport.identity import Certificate
+
+
+RENEWED = "site.crt.new"
+"""in keys/: a renewed certificate, until it has been used"""
 
 
 class _Section:
@@ -218,10 +223,26 @@ class SiteHome:
         return Path(named) if named else None
 
     def certificate(self) -> Certificate:
-        """Return the site's certificate. Raises ConfigError where the site has not joined, StorageError."""
+        """Return the site's newest certificate. Raises ConfigError where the site has not joined, StorageError."""
         from fedcervix.transport import identity  # most commands need no certificate
 
-        return identity.identify(self.pem("site.crt"))
+        return identity.identify(self.pem(self.certificates()[0]))
+
+    def certificates(self) -> list[str]:
+        """Return the names of the files of this site's certificates, the newest first; the last one is site.crt.
+
+        A renewed one lies beside it until it has been used. One that belongs to another key is not counted: the site
+        has joined anew since. Raises ConfigError where the site has not joined, StorageError.
+        """
+        from fedcervix.transport import identity  # as above
+
+        present = identity.identify(self.pem("site.crt"))
+        with contextlib.suppress(FedcervixError):
+            if self.key_file(RENEWED).exists():
+                renewed = identity.identify(self.pem(RENEWED))
+                if renewed.key_fingerprint == present.key_fingerprint and renewed.not_before > present.not_before:
+                    return [RENEWED, "site.crt"]
+        return ["site.crt"]
 
     def pem(self, name: str) -> bytes:
         """Return a key or certificate. Raises ConfigError where it is missing, StorageError where it is damaged."""
@@ -253,10 +274,11 @@ class SiteHome:
         )
 
     def own_files(self) -> tuple[Path, Path]:
-        """Return the files of this site's certificate and key. Raises ConfigError where one is missing."""
-        for name in ("site.crt", "site.key"):
+        """Return the files of this site's newest certificate and key. Raises ConfigError where one is missing."""
+        names = self.certificates()[0], "site.key"
+        for name in names:
             self.pem(name)
-        return self.key_file("site.crt"), self.key_file("site.key")
+        return self.key_file(names[0]), self.key_file(names[1])
 
     @contextlib.contextmanager
     def locked(self, file: str = "lock", *, who: str = "an agent") -> Iterator[None]:

@@ -83,7 +83,7 @@ def _check_encodes(value: Value, source: Path) -> None:
     except UnicodeEncodeError as error:
         raise ConfigError(
             f"{source} cannot hold the path {value!r}",
-            cause="the path is not written in UTF-8, and a TOML file holds nothing else",
+            cause="the path is not written in UTF-8, and a TOML file may contain only UTF-8",
             next_step="give the folder or file a name in UTF-8 (mv), then the same command again",
         ) from error
 

@@ -57,7 +57,7 @@ def _run(running: Running) -> None:
     running.screen.close()
     say(f"{state}: {len(running.finished)} cells in {folder}")
     for key, why in running.failed.items():
-        say(f"not made: {named(running.cells[key])}: {why}")
+        say(f"not computed: {named(running.cells[key])}: {why}")
     if state == "finished":
         say(f"next: cervix-study report {shlex.quote(str(folder))}")
     else:

@@ -90,7 +90,8 @@ def check_apart(collections: Mapping[str, Collection], links: Sequence[Link]) ->
         raise DataError(
             f"women in two splits: {'; '.join(at_most(crossing))}",
             cause="the splits in the manifests were drawn at each site alone, or by image",
-            next_step="give these patients one split, or empty column split everywhere: then it is drawn by woman",
+            next_step="give these patients one split, or empty column split in all manifests: "
+            "fedcervix then draws the splits by woman",
         )
 
 

@@ -169,9 +169,10 @@ def _in_folds(
     given = [site for site, collection in whole.items() if collection.splits_given]
     if given:
         raise ConfigError(
-            f"{asked.file}: folds divides the women again, but the manifest of {', '.join(given)} gives their splits",
+            f"{asked.file}: folds divides the women again, but their splits are given by the manifest of "
+            f"{', '.join(given)}",
             cause="its column split is filled",
-            next_step="folds = 0, or a manifest without the column split",
+            next_step="set folds = 0, or use manifests without the column split",
         )
     strata, folds = _strata(whole), asked.settings.axes.folds
     parts = deal(strata, [*links, *_linked(whole)], folds, asked.settings.data.split_seed)

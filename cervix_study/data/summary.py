@@ -72,12 +72,12 @@ def _shared(site: str, collection: Collection) -> list[SharedPicture]:
     return [
         SharedPicture(
             site=site,
-            patients=leak.patients,
-            images=leak.images,
-            identical=leak.identical,
-            conflicting=leak.conflicting,
+            patients=shared.patients,
+            images=shared.images,
+            identical=shared.identical,
+            conflicting=shared.conflicting,
         )
-        for leak in collection.leaks
+        for shared in collection.shared_pictures
     ]
 
 

@@ -1,1 +1,4 @@
-"""Statistics of a study: values in, values out; no file, no clock, no drawing. Every method names its source."""
+"""The statistical methods of a study, besides the interval of an AUC (`site_agent.classifier.intervals`).
+
+All are pure functions: they read no file and no clock, and draw no random numbers. Every method names its source.
+"""

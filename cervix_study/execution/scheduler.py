@@ -194,7 +194,7 @@ class Running:
         if told.task.work == "time":
             return  # then there is no estimate; whether the cell can be made is seen when it is made
         self.failed[told.task.key] = told.error.what
-        self.screen.say(f"{named(told.task.cell)} cannot be made: {told.error.explain()}")
+        self.screen.say(f"{named(told.task.cell)} cannot be computed: {told.error.explain()}")
         self._note("running")
 
     def _log(self, told: Failed) -> None:
@@ -206,7 +206,7 @@ class Running:
         for task in [task for task in waiting if task.key in lost]:
             waiting.remove(task)
             self.failed[task.key] = lost[task.key]
-            self.screen.say(f"{named(task.cell)} cannot be made: {lost[task.key]}")
+            self.screen.say(f"{named(task.cell)} cannot be computed: {lost[task.key]}")
 
     # --- telling ---
 

@@ -78,7 +78,7 @@ def to_json(model: Released, files: Files) -> dict[str, object]:
             "origin": dict(model.origin),
             "provenance": model.provenance.to_json() if model.provenance else None,
             "counts": [dataclasses.asdict(row) for row in model.data],
-            "pictures_under_several_patients": dict(model.leaks),
+            "pictures_under_several_patients": dict(model.shared_pictures),
             "rounds": [dataclasses.asdict(line) for line in model.rounds],
         },
         "threshold_chosen_on_validation": model.threshold,
@@ -203,7 +203,7 @@ def _training(model: Released) -> Iterable[Block]:
         yield Table(tuple(Column(c, left=c in ("site", "split", "class")) for c in columns), rows, "Counts")
     else:
         yield Text("Counts of women and images are not recorded in the folder that it was exported from.")
-    for site, pictures in model.leaks.items():
+    for site, pictures in model.shared_pictures.items():
         if pictures:
             yield Text(
                 f"{counted(pictures, 'picture')} of {site} appeared under several patients: these patients count as "

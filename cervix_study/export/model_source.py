@@ -77,7 +77,7 @@ class Released:
     """of a federation: who contributed what to each round"""
     data: tuple[DataRow, ...] = ()
     """counts of the sites' women and images; empty where the folder does not say"""
-    leaks: Mapping[str, int] = field(default_factory=dict)
+    shared_pictures: Mapping[str, int] = field(default_factory=dict)
     """site -> pictures under several patients"""
     threshold: float | None = None
     """of a classifier, chosen on validation images"""
@@ -147,7 +147,7 @@ def _of_cell(folder: Path) -> Released:
         origin=_origin(record, study),
         rounds=_rounds(record),
         data=tuple(row for row in data.rows if row.site in learnt_from and row.fold in (None, cell.fold)),
-        leaks=_leaks(data, learnt_from),
+        shared_pictures=_shared_pictures(data, learnt_from),
         threshold=record.classifier.threshold if record.classifier else None,
         judged=tuple(_judged(study, record, cells)),
         site_predictability=_predictability(record, cells),
@@ -190,7 +190,7 @@ def _rounds(record: CellRecord) -> tuple[CurveRound, ...]:
     return tuple(CurveRound(turn.number, turn.valid_loss, turn.by_site) for turn in record.encoder.curve)
 
 
-def _leaks(data: StudyData, sites: Iterable[str]) -> dict[str, int]:
+def _shared_pictures(data: StudyData, sites: Iterable[str]) -> dict[str, int]:
     return {site: sum(picture.site == site for picture in data.shared) for site in sites}
 
 

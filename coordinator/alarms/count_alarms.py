@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 
 from fedcervix.core.alarms import Alarm
-from fedcervix.core.rounds.averages import capped
+from fedcervix.core.rounds.coordinator_work import capped
 from fedcervix.core.rounds.state import Round, Run
 
 KIND = "images"

@@ -2,8 +2,8 @@
 
 `unusual_steps` compares what is trained. An update whose running variances are a million times as large trains hardly
 at all, and yet every output of the average is the same. So the farthest part of each update, which the coordinator
-measures when it is sent (see `fedcervix.models.moves`), is compared with those of the round's other sites. This is a
-matter of orders of magnitude, so one other site is enough, and no history is needed.
+measures when it is sent (see `fedcervix.models.step_norms`), is compared with those of the round's other sites. This is
+a matter of orders of magnitude, so one other site is enough, and no history is needed.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ Rules
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
@@ -96,12 +97,15 @@ class SitesGate:
         """Return the limits' name, and what raises once the certificate is no longer in force."""
         insist_role(certificate, self._federation, "enroll" if method is rpc.ENROLL else "site")
         roll = await self._standing.current(certificate.serial)
-        return (self._invitation if method is rpc.ENROLL else self._site)(roll, certificate)
+        return self._invitation(roll, certificate) if method is rpc.ENROLL else await self._site(roll, certificate)
 
-    def _site(self, roll: Roll, certificate: identity.Certificate) -> tuple[str, Callable[[], None]]:
+    async def _site(self, roll: Roll, certificate: identity.Certificate) -> tuple[str, Callable[[], None]]:
         serial, site = certificate.serial, certificate.identity.name
         roll.admit(serial, site)
         self._check_roster(site)
+        if roll.is_new(serial):
+            with contextlib.suppress(StorageError):  # on a full disk the renewed one and the one before both count
+                await self._standing.put_in_force(serial)
         self._came.add(serial)
         return "site", lambda: self._standing.roll.admit(serial, site)
 
@@ -129,7 +133,9 @@ def insist_role(certificate: identity.Certificate, federation: str, role: str) -
     """Raise IdentityError for a certificate of another federation or role."""
     who = certificate.identity
     if who.federation != federation or who.role != role:
-        raise IdentityError(f"this call is not for {who.uri}", cause=f"it takes a certificate with the role {role!r}")
+        raise IdentityError(
+            f"{who.uri} has no permission for this call", cause=f"the call needs a certificate with the role {role!r}"
+        )
 
 
 @dataclass(slots=True)
@@ -196,7 +202,8 @@ class Dispatcher:
         try:
             if method is None:
                 raise NoSuchMethodError(
-                    "this coordinator does not have this method here", cause="the two sides have different versions"
+                    "the coordinator does not offer this method on this connection",
+                    cause="the two sides run different versions of fedcervix",
                 )
             kind, insist = await self._gate.admit(method, certificate)
             self._lines.authenticated(peer, name, serial)  # also where it is over its limits: revocation finds it then

@@ -9,9 +9,11 @@ Rules
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -43,7 +45,7 @@ from fedcervix.models.blobs import BlobStore
 from fedcervix.runtime.log import logger
 from fedcervix.runtime.record import LedgerLine
 from fedcervix.runtime.typed_json import to_text
-from fedcervix.transport import codec, identity, rpc
+from fedcervix.transport import codec, identity, renewal, rpc
 from fedcervix.transport.versions import HERE, Build, agreed
 from fedcervix.wire import federation_pb2 as wire
 
@@ -61,12 +63,15 @@ class Service:
 
     def __init__(self, home: Home, registry: Registry, engine: Engine, blobs: BlobStore) -> None:
         self._home, self._registry, self._engine, self._blobs = home, registry, engine, blobs
-        self._federation = home.config().federation.name
+        config = home.config()
+        self._federation, self._lifetime = config.federation.name, config.certificates.site
         self._transfers, self.work = Transfers(), WorkThreads("site", THREADS, each=EACH)
         self._build = replace(HERE, plan_format=needed_format(engine.run.plan))
         self._chunk_bytes = rpc.chunk_bytes(len(engine.run.plan.sites))
         self._ahead_bytes = min(AHEAD_BYTES_MAX, rpc.UPLOADS_BYTES // len(engine.run.plan.sites))
         self._log = logger(run=engine.run.run)
+        self._clocks: dict[str, str] = {}
+        """what is said of a site's clock"""
         self._ledger_lock = threading.Lock()
         self._ledger: tuple[tuple[Round, ...] | None, tuple[LedgerLine, ...]] = (None, ())
         """what was made last, and of which rounds"""
@@ -75,6 +80,7 @@ class Service:
         """Return what answers each method; `bell` rings at every change."""
         return {
             rpc.ENROLL: self.enroll,
+            rpc.RENEW: self.renew,
             rpc.ATTACH: lambda request, call: self.attach(request, call, bell),
             rpc.REPORT: self.report,
             rpc.OFFER: self.offer,
@@ -101,19 +107,39 @@ class Service:
 
     def enroll(self, request: wire.EnrollRequest, call: Call) -> wire.EnrollReply:
         """Trade an invitation for a site's certificate."""
-        invitation = call.certificate
-        key = identity.check_request(request.request_pem)
-        now = datetime.now(UTC)
+        invitation, now = call.certificate, datetime.now(UTC)
+        key = identity.check_request(request.request_pem, self._registry.challenge(invitation.serial))
         who = identity.Identity(self._federation, "site", invitation.identity.name)
-
-        def issue() -> tuple[bytes, str, datetime]:
-            pem = identity.issue(self._home.authority(), key, who, now, identity.SITE_LIFETIME)
-            made = identity.identify(pem)
-            return pem, made.serial, made.not_after
-
+        issue = partial(self._issued, self._home.authority(), key, who, now)
         pem = self._registry.redeem(invitation.serial, identity.key_fingerprint(key), issue, now)
         self._log.info("site joined", site=who.name)
         return wire.EnrollReply(certificate_pem=pem)
+
+    def renew(self, request: wire.RenewRequest, call: Call) -> wire.RenewReply:
+        """Give a site a certificate that lives longer than the one with which it calls, for the same key.
+
+        Raises RemoteError for another key, IdentityError, StorageError.
+        """
+        present, now = call.certificate, datetime.now(UTC)
+        key = identity.check_request(request.request_pem)
+        if identity.key_fingerprint(key) != present.key_fingerprint:
+            raise RemoteError(
+                "a certificate is renewed for its own key; the request is for another one",
+                cause="the site's key file was changed while its agent ran",
+            )
+        authority, lifetime = self._home.authority(), self._lifetime
+        until = min(now + lifetime, identity.identify(authority.certificate_pem).not_after)
+        issue = partial(self._issued, authority, key, present.identity, now)
+        pem = self._registry.renew(present.serial, until, lifetime, issue, now)
+        return wire.RenewReply(certificate_pem=pem)
+
+    def _issued(
+        self, authority: identity.Authority, key: identity.PublicKey, who: identity.Identity, now: datetime
+    ) -> tuple[bytes, str, datetime]:
+        pem = identity.issue(authority, key, who, now, self._lifetime)
+        made = identity.identify(pem)
+        self._log.info("certificate issued", site=who.name, serial=made.serial, until=made.not_after.isoformat())
+        return pem, made.serial, made.not_after
 
     # --- control plane ---
 
@@ -122,10 +148,11 @@ class Service:
     ) -> AsyncIterator[Headers | wire.FromCoordinator]:
         """Say what the run is, then what to do, each time that changes. Raises a FedcervixError."""
         site = call.site
+        self._compare_clocks(site, request)
         build, run = codec.read_build(request), self._engine.run
         yield Headers({rpc.VERSIONS_KEY: codec.write_versions(self._build)})
         version = await self.work.do(call.serial, self._agreed, site, build, request.look)
-        welcome = codec.write_welcome(codec.Welcome(self._federation, run.run, run.plan, version))
+        welcome = codec.write_welcome(codec.Welcome(self._federation, run.run, run.plan, version, time.time()))
         if request.look:
             _check_not_revoked(run, site)
             yield welcome
@@ -144,6 +171,17 @@ class Service:
                     await self.work.do(call.serial, self._engine.sites.dismiss, site)
         finally:
             self.work.later(self._engine.sites.close_stream, stream, last)
+
+    def _compare_clocks(self, site: str, request: wire.AttachRequest) -> None:
+        """Note how far a site's clock is off, to a second or so: certificates are checked by it. Raises RemoteError."""
+        words = renewal.skew(f"site {site}", codec.read_clock(request, time.time()))
+        if words and site not in self._clocks:
+            self._log.warning("clocks differ", site=site, what=words)
+        self._clocks[site] = words
+
+    def clocks(self) -> list[str]:
+        """Return the warnings to the operator about sites' clocks."""
+        return [words for words in self._clocks.values() if words]
 
     def _agreed(self, site: str, build: Build, look: bool) -> int:
         """Return the version of the wire to speak with a site. Raises VersionError; the operator sees that it waits."""
@@ -235,7 +273,7 @@ class Service:
         layout = self._engine.run.layout
         bound = codec.model_bytes_max(self._blobs.size_bytes(layout) if layout else 0)
         if size_bytes > bound:
-            raise RemoteError(f"a model of {size_bytes:,} bytes is not this run's (at most {bound:,})")
+            raise RemoteError(f"a model of {size_bytes:,} bytes does not belong to this run (at most {bound:,} bytes)")
 
     async def push(self, chunks: AsyncIterator[bytes], call: Call) -> wire.PushReply:
         """Take in a model, from the offset that `offer` gave. Raises RunError, RemoteError, StorageError."""

@@ -14,9 +14,9 @@ import errno
 import socket
 import threading
 import time
-from collections.abc import Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,14 +28,16 @@ from coordinator.calls.dispatch import Dispatcher, OperatorsGate, SitesGate
 from coordinator.calls.local_sockets import placed, reachable
 from coordinator.calls.service import Service
 from coordinator.home.home import Home
-from coordinator.home.registry import Registry
+from coordinator.home.own_certificates import OwnCertificates
+from coordinator.home.registry import Registry, Roll
 from coordinator.home.standing import RegistryReader
 from coordinator.limits.admission import NOTHING, Admission, Held
 from coordinator.limits.descriptor_shares import bounds
 from coordinator.run.engine import Engine
 from coordinator.run.streams import Bell
 from fedcervix.disk.descriptors import USED_UP, raise_limit
-from fedcervix.errors import RunError
+from fedcervix.errors import FedcervixError, RunError, StorageError
+from fedcervix.runtime.log import logger
 from fedcervix.transport import rpc
 from fedcervix.transport.address import Address
 
@@ -49,8 +51,10 @@ R = TypeVar("R")
 class _Outside:
     """What the operator sees of the public listener, and does to it."""
 
-    def __init__(self, standing: RegistryReader, admission: Admission, lines: Connections) -> None:
-        self._standing, self._admission, self._lines = standing, admission, lines
+    def __init__(
+        self, standing: RegistryReader, admission: Admission, lines: Connections, warnings: Callable[[Roll], list[str]]
+    ) -> None:
+        self._standing, self._admission, self._lines, self._warnings = standing, admission, lines, warnings
 
     def held(self) -> dict[str, Held]:
         lines = self._lines.counts().of
@@ -59,6 +63,8 @@ class _Outside:
         return {site: replace(found.get(site, NOTHING), connections=lines.get(site, 0)) for site in sites}
 
     def trouble(self) -> str:
+        with contextlib.suppress(StorageError):  # who reads the status reads of that in another place
+            return "\n".join(filter(None, (self._lines.trouble(), *self._warnings(self._standing.roll))))
         return self._lines.trouble()
 
     async def revoked(self, site: str) -> None:
@@ -83,6 +89,8 @@ class Serving:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="loop", daemon=True)
         self._servers: list[grpc.aio.Server] = []
+        self._certificates = OwnCertificates(home)
+        self._renewing: asyncio.Task[None] | None = None
         self._stack = contextlib.ExitStack()
         self.port = 0
         self.operator = home.operator_socket
@@ -118,7 +126,7 @@ class Serving:
         self._engine.on_change(bell.ring)
         standing.on_change(lambda _: bell.ring())
         federation = self._home.config().federation.name
-        outside = _Outside(standing, admission, self._lines)
+        outside = _Outside(standing, admission, self._lines, self._warnings)
         await standing.look()
         gate = SitesGate(federation, standing, self._service.check_roster)
         behaviours = self._service.behaviours(bell)
@@ -136,6 +144,22 @@ class Serving:
         self.operator = self._stack.enter_context(placed(self._home.operator_socket))
         name = self._stack.enter_context(reachable(self.operator))
         await self._listen(rpc.OPERATOR, operator, f"unix:{name}", rpc.server_options(1))
+        self._renewing = asyncio.create_task(self._renew())
+
+    async def _renew(self) -> None:
+        """Renew the coordinator's own certificates whenever they are due."""
+        pause_s, own = 0.0, self._certificates
+        while True:
+            await asyncio.sleep(pause_s)
+            try:
+                pause_s = await asyncio.to_thread(self._home.reserve.spend, lambda: own.step_s(datetime.now(UTC)))
+            except FedcervixError as error:
+                logger().warning("own certificates not renewed", what=error.what, next_step=error.next_step)
+                pause_s = own.again_s
+
+    def _warnings(self, roll: Roll) -> list[str]:
+        now, sites = datetime.now(UTC), self._engine.run.plan.sites
+        return [*self._certificates.warnings(now), *roll.warnings(sites, now), *self._service.clocks()]
 
     async def _listen(
         self, methods: Iterable[rpc.Method], dispatcher: Dispatcher, to: str, options: list[tuple[str, int]]
@@ -143,21 +167,16 @@ class Serving:
         server = grpc.aio.server(options=options)
         server.add_generic_rpc_handlers((rpc.Served(methods, dispatcher.answer),))
         try:
-            port = server.add_secure_port(to, self._credentials())
+            port = server.add_secure_port(to, self._certificates.server.credentials())
         except RuntimeError as error:
             raise _taken(to, self._home.config_file, 0) from error
         await server.start()
         self._servers.append(server)
         return port
 
-    def _credentials(self) -> grpc.ServerCredentials:
-        return rpc.server_credentials(
-            authority_pem=self._home.pem("authority.crt"),
-            certificate_pem=self._home.pem("server.crt"),
-            key_pem=self._home.pem("server.key"),
-        )
-
     async def _stop(self, grace_s: float | None) -> None:
+        if self._renewing is not None:
+            self._renewing.cancel()
         await asyncio.gather(*(server.stop(grace_s) for server in self._servers))
 
 
@@ -174,12 +193,12 @@ def check_free(to: Address, config_file: Path) -> None:
 
 CANNOT_LISTEN = {
     **USED_UP,
-    errno.EADDRINUSE: ("another program uses this port", "see who does (ss -ltnp)"),
-    errno.EADDRNOTAVAIL: ("the address is not this machine's", "see which are (ip address)"),
-    errno.EACCES: ("ports below 1024 are for root alone", "take a port above 1023"),
+    errno.EADDRINUSE: ("another program uses this port", "find that program (ss -ltnp)"),
+    errno.EADDRNOTAVAIL: ("the address is not this machine's", "list the addresses of this machine (ip address)"),
+    errno.EACCES: ("only root may use ports below 1024", "take a port above 1023"),
     errno.EAFNOSUPPORT: ("this machine has no IPv6", "take an IPv4 address, such as 0.0.0.0"),
 }
-UNKNOWN_CAUSE = ("another program uses this port, or the address is not this machine's", "see who does (ss -ltnp)")
+UNKNOWN_CAUSE = ("another program uses this port, or the address is not this machine's", "find that program (ss -ltnp)")
 
 
 def _taken(to: Address | str, config_file: Path, number: int) -> RunError:

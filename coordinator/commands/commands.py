@@ -7,7 +7,7 @@ import os
 import shlex
 import sys
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NoReturn
 
@@ -50,7 +50,7 @@ from fedcervix.runtime.log_budgets import LineBudgets
 from fedcervix.runtime.malloc_tuning import share_memory_among_threads
 from fedcervix.runtime.printing import say
 from fedcervix.runtime.signals import end_on_signals
-from fedcervix.transport import identity, invitations, rpc
+from fedcervix.transport import identity, invitations, renewal, rpc
 from fedcervix.transport.address import Address
 from fedcervix.wire import federation_pb2 as wire
 
@@ -79,6 +79,33 @@ def _bind(advertise: str) -> str:
 
 def invite(home: Home, site: str, out: Path | None) -> None:
     """Make a one-time invitation file for a site. Raises ConfigError, IdentityError, StorageError."""
+    out, until = _invited(home, site, out, "", invitations.LIFETIME)
+    say(f"wrote {out}: works once, until {identity.moment(until)}; anyone who has it can join as {site}")
+    _say_of_invitation(home, site, out)
+    say(f"next, at the site: site-agent join {shlex.quote(out.name)} --manifest MANIFEST.csv")
+
+
+def renew(home: Home, site: str, out: Path | None) -> None:
+    """Make an invitation that renews the certificate of a site, for the key that the site has.
+
+    Raises ConfigError, IdentityError where there is no certificate or it ended too long ago, StorageError.
+    """
+    known = Registry(home.registry).roll().certificate(site)
+    if known is None or known.key_fingerprint is None:
+        raise IdentityError(
+            f"site {site} has no certificate that could be renewed",
+            cause="it never joined, or it was revoked",
+            next_step=home.command(f"invite {site}"),
+        )
+    renewal.check_grace(site, known.not_after, datetime.now(UTC))
+    out, until = _invited(home, site, out, known.key_fingerprint, invitations.RENEWAL_LIFETIME)
+    say(f"wrote {out}: works once, until {identity.moment(until)}, and only with the key that {site} has")
+    _say_of_invitation(home, site, out)
+    say(f"next, at the site: site-agent join {shlex.quote(out.name)}")
+
+
+def _invited(home: Home, site: str, out: Path | None, renews: str, lifetime: timedelta) -> tuple[Path, datetime]:
+    """Write an invitation; return its file and its end. Raises ConfigError, IdentityError, StorageError."""
     config = home.config()
     if site not in config.run.sites:
         raise ConfigError(
@@ -91,31 +118,32 @@ def invite(home: Home, site: str, out: Path | None) -> None:
     now, key = datetime.now(UTC), identity.new_key()
     who = identity.Identity(config.federation.name, "enroll", site)
     authority = home.authority()
-    certificate = identity.issue(authority, identity.public_key(key), who, now, invitations.LIFETIME)
+    certificate = identity.issue(authority, identity.public_key(key), who, now, lifetime)
     invitation = invitations.Invitation(
-        who.federation, site, home.address(), authority.certificate_pem, certificate, key
+        who.federation, site, home.address(), authority.certificate_pem, certificate, key, renews
     )
     made = identity.identify(certificate)
-    replaced = _is_invited(home, site)
+    if _is_invited(home, site):
+        say(f"note: the earlier invitation of {site} no longer works: send the new one", err=True)
     write_secret(out, invitation.to_toml().encode())
     try:
-        Registry(home.registry).invite(site, made.serial, made.not_after, now)
+        Registry(home.registry, home.held_to_upgrade).invite(site, made.serial, made.not_after, now, renews or None)
     except BaseException:
         out.unlink(missing_ok=True)  # it would not work
         raise
-    if replaced:
-        say(f"note: the earlier invitation of {site} no longer works: send this one", err=True)
-    say(f"wrote {out}: works once, until {made.not_after:%Y-%m-%d %H:%M} UTC; anyone who has it can join as {site}")
+    return out, made.not_after
+
+
+def _say_of_invitation(home: Home, site: str, out: Path) -> None:
     if out.stat().st_mode & 0o077:
         say(f"warning: others on this machine can read {out}: its file system keeps no permissions", err=True)
     if revoked_in := _revoked_in(home, site):
         say(f"note: {site} was revoked during run {revoked_in} and takes part from the next run on", err=True)
-    say(f"next, at the site: site-agent join {shlex.quote(out.name)} --manifest MANIFEST.csv")
 
 
 def _is_invited(home: Home, site: str) -> bool:
     """Say whether an invitation of this site is still open."""
-    known = Registry(home.registry).roll().credentials.values()
+    known = Registry(home.registry, home.held_to_upgrade).roll().credentials.values()
     return any((one.site, one.role, one.state) == (site, "enroll", "valid") for one in known)
 
 
@@ -245,7 +273,7 @@ def _begun(home: Home, journal: Journal, blobs: BlobStore, mode: Mode, *, instea
     base = first_model.taken_in(home, blobs, plan)
     if instead_of is not None:
         history.abandon(home, journal, blobs, instead_of, now)
-    record = history.new_record(plan, base, now)
+    record = history.new_record(plan, base, now, taken={one.run for one in journal.runs()})
     journal.begin(record)
     logger(run=record.run).info("run begins", mode=mode, sites=",".join(plan.sites), plan=plan.digest)
     return record
@@ -275,7 +303,7 @@ def _is_unfinished(home: Home, record: RunRecord) -> RunError:
     return RunError(
         f"run {record.run} is unfinished, and its mode is {record.plan.mode}",
         cause="the coordinator was stopped before the run ended",
-        next_step=f"`{home.command('start')}` continues it; with --new it is abandoned",
+        next_step=f"`{home.command('start')}` continues it; with --new it is ended and a new run begins",
     )
 
 
@@ -315,7 +343,7 @@ def _announce(home: Home, run: str, outcome: Outcome, reason: str) -> None:
 def revoke(home: Home, site: str) -> None:
     """Withdraw a site's certificates and invitations; its open connections are closed immediately."""
     try:
-        count = Registry(home.registry).revoke(site, datetime.now(UTC))
+        count = Registry(home.registry, home.held_to_upgrade).revoke(site, datetime.now(UTC))
     except FullDiskError as error:
         _refused_for_now(home, site, error)
     except IdentityError as error:

@@ -94,7 +94,7 @@ def _told(
 def _line(home: Home, running: RunningProcess) -> Iterator[grpc.Channel]:
     """Yield a channel to a running coordinator. Raises RunError where it is of another version."""
     if not running.operator:
-        raise _of_another_version(home, running, "listens to no command of this version")
+        raise _of_another_version(home, running, "does not understand the commands of this version")
     keys = {part: home.pem(file) for part, file in KEYS.items()}
     with reachable(Path(running.operator)) as name, rpc.channel(f"unix:{name}", **keys, here=True) as channel:
         try:

@@ -6,7 +6,7 @@ import contextlib
 import difflib
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -139,17 +139,27 @@ def _filled(folder: Path) -> Iterator[Path]:
         raise
 
 
+OWN: Mapping[str, identity.Role] = {"server": "coordinator", "operator": "operator"}
+"""names of the files of the coordinator's own certificates"""
+
+
 def certify_self(home: Home, now: datetime) -> None:
     """Make the server's and the operator's keys and certificates anew; done at init and at every start."""
+    for name in OWN:
+        write_secret(home.key_file(f"{name}.key"), identity.new_key())
+    renew_self(home, now)
+
+
+def renew_self(home: Home, now: datetime) -> None:
+    """Make the server's and the operator's certificates anew, for the keys that are there.
+
+    Whoever reads key and certificate meanwhile reads two that belong together.
+    """
     authority, config = home.authority(), home.config()
     advertised, bound = (Address.parse(text, port_min=0) for text in (config.listen.advertise, config.listen.bind))
     hosts = {advertised.host, "localhost", "127.0.0.1", "::1", *([] if bound.is_everywhere else [bound.host])}
-    for name, role, lifetime, named in (
-        ("server", "coordinator", identity.SERVER_LIFETIME, tuple(sorted(hosts))),
-        ("operator", "operator", identity.OPERATOR_LIFETIME, ()),
-    ):
-        key = identity.new_key()
-        who = identity.Identity(config.federation.name, role)  # type: ignore[arg-type]
-        certificate = identity.issue(authority, identity.public_key(key), who, now, lifetime, named)
-        write_secret(home.key_file(f"{name}.key"), key)
+    for name, role in OWN.items():
+        key, who = identity.public_key(home.pem(f"{name}.key")), identity.Identity(config.federation.name, role)
+        named = sorted(hosts) if role == "coordinator" else ()
+        certificate = identity.issue(authority, key, who, now, config.certificates.own, named)
         write_whole(home.key_file(f"{name}.crt"), certificate)

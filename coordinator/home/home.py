@@ -19,9 +19,11 @@ import json
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+from fedcervix.core.bounds import Within, check_values
 from fedcervix.core.modes import Mode
 from fedcervix.core.plan import SITE_NAME, Plan, check
 from fedcervix.disk.files import write_whole
@@ -29,7 +31,7 @@ from fedcervix.disk.locks import held, is_held
 from fedcervix.disk.paths import Below
 from fedcervix.disk.reserve import Reserve
 from fedcervix.disk.storage import damaged, disk
-from fedcervix.errors import ConfigError, RunError
+from fedcervix.errors import ConfigError, RunError, StorageError
 from fedcervix.json_text import parsed
 from fedcervix.runtime.config import apply_profile, build, read_toml
 from fedcervix.transport.address import Address, check_address
@@ -60,6 +62,31 @@ class ListenSection:
             check_address(key, getattr(self, key), port_min=0)
 
 
+Days = Annotated[float, Within(above=0, most=365)]
+
+
+@dataclass(frozen=True, slots=True)
+class CertificatesSection:
+    """Table [certificates]: for how long they are issued. They renew themselves from half of that time on."""
+
+    site_days: Days = 90.0
+    own_days: Days = 90.0
+    """the server's and the operator's"""
+
+    def __post_init__(self) -> None:
+        check_values(self)
+
+    @property
+    def site(self) -> timedelta:
+        """Lifetime of a site's certificate."""
+        return timedelta(days=self.site_days)
+
+    @property
+    def own(self) -> timedelta:
+        """Lifetime of the coordinator's own certificates."""
+        return timedelta(days=self.own_days)
+
+
 @dataclass(frozen=True, slots=True)
 class RunSection:
     """Table [run]."""
@@ -78,6 +105,7 @@ class Config:
     federation: FederationSection
     listen: ListenSection
     run: RunSection
+    certificates: CertificatesSection = field(default_factory=CertificatesSection)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +158,7 @@ class Home:
         """Return a key or certificate. Raises ConfigError where it is missing, StorageError where it is damaged."""
         from fedcervix.transport.key_files import read_pem
 
-        file, needed, next_step = self.key_file(name), "it is made anew at each start", self._restart()
+        file, needed, next_step = self.key_file(name), "it is made again at each start", self._restart()
         if name.startswith("authority."):
             needed = "without it nobody can be invited, and the coordinator cannot start"
             next_step = f"restore {file} from your backup; do not run `init` again: it makes another federation"
@@ -153,8 +181,9 @@ class Home:
         return True
 
     def insist(self) -> None:
-        """Raise ConfigError unless this is a coordinator's home, StorageError where this user may not know."""
+        """Raise ConfigError unless this is a coordinator's home, StorageError where it is damaged or not to be read."""
         if self.has(self.config_file):
+            self._check_not_emptied()
             return
         if self.has(self.folder / "site.toml"):
             raise ConfigError(
@@ -175,6 +204,20 @@ class Home:
             next_step="check the path (--home, or the variable FEDCERVIX_COORDINATOR_HOME), and whether its disk is "
             f"mounted; only for a new federation: {self.command('init')}",
         )
+
+    def _check_not_emptied(self) -> None:
+        """Raise StorageError where a database is empty that runs have used: a new one is not empty for long."""
+        for path, lost in ((self.journal, "the list of runs"), (self.registry, "all invitations and certificates")):
+            if self._was_used() and self.has(path) and path.is_file() and path.stat().st_size == 0:
+                raise StorageError(
+                    f"{path} is empty, and this home has had runs",
+                    cause="its disk was full or is failing, or it was emptied by hand",
+                    next_step="restore the home folder from a backup (coordinator --home NEW-FOLDER restore FILE); "
+                    f"without a backup, `rm {shlex.quote(str(path))}` makes a new one, without {lost}",
+                )
+
+    def _was_used(self) -> bool:
+        return any(self.blobs.glob("*.safetensors")) or any(self.results.glob("*"))
 
     def config(self) -> Config:
         """Return the configuration. Raises ConfigError, StorageError."""
@@ -261,3 +304,21 @@ class Home:
                 self.running.unlink(missing_ok=True)  # a killed one's: nobody may read it once the next lock is held
             with held(self._running_lock, busy=None):  # held by others for an instant at most
                 yield
+
+    @contextlib.contextmanager
+    def held_to_upgrade(self) -> Iterator[None]:
+        """Hold the home while the registry gets a later format. Raises RunError where a coordinator runs, StorageError.
+
+        That one may be of an earlier version, which could no longer read the file.
+        """
+        with contextlib.ExitStack() as holding:
+            try:
+                holding.enter_context(self.locked())
+            except RunError as error:
+                raise RunError(
+                    f"{self.registry} has an earlier format, and a coordinator is running that may know no later one",
+                    cause="fedcervix was upgraded, and the coordinator was not restarted after that",
+                    next_step=f"restart it: {self.command('stop')}, then {self.command('start')} (as a service: "
+                    "systemctl restart fedcervix-coordinator); then give this command again",
+                ) from error
+            yield

@@ -4,18 +4,22 @@ One SQLite file, used by several processes at once: `coordinator invite` and `co
 coordinator runs. So every call opens the file, does one short transaction and closes it. The running coordinator looks
 into a copy (`Roll`), which it makes anew when the file has changed (see `coordinator.home.standing`).
 
-A credential (an invitation's certificate: role `enroll`; a site's own: role `site`) is in one of four states:
+A credential (an invitation's certificate: role `enroll`; a site's own: role `site`) is in one of five states:
 
-    valid ──redeemed──> used          an invitation that has become a certificate
-      ├───succeeded───> replaced      a newer invitation was made, or the site joined anew
-      └────revoked────> revoked       by the operator
+    issued ──first call──> valid      a renewed certificate; until then the one before it stays valid, too
+    valid ───redeemed────> used       an invitation that has become a certificate
+      ├──────succeeded───> replaced   there is a newer invitation, a renewed one was used, or the site joined anew
+      └───────revoked────> revoked    by the operator; also from `issued`
 
 Rules
-1. At most one valid invitation and at most one valid certificate per site.
+1. At most one valid invitation, one valid and one issued certificate per site.
 2. An invitation works once. The same key asking again gets the same certificate again (the first reply was lost);
    another key is refused.
 3. A site that was revoked may be invited again: that is how it comes back.
-4. On a full disk the reserve beside the file is given up (see `fedcervix.disk.reserve`). Where even that is used up,
+4. A renewal keeps the key. To ask again gives the same certificate again; a closed one that was made by a renewal is
+   forgotten when it has expired. So a site's rows do not grow.
+5. An invitation that renews is bound to a key: no other one may redeem it.
+6. On a full disk the reserve beside the file is given up (see `fedcervix.disk.reserve`). Where even that is used up,
    `shut_out` remembers a revocation until this process ends.
 """
 
@@ -25,19 +29,20 @@ import difflib
 import functools
 import os
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
 from fedcervix.core.plan import SITE_NAME
 from fedcervix.disk.databases import translated
-from fedcervix.disk.formats import Schema, bring_up
+from fedcervix.disk.formats import Alone, Schema, bring_up
 from fedcervix.disk.reserve import Reserve
 from fedcervix.disk.storage import disk
 from fedcervix.errors import IdentityError
+from fedcervix.transport import renewal
 
 BUSY_TIMEOUT_S = 10.0
 """how long a call waits while another process writes; a write takes milliseconds"""
@@ -50,17 +55,29 @@ CREATE TABLE credentials (
     serial          TEXT PRIMARY KEY,   -- of the certificate, hexadecimal
     site            TEXT NOT NULL,
     role            TEXT NOT NULL CHECK (role IN ('enroll', 'site')),
-    state           TEXT NOT NULL CHECK (state IN ('valid', 'used', 'replaced', 'revoked')),
+    state           TEXT NOT NULL CHECK (state IN ('issued', 'valid', 'used', 'replaced', 'revoked')),
     since           TEXT NOT NULL,      -- when it got into this state; ISO 8601, UTC
     not_after       TEXT NOT NULL,      -- ISO 8601, UTC
-    invitation      TEXT UNIQUE REFERENCES credentials (serial),  -- role site: the serial it was redeemed from
-    key_fingerprint TEXT,               -- role site: SHA-256 of its public key
+    invitation      TEXT UNIQUE REFERENCES credentials (serial),  -- role site: what it was redeemed from; not a renewal
+    key_fingerprint TEXT,               -- SHA-256 of the site's public key; role enroll: the only one that may redeem
     certificate     BLOB                -- role site: PEM, to answer a repeated request
 ) WITHOUT ROWID
 """
 ONE_VALID = "CREATE UNIQUE INDEX one_valid ON credentials (site, role) WHERE state = 'valid'"
+ONE_ISSUED = "CREATE UNIQUE INDEX one_issued ON credentials (site) WHERE state = 'issued'"
+RENEWALS = (
+    "ALTER TABLE credentials RENAME TO credentials_1",  # SQLite changes no CHECK
+    CREDENTIALS,
+    "INSERT INTO credentials SELECT * FROM credentials_1",
+    "DROP TABLE credentials_1",
+    ONE_VALID,
+    ONE_ISSUED,
+)
 SCHEMA = Schema(
-    "the registry", (CREDENTIALS, ONE_VALID), go_back="  # then revoke again who was revoked since the upgrade"
+    "the registry",
+    (CREDENTIALS, ONE_VALID, ONE_ISSUED),
+    (RENEWALS,),
+    go_back="  # then repeat the revocations made since the upgrade, and invite the sites that renewed since",
 )
 
 Issued = tuple[bytes, str, datetime]
@@ -72,12 +89,20 @@ ASK_AGAIN = (
     "ask the coordinator's operator for a new invitation (`coordinator invite {site}`), then `site-agent join FILE`"
 )
 
+RENEW = "ask the coordinator's operator for a renewal (`coordinator renew {site}`), then `site-agent join FILE`"
+UNRENEWED = (
+    "its agent does not run or cannot connect (`site-agent check` there); once expired: `coordinator renew {site}`"
+)
+IN_FORCE = ("issued", "valid")
+"""states of a certificate with which a site may connect"""
+
 CLOSED_INVITATION = {
     "replaced": "a newer invitation was made for this site: use that one",
     "revoked": "the operator revoked this site",
 }
 CLOSED_CERTIFICATE = {
-    "replaced": "the site has joined again and has a newer certificate: one site cannot run twice",
+    "replaced": "the site has a newer certificate: it was renewed, or the site joined again. "
+    "Only one agent can run for a site",
     "revoked": "the operator revoked this site",
 }
 
@@ -100,9 +125,13 @@ class Credential:
     site: str
     role: str
     state: str
+    since: datetime
+    """when it got into this state"""
     not_after: datetime
     invitation: str | None
     """the serial it was redeemed from"""
+    key_fingerprint: str | None
+    """SHA-256 of the site's key; of an invitation only where it is bound to one"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,15 +149,21 @@ class Roll:
         if found is None or (found.site, found.role) != (site, "site"):
             raise IdentityError(
                 f"the coordinator does not know this certificate of site {site}",
-                cause="its home folder was set up again, or restored from a backup older than the certificate",
+                cause="the coordinator was set up again, or restored from a backup that is older than the certificate",
                 next_step=ASK_AGAIN.format(site=site),
             )
-        if found.state != "valid":
-            raise IdentityError(
-                f"the certificate of site {site} is {found.state}",
-                cause=CLOSED_CERTIFICATE[found.state],
-                next_step=ASK_AGAIN.format(site=site),
-            )
+        if found.state not in IN_FORCE:
+            raise _closed(site, found.state)
+
+    def is_new(self, serial: str) -> bool:
+        """Say whether a certificate was issued and never used."""
+        return serial in self.credentials and self.credentials[serial].state == "issued"
+
+    def certificate(self, site: str) -> Credential | None:
+        """Return the certificate of a site that is in force, also one that has expired; None where it has none."""
+        return next(
+            (c for c in self.credentials.values() if (c.site, c.role, c.state) == (site, "site", "valid")), None
+        )
 
     def admit_invitation(self, serial: str, now: datetime) -> str:
         """Return the serial of the certificate that the invitation `serial` has become already; "" if none yet.
@@ -142,13 +177,21 @@ class Roll:
             _check_open(found.site, found.state, found.not_after, now)
             return ""
         made, certificate = next((s, c) for s, c in self.credentials.items() if c.invitation == serial)
-        if certificate.state != "valid":
+        if certificate.state not in IN_FORCE:
             raise _used_up(found.site, certificate.state)
         return made
 
+    def warnings(self, sites: Sequence[str], now: datetime) -> list[str]:
+        """Return the words for those of these sites whose certificates should have been renewed."""
+        certificates = [(site, self.certificate(site)) for site in sites]
+        found = [(site, renewal.warning(f"site {site}", c.since, c.not_after, now)) for site, c in certificates if c]
+        return [f"{words}: {UNRENEWED.format(site=site)}" for site, words in found if words]
+
     def closed(self, site: str) -> list[str]:
         """Return the serials of a site with which nobody may connect."""
-        return [serial for serial, found in self.credentials.items() if found.site == site and found.state != "valid"]
+        return [
+            serial for serial, found in self.credentials.items() if found.site == site and found.state not in IN_FORCE
+        ]
 
 
 P = ParamSpec("P")
@@ -173,8 +216,10 @@ class Registry:
     Every method raises StorageError if the file cannot be read or written.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, alone: Alone = nullcontext) -> None:
+        """Open the file. `alone`: see `bring_up`; a process that does not hold the home gives it."""
         self._path = path
+        self._alone = alone
         self.reserve = Reserve.beside(path)
         self.writes = 0
         """transactions of this process: a copy in memory is old if this number has changed"""
@@ -192,17 +237,22 @@ class Registry:
             # so a full disk does not lock the sites out.
             if connection.execute("PRAGMA journal_mode").fetchone() != ("delete",):
                 connection.execute("PRAGMA journal_mode = DELETE")
-            bring_up(connection, self._path, SCHEMA)
+            bring_up(connection, self._path, SCHEMA, self._alone)
 
     @_with_room
-    def invite(self, site: str, serial: str, expires: datetime, now: datetime) -> None:
-        """Record an invitation: its certificate's serial and end. It replaces an earlier one that is still open."""
+    def invite(
+        self, site: str, serial: str, expires: datetime, now: datetime, key_fingerprint: str | None = None
+    ) -> None:
+        """Record an invitation: its certificate's serial and end. It replaces an earlier one that is still open.
+
+        `key_fingerprint`: of the only key that may redeem it; left out, any key may.
+        """
         with self._transaction() as connection:
             _close(connection, "replaced", now, site=site, role="enroll")
             connection.execute(
-                "INSERT INTO credentials (serial, site, role, state, since, not_after)"
-                " VALUES (?, ?, 'enroll', 'valid', ?, ?)",
-                (serial, site, _text(now), _text(expires)),
+                "INSERT INTO credentials (serial, site, role, state, since, not_after, key_fingerprint)"
+                " VALUES (?, ?, 'enroll', 'valid', ?, ?, ?)",
+                (serial, site, _text(now), _text(expires), key_fingerprint),
             )
 
     @_with_room
@@ -213,10 +263,12 @@ class Registry:
         revoked, replaced, or used already by another key; and whatever `issue` raises: then nothing has changed.
         """
         with self._transaction() as connection:
-            site, state, not_after = _invitation(connection, serial)
+            site, state, not_after, bound_to = _invitation(connection, serial)
             if state == "used":
                 return _answer_again(connection, serial, key_fingerprint, site)
             _check_open(site, state, not_after, now)
+            if bound_to not in (None, key_fingerprint):
+                raise _another_key(site)
             certificate, certificate_serial, certificate_end = issue()
             _close(connection, "replaced", now, site=site, role="site")
             connection.execute(
@@ -228,19 +280,70 @@ class Registry:
             )
             return certificate
 
+    def challenge(self, serial: str) -> str:
+        """Return what a request has to answer with this invitation: its serial where it renews; empty otherwise."""
+        with self._connection() as connection:
+            *_, bound_to = _invitation(connection, serial)
+        return serial if bound_to else ""
+
+    @_with_room
+    def renew(
+        self, serial: str, until: datetime, lifetime: timedelta, issue: Callable[[], Issued], now: datetime
+    ) -> bytes:
+        """Return the newest certificate (PEM) of the site that calls with the certificate `serial`, for the same key.
+
+        A new one, which would end at `until`, is made by `issue` only where that is worth it (see
+        `fedcervix.transport.renewal`). The present one stays valid. Raises IdentityError where it is not in force.
+        """
+        with self._transaction() as connection:
+            site, state, key_fingerprint = _certificate(connection, serial)
+            if state not in IN_FORCE:
+                raise _closed(site, state)
+            newest = connection.execute(
+                "SELECT not_after, certificate FROM credentials WHERE site = ? AND state IN ('issued', 'valid')"
+                " AND role = 'site' ORDER BY state LIMIT 1",  # issued before valid
+                (site,),
+            ).fetchone()
+            if not renewal.gains(until, _time(newest[0]), lifetime):
+                return bytes(newest[1])
+            certificate, certificate_serial, certificate_end = issue()
+            connection.execute(
+                "DELETE FROM credentials WHERE site = ? AND role = 'site' AND invitation IS NULL"
+                " AND (state = 'issued' OR state = 'replaced' AND not_after < ?)",
+                (site, _text(now)),
+            )
+            connection.execute(
+                "INSERT INTO credentials VALUES (?, ?, 'site', 'issued', ?, ?, NULL, ?, ?)",
+                (certificate_serial, site, _text(now), _text(certificate_end), key_fingerprint, certificate),
+            )
+            return certificate
+
+    @_with_room
+    def put_in_force(self, serial: str, now: datetime) -> None:
+        """A renewed certificate was used: from now on it is the only one of its site."""
+        with self._transaction() as connection:
+            site, state, _ = _certificate(connection, serial)
+            if state == "issued":
+                _close(connection, "replaced", now, site=site, role="site")
+                connection.execute(
+                    "UPDATE credentials SET state = 'valid', since = ? WHERE serial = ?", (_text(now), serial)
+                )
+
     def roll(self) -> Roll:
         """Return every credential as it stands."""
         with self._connection() as connection:
-            rows = connection.execute("SELECT serial, site, role, state, not_after, invitation FROM credentials")
+            rows = connection.execute(
+                "SELECT serial, site, role, state, since, not_after, invitation, key_fingerprint FROM credentials"
+            )
             return Roll(
                 {
-                    serial: Credential(site, role, self._state(serial, state), _time(not_after), invitation)
-                    for serial, site, role, state, not_after, invitation in rows
+                    serial: Credential(site, role, self._state(serial, state), _time(since), _time(not_after), *more)
+                    for serial, site, role, state, since, not_after, *more in rows
                 }
             )
 
     def _state(self, serial: str, written: str) -> str:
-        return "revoked" if written == "valid" and serial in self._shut_out else written
+        return "revoked" if written in IN_FORCE and serial in self._shut_out else written
 
     def mark(self) -> object:
         """Return a value that changes with every change of the file; cheap.
@@ -259,7 +362,7 @@ class Registry:
 
     @_with_room
     def revoke(self, site: str, now: datetime) -> int:
-        """Revoke the certificate and the open invitation of `site`; return how many there were (0 to 2).
+        """Revoke all certificates in force and the open invitation of `site`; return how many there were (0 to 3).
 
         Raises IdentityError if no site of that name was ever invited.
         """
@@ -321,34 +424,61 @@ def _checked_row(cursor: sqlite3.Cursor, row: tuple[Any, ...]) -> tuple[Any, ...
 def _close(
     connection: sqlite3.Connection, state: str, now: datetime, *, site: str, role: Literal["enroll", "site"]
 ) -> int:
-    """Move the valid credentials of a site and role into `state`; return how many there were."""
+    """Move the credentials of a site and role that are in force into `state`; return how many there were."""
     return connection.execute(
-        "UPDATE credentials SET state = ?, since = ? WHERE site = ? AND role = ? AND state = 'valid'",
+        "UPDATE credentials SET state = ?, since = ? WHERE site = ? AND role = ? AND state IN ('issued', 'valid')",
         (state, _text(now), site, role),
     ).rowcount
 
 
-def _invitation(connection: sqlite3.Connection, serial: str) -> tuple[str, str, datetime]:
-    """Return (site, state, end) of an invitation."""
+def _invitation(connection: sqlite3.Connection, serial: str) -> tuple[str, str, datetime, str | None]:
+    """Return (site, state, end, the key that it is bound to) of an invitation."""
     row = connection.execute(
-        "SELECT site, state, not_after FROM credentials WHERE serial = ? AND role = 'enroll'", (serial,)
+        "SELECT site, state, not_after, key_fingerprint FROM credentials WHERE serial = ? AND role = 'enroll'",
+        (serial,),
     ).fetchone()
     if row is None:
         raise _unknown_invitation()
-    return row[0], row[1], _time(row[2])
+    return row[0], row[1], _time(row[2]), row[3]
+
+
+def _certificate(connection: sqlite3.Connection, serial: str) -> tuple[str, str, str]:
+    """Return (site, state, fingerprint of its key) of a site's certificate."""
+    row: tuple[str, str, str] | None = connection.execute(
+        "SELECT site, state, key_fingerprint FROM credentials WHERE serial = ? AND role = 'site'", (serial,)
+    ).fetchone()
+    if row is None:
+        raise IdentityError("the coordinator does not know this certificate", cause="its registry was restored")
+    return row
+
+
+def _closed(site: str, state: str) -> IdentityError:
+    return IdentityError(
+        f"the certificate of site {site} is {state}",
+        cause=CLOSED_CERTIFICATE[state],
+        next_step=(ASK_AGAIN if state == "revoked" else RENEW).format(site=site),
+    )
+
+
+def _another_key(site: str) -> IdentityError:
+    return IdentityError(
+        f"this invitation renews the certificate of site {site} for another key than the one that asks",
+        cause="it is used in another home folder than the site's own, or the site's key was made anew",
+        next_step=f"use it in the site's home folder; where its key is lost: `coordinator invite {site}`",
+    )
 
 
 def _unknown_invitation() -> IdentityError:
     return IdentityError(
         "the coordinator does not know this invitation",
-        cause="its home folder was set up again, or restored from a backup older than the invitation",
+        cause="the coordinator was set up again, or restored from a backup that is older than the invitation",
         next_step=ASK_AGAIN.format(site="SITE"),
     )
 
 
 def _used_up(site: str, state: str) -> IdentityError:
     return IdentityError(
-        f"the invitation of site {site} was already used, and its certificate is {state}",
+        f"the invitation of site {site} was already used, and the site's certificate is {state}",
         cause=CLOSED_CERTIFICATE[state],
         next_step=ASK_AGAIN.format(site=site),
     )
@@ -358,7 +488,7 @@ def used_by_another(site: str) -> IdentityError:
     """Return the error for an invitation that its site has already used."""
     return IdentityError(
         f"the invitation of site {site} was already used",
-        cause="the site has joined already; if nobody at the site did, somebody else has the file:"
+        cause="the site has joined already; if nobody at the site did this, another person has used the file:"
         f" `coordinator revoke {site}`",
         next_step=ASK_AGAIN.format(site=site),
     )
@@ -382,7 +512,7 @@ def _answer_again(connection: sqlite3.Connection, serial: str, key_fingerprint: 
     ).fetchone()
     if fingerprint != key_fingerprint:
         raise used_by_another(site)
-    if state != "valid":
+    if state not in IN_FORCE:
         raise _used_up(site, state)
     return bytes(certificate)
 
@@ -426,7 +556,7 @@ COLUMNS: Mapping[str, Callable[[str], object]] = {
     "serial": bool,
     "site": SITE_NAME.fullmatch,
     "role": ("enroll", "site").__contains__,
-    "state": ("valid", "used", "replaced", "revoked").__contains__,
+    "state": ("issued", "valid", "used", "replaced", "revoked").__contains__,
     "since": _is_time,
     "not_after": _is_time,
     "invitation": bool,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 
 from coordinator.home.registry import Registry, Roll
 from fedcervix.errors import StorageError
@@ -66,6 +67,12 @@ class RegistryReader:
                 cause="its disk does not answer",
                 next_step="look at the system's log (dmesg | tail)",
             ) from error
+
+    async def put_in_force(self, serial: str) -> None:
+        """A renewed certificate is used for the first time. Raises StorageError: then both go on being valid."""
+        now = datetime.now(UTC)
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._registry.put_in_force, serial, now)
+        await self.look_anew()
 
     async def shut_out(self, site: str) -> None:
         """Refuse a site from now on, even if its revocation could not be saved. Raises StorageError."""

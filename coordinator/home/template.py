@@ -28,7 +28,10 @@ name = {name}
 
 REMARKS = {
     "listen.bind": "the only port; sites connect to it, the coordinator opens no connections",
-    "listen.advertise": "how sites reach it, from where they are: HOST:PORT, written into invitations",
+    "listen.advertise": "HOST:PORT at which the sites reach the coordinator; written into invitations",
+    "certificates": "all of them renew themselves, from half of this time on",
+    "certificates.site_days": "for how long a site's certificate is issued",
+    "certificates.own_days": "the same of the coordinator's own: the server's and the operator's",
     "run.sites": "the declared roster, in the order of averaging and of the ring",
     "run.profile": "paper, recommended or demo; the tables below override single keys",
     "run.base": "a first model made elsewhere; without it a site makes one from the seed",
@@ -74,6 +77,10 @@ def coordinator_toml(*, name: str, bind: str, advertise: str, sites: tuple[str, 
     lines = [
         _line(f"bind = {_toml(bind)}", REMARKS["listen.bind"]),
         _line(f"advertise = {_toml(advertise)}", REMARKS["listen.advertise"]),
+        "",
+        _line("[certificates]", REMARKS["certificates"]),
+        _line("# site_days = 90.0", REMARKS["certificates.site_days"]),
+        _line("# own_days = 90.0", REMARKS["certificates.own_days"]),
         "",
         "[run]",
         _line(f"sites = {_toml(list(sites))}", REMARKS["run.sites"]),

@@ -7,7 +7,7 @@ Every decision is in `fedcervix.core.rounds`; this file owns the journal, the cl
 3. What the coordinator itself has to do is asked of the state again after every change, and after a restart.
 
 Its parts share the run's state and its lock (`run_state`): the sites as they are connected (`site_streams`), and the
-models (`model_work`, `averaging`).
+models (`model_work`, `round_average`).
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from dataclasses import replace
 
 from coordinator.alarms.alarm_sources import new_alarms
 from coordinator.limits.allowances import Allowances
-from coordinator.run.averaging import average_round
 from coordinator.run.history import begin_of
 from coordinator.run.liveness import Line
 from coordinator.run.model_work import ModelWork
+from coordinator.run.round_average import average_round
 from coordinator.run.run_state import RunState
 from coordinator.run.site_streams import SiteStreams
 from coordinator.run.streams import Stream
 from fedcervix.core.events import AggregateStored, Answer, AverageUnusable, Event, RunAborted, Tick
-from fedcervix.core.rounds.averages import Aggregate, coordinator_work
+from fedcervix.core.rounds.coordinator_work import AverageWork, coordinator_work
 from fedcervix.core.rounds.state import Run
 from fedcervix.core.rounds.step import step
 from fedcervix.core.rounds.waits import deadline
@@ -222,7 +222,7 @@ class Engine:
             self._stopping = True
             self._state.tell()
 
-    def _act(self, work: Aggregate | None) -> None:
+    def _act(self, work: AverageWork | None) -> None:
         if work is not None:
             self._average_or_abort(work)
             return
@@ -231,7 +231,7 @@ class Engine:
             self.sites.note_silent()
         self.submit(Tick(self._clock_s()))
 
-    def _average_or_abort(self, work: Aggregate) -> None:
+    def _average_or_abort(self, work: AverageWork) -> None:
         try:
             made, measures = average_round(self.run, self._blobs, self.models.layout_of(self.run), work)
         except RemoteError as error:  # the updates have no average; time does not mend that

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import itertools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -65,10 +66,14 @@ def replayed(journal: Journal, record: RunRecord | UnreadRun) -> Run:
     return replay(begin_of(read(record)), journal.events(record.run))
 
 
-def new_record(plan: Plan, base: str, at: float) -> RunRecord:
-    """Return how a run begins; it is named after the moment, its mode and its plan."""
-    name = f"{datetime.fromtimestamp(at, UTC):%Y%m%d-%H%M%S}-{plan.mode}-{plan.digest[:8]}"
-    return RunRecord(name, plan, base, at)
+def new_record(plan: Plan, base: str, at: float, taken: Collection[str] = ()) -> RunRecord:
+    """Return how a run begins; it is named after the moment, its mode and its plan.
+
+    `taken`: names of other runs. Of two runs of one plan that begin within one second, one takes the next second's.
+    """
+    moments = (datetime.fromtimestamp(at + later_s, UTC) for later_s in itertools.count())
+    names = (f"{moment:%Y%m%d-%H%M%S}-{plan.mode}-{plan.digest[:8]}" for moment in moments)
+    return RunRecord(next(name for name in names if name not in taken), plan, base, at)
 
 
 def last_of(journal: Journal) -> RunRecord | UnreadRun | None:

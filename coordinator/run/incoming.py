@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from fedcervix.core.compression import kept_form
 from fedcervix.core.events import Task, TaskKind
-from fedcervix.core.rounds.averages import last_step
+from fedcervix.core.rounds.coordinator_work import last_step
 from fedcervix.core.rounds.instructions import instruction
 from fedcervix.core.rounds.state import Presence, Run
 from fedcervix.core.rounds.unusable import fallback

@@ -25,8 +25,8 @@ class LastSeen:
 
     at_s: float
     """when it was heard"""
-    asked_s: float
-    """when its lease last began without a word of its own"""
+    lease_began_s: float
+    """when the coordinator last began its lease; anything heard later begins it again"""
     connected: bool = False
     """its Attach stream is open"""
     cut_s: float | None = None
@@ -79,7 +79,7 @@ class Liveness:
 
     def begin_lease(self, site: str) -> None:
         """Give a site its whole lease from now on. That is no sign of life."""
-        self.signs[site].asked_s = self._clock_s()
+        self.signs[site].lease_began_s = self._clock_s()
 
     def stood_still(self, seconds: float) -> None:
         """Nobody could be heard for so long: it does not count against those who were heard just before."""
@@ -122,4 +122,4 @@ class Liveness:
         sign = self.signs[site]
         if sign.connected and not working:
             return None
-        return max(sign.at_s, sign.asked_s) + self._lease_s - self._clock_s()
+        return max(sign.at_s, sign.lease_began_s) + self._lease_s - self._clock_s()

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from coordinator.run.averaging import hop_measured
 from coordinator.run.incoming import Unreported, needed
 from coordinator.run.refused import Refused
+from coordinator.run.round_average import hop_measured
 from coordinator.run.run_state import RunState
 from fedcervix.core.events import Answer, Event, SiteRevoked, Task, TaskKind, UpdateStored
 from fedcervix.core.rounds.instructions import instruction
@@ -19,8 +19,8 @@ from fedcervix.core.rounds.state import Run
 from fedcervix.core.rounds.step import answer_to
 from fedcervix.errors import BusyError, RemoteError, RunError, StorageError
 from fedcervix.models.blobs import BlobStore
-from fedcervix.models.moves import Group, Meter, check_steps, measure
 from fedcervix.models.rounding import rebuild
+from fedcervix.models.step_norms import Group, Meter, check_steps, measure_groups
 from fedcervix.models.stream_validation import Arriving
 from fedcervix.models.weights import Layout, read_layout, vet, vet_base, vet_layout
 from fedcervix.runtime.log import logger
@@ -126,7 +126,7 @@ class ModelWork:
         uploads = self._uploads[site]
         if not uploads.vetting.acquire(blocking=False):
             raise BusyError(
-                f"a model of {site} is being looked at",
+                f"a model of {site} is still being checked",
                 cause="it is large, or the coordinator's disk is slow",
                 next_step="no action is needed: it is tried again automatically",
             )
@@ -150,7 +150,7 @@ class ModelWork:
         if update.task.kind is TaskKind.TRAIN:
             base = self._blobs.path(update.task.base)
             measured_from, groups = (seen.moved if seen else None) or (None, ())
-            groups = groups if measured_from == base else measure(path, base)
+            groups = groups if measured_from == base else measure_groups(path, base)
             moved = check_steps(groups, run.plan.terms.step_max)
             measures = hop_measured(run, self._blobs, self.layout_of(run), update)
             update = replace(update, step=moved, measures=measures)
@@ -161,7 +161,7 @@ class ModelWork:
         packing, seeds = run.plan.terms.compression, update.task.kind is TaskKind.SEED
         if packing == "none" or (seeds and packing == "int8"):
             raise RemoteError(
-                "a compressed model came, but the plan has no compression",
+                "a compressed model was received, but the plan has no compression",
                 next_step="compare the versions of coordinator and site",
             )
         like, name = None if seeds else self.layout_of(run), f"unpacked-{update.site}"
@@ -195,4 +195,4 @@ class ModelWork:
 
 def _not_here(update: UpdateStored) -> RunError:
     there = update.packed or update.digest
-    return RunError(f"the model {there[:12]} of {update.task} is not here", next_step="send it again")
+    return RunError(f"the model {there[:12]} of {update.task} is not at the coordinator", next_step="send it again")

@@ -18,7 +18,7 @@ from coordinator.run.status_document import FailureStatus, SiteStatus, StatusDoc
 from fedcervix.core.events import LOSS_MAX, SiteFailed
 from fedcervix.core.measures import Measures, clip_scales, trimmed_per_side
 from fedcervix.core.plan import Plan
-from fedcervix.core.rounds.averages import weights
+from fedcervix.core.rounds.coordinator_work import weights
 from fedcervix.core.rounds.instructions import instruction
 from fedcervix.core.rounds.scores import mean_loss
 from fedcervix.core.rounds.state import Phase, Presence, Round, Run

@@ -8,11 +8,11 @@ Folders and modules, from bottom to top. Each imports from itself and from those
     errors     printable
     core       json_text printable
     disk       printable errors core
-    trust      -
+    trust      json_text errors core
     extras     json_text errors
-    models     json_text errors core disk
+    models     json_text errors core disk trust
     runtime    json_text printable errors core disk extras
-    transport  json_text printable wire errors core disk
+    transport  json_text printable wire errors core disk trust
 
 `tests/unit/test_architecture.py` holds this table against the imports.
 """

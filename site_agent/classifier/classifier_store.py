@@ -212,7 +212,7 @@ def names(home: SiteHome) -> list[str]:
     return sorted({str(place.relative_to(folder)).removeprefix(".") for place in sets})
 
 
-def check_unseen(home: SiteHome, stored: Sequence[StoredClassifier], test: Iterable[Image]) -> None:
+def check_unseen_by_classifiers(home: SiteHome, stored: Sequence[StoredClassifier], test: Iterable[Image]) -> None:
     """Raise ModelError where a woman of the test images took part in making a classifier, or nobody can tell."""
     key, images = leak_guard.site_key(home), tuple(test)
     for one in stored:

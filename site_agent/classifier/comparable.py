@@ -45,7 +45,9 @@ def comparable(home: SiteHome, collection: Collection, *, name: str = "", run: s
     kept, lost = model_store.found(home)
     told, known = [one.provenance for one in stored], [model.kept for model in kept]
     provenance.check(told, known, data_of(collection), again=Again(home.command(), name), run=run)
-    classifier_store.check_unseen(home, stored, (image for image in collection.images if image.split == "test"))
+    classifier_store.check_unseen_by_classifiers(
+        home, stored, (image for image in collection.images if image.split == "test")
+    )
     about = provenance.headline(told, known, run)
     return Comparable(
         stored=tuple(stored),

@@ -65,7 +65,7 @@ def _named(path: Path) -> Found:
     if not os.path.lexists(path):
         raise DataError(
             f"{path_cell(path)} does not exist",
-            cause="a misspelt path, or this user may not enter its folder",
+            cause="the path is misspelt, or this user has no permission to open its folder",
             next_step=f"ls {shlex.quote(path_cell(path.parent))}",
         )
     return Found(path)

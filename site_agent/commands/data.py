@@ -28,7 +28,7 @@ from fedcervix.runtime.printing import console, say
 from site_agent.commands.display import progress
 from site_agent.data.collection import Collection, Image, IndexSettings, Purpose, index, require
 from site_agent.data.dataset import settings_of
-from site_agent.data.duplicates import Duplicates, Leak
+from site_agent.data.duplicates import CrossPatientPicture, Duplicates
 from site_agent.data.not_same import DECLARED, format_pairs
 from site_agent.data.remarks import remarks
 from site_agent.home import SiteHome
@@ -82,7 +82,7 @@ class Source:
 
 
 def check(home: SiteHome | None, manifest: Path | None, full: bool, write_pairs: Path | None, **options: Any) -> None:
-    """Show what MANIFEST contains: women and images by split and class, unreadable files, copies, leaks.
+    """Show what MANIFEST contains: women and images by split and class, unreadable files, copies, shared pictures.
 
     Without a manifest, that of the home is meant: one of both is given.
     """
@@ -119,9 +119,12 @@ def _pair_writer(pairs: Path | None) -> Callable[[Duplicates], None]:
     def write(found: Duplicates) -> None:
         if pairs is None:
             return
-        judged = ((False, found.leaks), (True, found.told_apart))
+        judged = ((False, found.shared_pictures), (True, found.told_apart))
         candidates = [
-            (leak.images, leak.patients, declared) for declared, leaks in judged for leak in leaks if not leak.identical
+            (shared.images, shared.patients, declared)
+            for declared, pictures in judged
+            for shared in pictures
+            if not shared.identical
         ]
         write_secret(pairs, format_pairs(candidates).encode())
         named = json.dumps(str(pairs.absolute()), allow_nan=False)
@@ -179,7 +182,7 @@ def contact_sheet(collection: Collection, count: int, seed: int) -> Pillow.Image
 
 def _census_table(collection: Collection) -> Table:
     named = {image.patient for image in collection.images}.union(*collection.spellings)
-    patients = len(named.union(*(leak.patients for leak in collection.leaks)))
+    patients = len(named.union(*(shared.patients for shared in collection.shared_pictures)))
     women = len({image.woman for image in collection.images})
     table = Table(
         title=f"{collection.manifest}: {collection.rows} rows, {len(collection.images)} pictures used, "
@@ -214,7 +217,7 @@ def _findings(collection: Collection, source: Source) -> Iterator[tuple[str, Seq
         ),
         (
             f"{len(collection.told_apart)} pairs of images look alike and are declared to show two women",
-            [" and ".join(leak.images) for leak in collection.told_apart],
+            [" and ".join(shared.images) for shared in collection.told_apart],
         ),
         (
             f"{len(collection.without_effect)} declared pairs have no effect; remove them from the file of pairs",
@@ -228,7 +231,7 @@ def _findings(collection: Collection, source: Source) -> Iterator[tuple[str, Seq
             f"{len(collection.copies)} images repeat the pixels of another; each picture is used once",
             [f"{one.image} repeats {one.of}" for one in collection.copies],
         ),
-        ("patients who changed their split, to follow one they share a picture with", collection.moved),
+        ("patients whose split changed, because they share a picture with a patient of that split", collection.moved),
     )
     yield from ((remark.heading, remark.items) for remark in remarks(collection))
     yield from ((heading, items) for heading, items in kinds if items)
@@ -244,22 +247,22 @@ def _advice(collection: Collection, source: Source) -> str:
 
 def _pairs(collection: Collection) -> list[str]:
     """Return one line per set of patients who share pictures, the contradictory first."""
-    by_patients: dict[tuple[str, ...], list[Leak]] = {}
-    for leak in collection.leaks:
-        by_patients.setdefault(leak.patients, []).append(leak)
-    ordered = sorted(by_patients.items(), key=lambda item: (not any(leak.conflicting for leak in item[1]), item[0]))
-    return [f"{' = '.join(patients)}: {_shared(leaks)}" for patients, leaks in ordered]
+    by_patients: dict[tuple[str, ...], list[CrossPatientPicture]] = {}
+    for shared in collection.shared_pictures:
+        by_patients.setdefault(shared.patients, []).append(shared)
+    ordered = sorted(by_patients.items(), key=lambda item: (not any(shared.conflicting for shared in item[1]), item[0]))
+    return [f"{' = '.join(patients)}: {_shared(shared_pictures)}" for patients, shared_pictures in ordered]
 
 
-def _shared(leaks: Sequence[Leak]) -> str:
-    identical = sum(leak.identical for leak in leaks)
+def _shared(shared_pictures: Sequence[CrossPatientPicture]) -> str:
+    identical = sum(shared.identical for shared in shared_pictures)
     parts = [
         (identical, "identical"),
-        (len(leaks) - identical, "saved twice with other pixels"),
-        (sum(leak.conflicting for leak in leaks), "with contradicting labels"),
+        (len(shared_pictures) - identical, "saved twice with other pixels"),
+        (sum(shared.conflicting for shared in shared_pictures), "with contradicting labels"),
     ]
-    noun = "picture" if len(leaks) == 1 else "pictures"
-    return f"{len(leaks)} {noun}: " + ", ".join(f"{count} {what}" for count, what in parts if count)
+    noun = "picture" if len(shared_pictures) == 1 else "pictures"
+    return f"{len(shared_pictures)} {noun}: " + ", ".join(f"{count} {what}" for count, what in parts if count)
 
 
 def _readiness(collection: Collection) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import shlex
 import sys
 from collections.abc import Sequence
@@ -31,7 +30,7 @@ from fedcervix.transport import identity, invitations
 from fedcervix.transport.key_files import read_pem
 from site_agent.commands.command_line import command_line
 from site_agent.federation.joining import check_home
-from site_agent.home import SiteHome, configured, write
+from site_agent.home import RENEWED, SiteHome, configured, write
 from site_agent.manifest.manifest_file import read_manifest
 
 if TYPE_CHECKING:
@@ -57,9 +56,10 @@ def join(
         home, coordinator=invited.address, manifest=manifest, threads=threads, ignore_columns=ignore_columns
     )
     who = identity.Identity(invited.federation, "site", invited.site)
-    key = _new_key(home)
+    key = _known_key(home, invited) if invited.renews else _new_key(home)
+    challenge = identity.identify(invited.certificate_pem).serial if invited.renews else ""
     try:
-        certificate = _enroll(invited, identity.request(key, who))
+        certificate = _enroll(invited, identity.request(key, who, challenge))
     except LinkError as error:  # `check` needs the certificate that is not here yet
         _look(invited)
         again = command_line(home, "join")
@@ -74,8 +74,11 @@ def join(
     write_whole(home.key_file("authority.crt"), invited.authority_pem)
     write_secret(home.key_file("site.key"), key)
     write_whole(home.key_file("site.crt"), certificate)
-    home.key_file(NEW_KEY).unlink()
-    say(f"joined federation {who.federation} as site {who.name}; certificate until {found.not_after:%Y-%m-%d}")
+    for file in (NEW_KEY, RENEWED):
+        home.key_file(file).unlink(missing_ok=True)
+    done = f"renewed the certificate of site {who.name}" if invited.renews else ""
+    done = done or f"joined federation {who.federation} as site {who.name}; certificate"
+    say(f"{done} until {found.not_after:%Y-%m-%d}")
     say(f"the invitation is used up: delete {invitation}")
     _say_refusal(home)
     if not home.config().data.manifest:
@@ -120,6 +123,19 @@ def _new_key(home: SiteHome) -> bytes:
         make_folder(file.parent)
         write_secret(file, identity.new_key())
     return read_pem(file, needed="the site's new key", next_step=f"rm {shlex.quote(str(file))}, then join again")
+
+
+def _known_key(home: SiteHome, invited: invitations.Invitation) -> bytes:
+    """Return the site's key, if it is the one whose certificate is renewed. Raises IdentityError, ConfigError."""
+    key = home.pem("site.key")
+    if identity.key_fingerprint(identity.public_key(key)) == invited.renews:
+        return key
+    raise IdentityError(
+        f"this invitation renews the certificate of another key than the one in {home.key_file('site.key')}",
+        cause="a wrong --home, or the site joined anew since it was made",
+        next_step="name the site's own home folder (--home), or ask the coordinator's operator for a new invitation "
+        f"(`coordinator invite {invited.site}`)",
+    )
 
 
 def _enroll(invited: invitations.Invitation, request_pem: bytes) -> bytes:
@@ -170,6 +186,7 @@ def run(home: SiteHome) -> None:
     from site_agent.federation.agent import Agent, Checks
     from site_agent.federation.context import AgentContext
     from site_agent.federation.fencing import succeed
+    from site_agent.federation.renewing import Renewing
     from site_agent.federation.site_check import connect
     from site_agent.worker.worker import Worker
 
@@ -177,12 +194,17 @@ def run(home: SiteHome) -> None:
     with home.locked():
         link = connect(home, succeed(home))
         worker = Worker(home, site)
-        look = functools.partial(tls.look, address, home.pem("authority.crt"), home.own_files())
+
+        def look() -> str:
+            return tls.look(address, home.pem("authority.crt"), home.own_files())
+
+        context = AgentContext(home, site, link, display.show)
         agent = Agent(
-            AgentContext(home, site, link, display.show),
+            context,
             worker,
             federation=certificate.identity.federation,
             checks=Checks(lambda: _check_here(home), look, worker.examine),
+            renewing=Renewing(context),
         )
         end_on_signals(agent.stop, at_once=worker.kill)  # a worker that hangs would not end with its input
         echo(f"site {site} of federation {certificate.identity.federation}, coordinator {address}", err=True)

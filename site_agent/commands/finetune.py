@@ -178,7 +178,7 @@ def _imagenet(home: SiteHome, recipe: Recipe) -> dict[str, torch.Tensor]:
 def _check_start(home: SiteHome, model: model_store.CervixModel, recipe: Recipe, collection: Collection) -> Seen:
     """Return who made a model. Raises ModelError where no classifier can be made from it here."""
     test = (image for image in collection.images if image.split == "test")
-    seen = model_store.check_unseen(home, model, test)
+    seen = model_store.check_unseen_by_model(home, model, test)
     if model.recipe.architecture != recipe.architecture:
         raise ModelError(
             f"model {model.folder.name} is a {model.recipe.architecture}, the recipe wants a {recipe.architecture}",

@@ -73,7 +73,7 @@ def _check_free(out: Path, *, force: bool) -> None:
     if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
         raise StorageError(
             f"{path_cell(out)} cannot be written",
-            cause=f"{path_cell(parent)} is not a folder, or this user may not write there",
+            cause=f"{path_cell(parent)} is not a folder, or this user has no permission to write there",
             next_step="give a file in a folder of yours with --out",
         )
 
@@ -125,7 +125,7 @@ def _summary(stored: StoredClassifier, rows: Sequence[ScoredFile], passed_over: 
     if pictures or women:
         yield (
             f"warning: {_pictures(pictures)} used in training; {women} more {'shows' if women == 1 else 'show'} women "
-            "of whom other pictures were. Do not judge the classifier by these rows (column seen_in_training)."
+            "whose other pictures were used. Do not judge the classifier by these rows (column seen_in_training)."
         )
 
 

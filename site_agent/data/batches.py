@@ -86,7 +86,7 @@ def _check(count: int, batch_images: int) -> None:
     if batch_images < 2:
         raise TrainingError(
             f"a batch of {batch_images} image has nothing to contrast it with",
-            cause="batch_images is the paper's N, the number of images that are told apart",
+            cause="contrastive training compares the images of a batch with each other; batch_images is their number",
             next_step="set batch_images to 8, or to 2 at least",
         )
     if count < 2:

@@ -29,7 +29,7 @@ from fedcervix.disk.files import write_secret
 from fedcervix.disk.ownership import made_readable
 from fedcervix.disk.storage import disk
 from fedcervix.errors import DataError
-from site_agent.data.duplicates import Copy, Duplicates, IndexedImage, Leak, find_duplicates
+from site_agent.data.duplicates import Copy, CrossPatientPicture, Duplicates, IndexedImage, find_duplicates
 from site_agent.data.filenames import FileNames
 from site_agent.data.index_cache import ImageFingerprint, read_looks, write_looks
 from site_agent.data.not_same import Pair, read_pairs
@@ -140,14 +140,14 @@ class Collection:
     images: tuple[Image, ...]
     quarantined: tuple[Quarantined, ...]
     copies: tuple[Copy, ...]
-    leaks: tuple[Leak, ...]
+    shared_pictures: tuple[CrossPatientPicture, ...]
     disputed: tuple[str, ...]
     """images whose label was dropped: the same picture is labelled case in one place and control in another"""
     moved: tuple[str, ...]
     """patients who changed their split, because a new link joined them with patients of a more protected one"""
     splits_given: bool
     """by the manifest, not drawn"""
-    told_apart: tuple[Leak, ...] = ()
+    told_apart: tuple[CrossPatientPicture, ...] = ()
     """pictures that look alike, but are declared to be of two women"""
     without_effect: tuple[str, ...] = ()
     """declared pairs that change nothing, and why"""
@@ -256,7 +256,7 @@ def index(
     on_found(found)
     strata = _strata(seen, found.conflicting_label)
     links = [*found.links, *(pair for alike in spellings for pair in itertools.pairwise(alike))]
-    women = _women(groups(strata, links), spellings, found.leaks, manifest)
+    women = _women(groups(strata, links), spellings, found.shared_pictures, manifest)
     if listed.given is None:
         before, splits = _drawn(settings, _pictures(seen), listed, strata, links)
     else:
@@ -268,7 +268,7 @@ def index(
         images=_images(found, seen, women, splits),
         quarantined=quarantined,
         copies=found.copies,
-        leaks=found.leaks,
+        shared_pictures=found.shared_pictures,
         disputed=tuple(sorted(found.conflicting_label)),
         moved=moved({patient: known.split for patient, known in listed.earlier.items()}, splits),
         splits_given=listed.given is not None,
@@ -571,7 +571,10 @@ def _strata(seen: Sequence[tuple[ManifestRow, ImageFingerprint]], disputed: froz
 
 
 def _women(
-    linked: Iterable[Sequence[str]], spellings: Iterable[Sequence[str]], leaks: Sequence[Leak], manifest: Path
+    linked: Iterable[Sequence[str]],
+    spellings: Iterable[Sequence[str]],
+    shared_pictures: Sequence[CrossPatientPicture],
+    manifest: Path,
 ) -> dict[str, str]:
     """Return who every patient is: the first of those linked with her. Raises DataError for rule 5."""
     women = {patient: group[0] for group in linked for patient in group}
@@ -580,9 +583,9 @@ def _women(
     woman, count = max(identifiers.items(), key=lambda item: item[1])
     if count <= ONE_WOMAN_PATIENTS_MAX:
         return women
-    theirs = [leak for leak in leaks if women[leak.patients[0]] == woman]
-    shared = [leak.images[0] for leak in theirs]
-    alike = any(not leak.identical for leak in theirs)
+    theirs = [shared for shared in shared_pictures if women[shared.patients[0]] == woman]
+    shared = [picture.images[0] for picture in theirs]
+    alike = any(not shared.identical for shared in theirs)
     raise DataError(
         f"{manifest.name}: the same pictures are listed under {count} patients: {', '.join(at_most(shared))}",
         cause="test cards, forms or placeholders among the images, or an export that repeated files",

@@ -6,8 +6,8 @@ identifiers it would cross from training to test unseen.
 
 Rules
 1. Identical pictures are used once: a copy would be its own negative. Of the copies one that has a label is used.
-2. One picture under several patients is a leak: these patients are one woman. Alike pictures are looked for between
-   patients only; a woman's own photographs are naturally alike.
+2. One picture under several patients is a shared picture: these patients are one woman. Alike pictures are looked for
+   between patients only; a woman's own photographs are naturally alike.
 3. A picture that is labelled case in one place and control in another has no label: its labels are disputed.
 4. A picture that shows nothing (black, white, a flat grey) is a picture of nobody: it links no patients.
 5. A pair that the site declares to be of two women (`not_same`) links nobody, unless its pixels are identical.
@@ -58,7 +58,7 @@ class Copy:
 
 
 @dataclass(frozen=True, slots=True)
-class Leak:
+class CrossPatientPicture:
     """One picture under several patients: identical pixels, or nearly the same picture saved twice."""
 
     digest: str
@@ -76,10 +76,10 @@ class Duplicates:
 
     used: tuple[IndexedImage, ...]
     copies: tuple[Copy, ...]
-    leaks: tuple[Leak, ...]
+    shared_pictures: tuple[CrossPatientPicture, ...]
     conflicting_label: frozenset[str]
     """images whose label is dropped"""
-    told_apart: tuple[Leak, ...] = ()
+    told_apart: tuple[CrossPatientPicture, ...] = ()
     """alike, but declared to be of two women"""
     without_effect: tuple[str, ...] = ()
     """declared pairs that change nothing, and why"""
@@ -87,13 +87,13 @@ class Duplicates:
     @property
     def links(self) -> list[tuple[str, str]]:
         """Pairs of patients who share a picture."""
-        return [pair for leak in self.leaks for pair in itertools.pairwise(leak.patients)]
+        return [pair for shared in self.shared_pictures for pair in itertools.pairwise(shared.patients)]
 
 
 def find_duplicates(
     seen: Sequence[IndexedImage], on_progress: OnCount = silent, declared: frozenset[Pair] = frozenset()
 ) -> Duplicates:
-    """Find copies, leaks and disputed labels. `used` and `copies` keep the order of `seen`.
+    """Find copies, shared pictures and disputed labels. `used` and `copies` keep the order of `seen`.
 
     `declared` are pairs of images that show two women. All copies of an image are declared with it.
     """
@@ -105,13 +105,13 @@ def find_duplicates(
     copies = tuple(Copy(one.image, kept[one.digest].image) for one in seen if kept[one.digest] is not one)
     pictures = {one.image: one.digest for one in seen}
     apart = {_pictures(pair, pictures) for pair in declared}
-    alike_ones = [(leak, _pictures(leak.images, pictures) in apart) for leak in _alike(used, on_progress)]
-    told_apart = tuple(leak for leak, declared_so in alike_ones if declared_so)
-    leaks = (*_identical(same.values()), *(leak for leak, declared_so in alike_ones if not declared_so))
+    alike_ones = [(shared, _pictures(shared.images, pictures) in apart) for shared in _alike(used, on_progress)]
+    told_apart = tuple(shared for shared, declared_so in alike_ones if declared_so)
+    shared_pictures = (*_identical(same.values()), *(shared for shared, declared_so in alike_ones if not declared_so))
     disputed = {one.image for group in same.values() if _conflicting(group) for one in group}
-    disputed |= {image for leak in leaks if leak.conflicting for image in leak.images}
+    disputed |= {image for shared in shared_pictures if shared.conflicting for image in shared.images}
     without_effect = tuple(_without_effect(declared, pictures, told_apart))
-    return Duplicates(used, copies, leaks, frozenset(disputed), told_apart, without_effect)
+    return Duplicates(used, copies, shared_pictures, frozenset(disputed), told_apart, without_effect)
 
 
 def near_duplicates(
@@ -164,15 +164,15 @@ def _unit_rows(thumbnails: Sequence[bytes]) -> npt.NDArray[np.float32]:
     return rows
 
 
-def _identical(same: Iterable[Sequence[IndexedImage]]) -> Iterator[Leak]:
+def _identical(same: Iterable[Sequence[IndexedImage]]) -> Iterator[CrossPatientPicture]:
     for group in same:
         if group[0].thumbnail and len({one.patient for one in group}) > 1:
-            yield _leak(group, identical=True)
+            yield _shared_picture(group, identical=True)
 
 
-def _alike(used: Sequence[IndexedImage], on_progress: OnCount) -> Iterator[Leak]:
+def _alike(used: Sequence[IndexedImage], on_progress: OnCount) -> Iterator[CrossPatientPicture]:
     for i, j in near_duplicates([one.thumbnail for one in used], [one.patient for one in used], on_progress):
-        yield _leak((used[i], used[j]), identical=False)
+        yield _shared_picture((used[i], used[j]), identical=False)
 
 
 def _pictures(images: Iterable[str], pictures: Mapping[str, str]) -> frozenset[str]:
@@ -180,8 +180,10 @@ def _pictures(images: Iterable[str], pictures: Mapping[str, str]) -> frozenset[s
     return frozenset(pictures.get(image, image) for image in images)
 
 
-def _without_effect(declared: Iterable[Pair], pictures: Mapping[str, str], told_apart: Iterable[Leak]) -> Iterator[str]:
-    met = {_pictures(leak.images, pictures) for leak in told_apart}
+def _without_effect(
+    declared: Iterable[Pair], pictures: Mapping[str, str], told_apart: Iterable[CrossPatientPicture]
+) -> Iterator[str]:
+    met = {_pictures(shared.images, pictures) for shared in told_apart}
     for pair in sorted(map(sorted, declared)):
         found, named = _pictures(pair, pictures), " and ".join(pair)
         absent = [image for image in pair if image not in pictures]
@@ -193,8 +195,8 @@ def _without_effect(declared: Iterable[Pair], pictures: Mapping[str, str], told_
             yield f"{named}: these pictures do not look alike, or are of one patient"
 
 
-def _leak(group: Sequence[IndexedImage], *, identical: bool) -> Leak:
-    return Leak(
+def _shared_picture(group: Sequence[IndexedImage], *, identical: bool) -> CrossPatientPicture:
+    return CrossPatientPicture(
         digest=group[0].digest,
         patients=tuple(sorted({one.patient for one in group})),
         images=tuple(one.image for one in group),

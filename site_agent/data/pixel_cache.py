@@ -210,8 +210,8 @@ def _no_room(store: Store, absent: Mapping[bytes, list[int]], cache_folder: Path
     missing = max(0, needed - store.free_bytes())
     full = missing > 0 if why is None else why.errno in FULL
     return (FullDiskError if full else StorageError)(
-        f"decoded images fit neither in memory nor in {cache_folder}: {needed:,} bytes are to be added, "
-        f"{missing:,} of them have no room ({'the disk is full' if why is None else cache_files.reason(why)})",
-        cause="the disk is full" if full else "this account may not write there, or not as much",
+        f"decoded images fit neither in memory nor in {cache_folder}: they need {needed:,} more bytes, "
+        f"with no room for {missing:,} of these ({'the disk is full' if why is None else cache_files.reason(why)})",
+        cause="the disk is full" if full else "this account has no permission to write there, or its quota is used up",
         next_step=f"free some space (df -h {cache_folder}), or allow more memory: [hardware] images_in_memory_gib",
     )

@@ -53,6 +53,7 @@ from site_agent.federation.job_runner import JobRunner
 from site_agent.federation.listener import UPGRADE_S, Listener
 from site_agent.federation.membership import Membership
 from site_agent.federation.readiness import Examine, Readiness
+from site_agent.federation.renewing import Renewing
 from site_agent.worker.disk_full_retry import with_room
 from site_agent.worker.hang_detection import FLOOR_S
 from site_agent.worker.worker import Worker
@@ -106,7 +107,9 @@ class Agent:
         federation: str,
         checks: Checks | None = None,
         waits: Waits | None = None,
+        renewing: Renewing | None = None,
     ) -> None:
+        """`renewing`: of the site's certificate; left out, it is not renewed."""
         checks, waits = checks or Checks(), waits or Waits()
         self._context, self._inbox, self._show = context, context.inbox, context.show
         self._waits, self._check = waits, checks.site
@@ -114,7 +117,8 @@ class Agent:
         accounting = Accounting(context.home, context.link)
         self._membership = Membership(context, federation, accounting, self._when_there_is_room)
         self._readiness = Readiness(context, self._failures, checks.plan)
-        self._listener = Listener(context, checks.connection, waits.upgrade_s)
+        self._renewing = renewing
+        self._listener = Listener(context, checks.connection, waits.upgrade_s, renewing)
         self._reporter = Reporter(context.link.sign, context.inbox.put, floor_s=waits.silence_s)
         self._jobs = JobRunner(context, worker, accounting, self._reporter)
         self._session = session.Session(context.site)
@@ -183,6 +187,8 @@ class Agent:
             self._show(shown.Resumed(self._run.run, task))
         self._inbox.start("listener", self._listener.run)
         self._inbox.start("reporter", self._reporter.run)
+        if self._renewing is not None:
+            self._inbox.start("renewing", self._renewing.run)
         self._inbox.start_alone("purge", self._context.purge)
         self._go_on()
 

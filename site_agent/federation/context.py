@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -38,6 +39,8 @@ class AgentContext:
     inbox: Inbox = field(default_factory=Inbox)
     stopping: threading.Event = field(default_factory=threading.Event)
     """set: the agent has ended, and its threads shall"""
+    clock_s: Callable[[], float] = time.time
+    """Unix seconds, by this machine's clock"""
 
     @functools.cached_property
     def blobs(self) -> BlobStore:

@@ -47,8 +47,7 @@ class Hung:
         known = TrainingError(
             f"the training process has not reported for {silent_min:.1f} min; "
             f"in this task its longest pause so far was {self.silence.longest_s:.0f} s",
-            cause="a GPU or its driver hangs, a disk or share does not answer, "
-            "or other hosts that train with it do not",
+            cause="a GPU or its driver hangs, or a disk, a network share or another training host does not answer",
             next_step="look at nvidia-smi, and at the system's log (dmesg | tail)",
         )
         return WorkFailedError(Failure.of(known, known, self.said.stage))

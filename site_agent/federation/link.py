@@ -12,6 +12,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any, Protocol
 
 import grpc
@@ -61,6 +62,12 @@ class Link(Protocol):
     def packed(self, digest: str) -> Packed | None:
         """Return the packed form in which the task's model is to be had; None: it travels itself."""
 
+    def renew(self, request_pem: bytes) -> bytes:
+        """Ask for a certificate (PEM) that lives longer, with a signing request (PEM) for the key of this line."""
+
+    def use(self, certificate_pem: bytes) -> None:
+        """Go on with this certificate, for the same key. What is under way is cut, and is tried again like any cut."""
+
 
 class GrpcLink:
     """The link over mutually authenticated TLS."""
@@ -74,16 +81,17 @@ class GrpcLink:
         key_pem: bytes,
         claim: codec.InstanceClaim | None = None,
         here: Build = HERE,
+        clock_s: Callable[[], float] = time.time,
     ) -> None:
         """`claim`: which process of the site's agent speaks; left out, one that succeeds nobody. `here`: its build."""
-        self._address, self._here = address, here
+        self._address, self._here, self._clock_s = address, here, clock_s
         self._wire_version = here.wire_min
         """that was agreed last"""
         self._claim = claim or codec.InstanceClaim(secrets.token_hex(16))
         self._who = ((rpc.INSTANCE_KEY, self._claim.instance),)
-        self._channel = rpc.channel(
-            address, authority_pem=authority_pem, certificate_pem=certificate_pem, key_pem=key_pem
-        )
+        self._dial = partial(rpc.channel, address, authority_pem=authority_pem, key_pem=key_pem)
+        self._channel = self._dial(certificate_pem=certificate_pem)
+        self._closed = False
         self._streams: set[Any] = set()
         self._signs: set[Any] = set()
         self._last: dict[str, str] = {}
@@ -95,6 +103,21 @@ class GrpcLink:
         pem: bytes = reply.certificate_pem
         return pem
 
+    def renew(self, request_pem: bytes) -> bytes:
+        """Ask for a certificate (PEM) that lives longer, with a signing request (PEM) for the key of this line."""
+        pem: bytes = self._call(rpc.RENEW, wire.RenewRequest(request_pem=request_pem)).certificate_pem
+        return pem
+
+    def use(self, certificate_pem: bytes) -> None:
+        """Go on with this certificate, for the same key. What is under way is cut, and is tried again like any cut.
+
+        The line with the one before ends first: no call comes with it once the coordinator has seen this one.
+        """
+        self._cut()
+        self._channel = self._dial(certificate_pem=certificate_pem)
+        if self._closed:
+            self._channel.close()
+
     def attach(self) -> Iterator[codec.Welcome | Instruction]:
         """Listen; ends or raises LinkError when the line is cut."""
         return self._attach(self._claim)
@@ -104,7 +127,7 @@ class GrpcLink:
         return next(self._attach(None))
 
     def _attach(self, claim: codec.InstanceClaim | None) -> Iterator[codec.Welcome | Instruction]:
-        stream = rpc.stub(self._channel, rpc.ATTACH)(codec.write_attach(self._here, claim))
+        stream = self._begin(rpc.ATTACH, codec.write_attach(self._here, claim, self._clock_s()))
         self._streams.add(stream)
         try:
             for message in self._heard(stream):
@@ -154,7 +177,7 @@ class GrpcLink:
             have = blobs.resume_at(digest, SENDER)
             chunk_bytes = rpc.CHUNK_BYTES_AGAIN if self._is_again("fetch", digest) else 0
             request = wire.BlobRequest(digest=digest, offset=have, chunk_bytes=chunk_bytes)
-            stream = rpc.stub(self._channel, rpc.FETCH)(request, metadata=self._who)
+            stream = self._begin(rpc.FETCH, request, metadata=self._who)
             self._streams.add(stream)
             try:
                 size_bytes = self._announced(stream, bytes_max)
@@ -184,10 +207,7 @@ class GrpcLink:
         on_bytes(offset, size_bytes)
         place = ((rpc.DIGEST_KEY, digest), (rpc.OFFSET_KEY, str(offset)), (rpc.SIZE_KEY, str(size_bytes)))
         chunks = _counted(blobs.chunks(digest, offset, chunk_bytes), offset, size_bytes, on_bytes)
-        try:
-            rpc.stub(self._channel, rpc.PUSH)(chunks, metadata=(*self._who, *place))
-        except grpc.RpcError as error:
-            raise rpc.translate(error, self._address) from error
+        self._begin(rpc.PUSH, chunks, metadata=(*self._who, *place))
 
     def _is_again(self, kind: str, digest: str) -> bool:
         """Say whether the last transfer of this kind was the same one: it was cut, so small messages are better."""
@@ -201,14 +221,22 @@ class GrpcLink:
 
     def close(self) -> None:
         """Cut the line; whoever listens on it gets a LinkError."""
+        self._closed = True
+        self._cut()
+
+    def _cut(self) -> None:
         for stream in list(self._streams):
             stream.cancel()
         self._channel.close()
 
     def _call(self, method: rpc.Method, request: Any, *, headers: tuple[tuple[str, str], ...] | None = None) -> Any:
         metadata = self._who if headers is None else headers
+        return self._begin(method, request, timeout=CALL_S, metadata=metadata)
+
+    def _begin(self, method: rpc.Method, request: Any, **options: Any) -> Any:
+        """Begin a call; one with a single answer also ends here. Raises a FedcervixError."""
         try:
-            return rpc.stub(self._channel, method)(request, timeout=CALL_S, metadata=metadata)
+            return rpc.stub(self._channel, method)(request, **options)
         except grpc.RpcError as error:
             raise rpc.translate(error, self._address) from error
         except ValueError as error:  # the channel was closed under the call

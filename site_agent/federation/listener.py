@@ -10,9 +10,12 @@ import random
 from collections.abc import Callable
 
 from fedcervix.errors import FedcervixError, IdentityError, LinkError, StorageError, VersionError
+from fedcervix.transport import codec, renewal
 from fedcervix.transport.backoff import Pauses
+from site_agent.federation import shown
 from site_agent.federation.context import AgentContext
 from site_agent.federation.inbox import Broken, ConnectionLost, CoordinatorSaid
+from site_agent.federation.renewing import Renewing
 
 UPGRADE_S = 60.0
 """from one try to the next, at least, where an upgrade is waited for"""
@@ -21,8 +24,16 @@ UPGRADE_S = 60.0
 class Listener:
     """The Attach stream of one agent."""
 
-    def __init__(self, context: AgentContext, look: Callable[[], object], upgrade_s: float = UPGRADE_S) -> None:
+    def __init__(
+        self,
+        context: AgentContext,
+        look: Callable[[], object],
+        upgrade_s: float = UPGRADE_S,
+        renewing: Renewing | None = None,
+    ) -> None:
         self._context, self._look, self._upgrade_s = context, look, upgrade_s
+        self._renewing = renewing
+        self._clock_differs = False
         self._chance = random.Random()  # noqa: S311  (so that sites do not come at the same moment: not a secret)
         self._pauses = Pauses(self._chance)
         self.let_in = False
@@ -48,14 +59,29 @@ class Listener:
         try:
             for what in self._context.link.attach():
                 self._pauses.reset()
+                if isinstance(what, codec.Welcome):
+                    self._welcomed(what)
                 self._context.inbox.put(CoordinatorSaid(what))
             return ConnectionLost(LinkError("the coordinator has closed the connection"))
         except (StorageError, VersionError) as error:
             return ConnectionLost(error)
         except LinkError as error:
             return self._diagnosed(error)
+        except IdentityError as error:
+            if self._renewing and self._renewing.refused():
+                return ConnectionLost(LinkError(error.what, cause=error.cause))
+            return Broken(error)
         except FedcervixError as error:
             return Broken(error)
+
+    def _welcomed(self, welcome: codec.Welcome) -> None:
+        """The certificate in use is good. And the two clocks can be compared, to a second or so."""
+        if self._renewing:
+            self._renewing.accepted()
+        differs = renewal.skew("the coordinator", welcome.at - self._context.clock_s()) if welcome.at else ""
+        if differs and not self._clock_differs:
+            self._context.show(shown.Message(differs))
+        self._clock_differs = bool(differs)
 
     def _diagnosed(self, error: LinkError) -> ConnectionLost | Broken:
         """A site that was never let in may have or meet the wrong certificate, and that time does not mend."""

@@ -53,4 +53,8 @@ def check_welcome(welcome: Welcome, federation: str) -> None:
         wrong = f"the coordinator named a run {welcome.run!r}; runs are named like 20260101-000000-csfssl-0123abcd"
     else:
         return
-    raise RemoteError(wrong, cause="it is not this site's coordinator", next_step="ask the coordinator's operator")
+    raise RemoteError(
+        wrong,
+        cause="the program that answered is not this site's coordinator",
+        next_step="ask the coordinator's operator",
+    )

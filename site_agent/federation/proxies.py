@@ -42,7 +42,7 @@ class Proxy:
             line.connect()
         except http.client.HTTPException as error:
             line.close()
-            raise OSError(f"what answers there does not speak HTTP: {type(error).__name__}") from error
+            raise OSError(f"the program that answers there does not speak HTTP: {type(error).__name__}") from error
         return line.sock
 
     def _headers(self) -> dict[str, str]:

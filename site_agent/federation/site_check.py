@@ -21,7 +21,7 @@ from fedcervix.disk.storage import known
 from fedcervix.errors import FedcervixError, PolicyError
 from fedcervix.extras import lacking
 from fedcervix.runtime.worker_protocol import WorkProgress
-from fedcervix.transport import codec, identity
+from fedcervix.transport import codec, identity, renewal
 from site_agent.federation import hardware, shown
 from site_agent.federation.policy import check_welcome, objections
 from site_agent.home import SiteHome
@@ -118,9 +118,11 @@ def _manifest(home: SiteHome) -> str:
     return str(home.manifest())
 
 
-def _certificate(home: SiteHome, now: datetime) -> str:
+def _certificate(home: SiteHome, now: datetime) -> str | CheckNote:
     certificate = home.certificate()
     identity.check_validity(certificate, now)
+    if words := renewal.warning("this site", certificate.not_before, certificate.not_after, now):
+        return CheckNote(f"{words}; a running agent renews it: {home.command()}")
     return f"{certificate.identity.uri}, until {certificate.not_after:%Y-%m-%d}"
 
 
@@ -139,7 +141,7 @@ def connect(home: SiteHome, claim: codec.InstanceClaim | None = None) -> GrpcLin
     return GrpcLink(
         home.config().link.coordinator,
         authority_pem=home.pem("authority.crt"),
-        certificate_pem=home.pem("site.crt"),
+        certificate_pem=home.pem(home.certificates()[0]),
         key_pem=home.pem("site.key"),
         claim=claim,
     )

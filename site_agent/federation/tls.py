@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import socket
 import ssl
+from datetime import UTC, datetime
 from pathlib import Path
 
 from cryptography import x509
@@ -17,9 +18,12 @@ from cryptography import x509
 from fedcervix.disk.descriptors import check_used_up
 from fedcervix.errors import IdentityError, LinkError
 from fedcervix.transport.address import Address
+from fedcervix.transport.identity import moment
 from site_agent.federation.proxies import Proxy, proxy_for, remark
 
 CONNECT_S = 10.0
+OUT_OF_TIME = (9, 10)
+"""X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXPIRED"""
 
 
 def _dial(to: Address, proxy: Proxy | None) -> socket.socket:
@@ -47,12 +51,15 @@ def look(address: str, authority_pem: bytes, own: tuple[Path, Path] | None = Non
             _dial(to, proxy) as plain,
             context.wrap_socket(plain, server_hostname=to.host) as line,
         ):
-            if own is not None:
-                line.recv(1)  # under TLS 1.3 a server refuses a client's certificate only after the handshake
+            # Under TLS 1.3 a server refuses a client's certificate only after the handshake.
+            if own is not None and not line.recv(1):
+                raise _closed(address)
             return f"{line.version() or 'TLS'}{_through(proxy)}"
     except ssl.SSLCertVerificationError as error:
+        if error.verify_code in OUT_OF_TIME:
+            raise _out_of_time(address, error) from error
         raise IdentityError(
-            f"what answers at {address} is not this federation's coordinator ({error.verify_message})",
+            f"the program that answers at {address} is not this federation's coordinator ({error.verify_message})",
             cause=f"its certificate was issued by {_issuer(to, proxy)}: another federation's coordinator, or an "
             "antivirus or proxy that opens TLS connections, or this site joined another federation",
             next_step="ask IT not to inspect TLS connections to this address, or the operator for a new invitation",
@@ -79,12 +86,35 @@ def _context(authority_pem: bytes, own: tuple[Path, Path] | None) -> ssl.SSLCont
     return context
 
 
+def _clock() -> str:
+    return f"this machine's clock says {moment(datetime.now(UTC))}"
+
+
+def _out_of_time(address: str, error: ssl.SSLCertVerificationError) -> IdentityError:
+    return IdentityError(
+        f"the certificate of the coordinator at {address} is not valid now ({error.verify_message})",
+        cause=f"a clock is wrong: {_clock()}",
+        next_step="compare it with the coordinator's, and set the wrong one (`timedatectl set-ntp true`)",
+    )
+
+
+def _closed(address: str) -> LinkError:
+    """Return the error for a line that ends with the handshake; time may mend it."""
+    return LinkError(
+        f"the coordinator at {address} closed the connection: it does not accept this site's certificate",
+        cause=f"by the coordinator's clock it has expired or is not valid yet ({_clock()}); or the coordinator is "
+        "stopping, or has too many connections",
+        next_step="compare the clocks of both machines (`timedatectl`); where the certificate has expired, ask the "
+        "coordinator's operator for a renewal (`coordinator renew SITE`)",
+    )
+
+
 def _refused(address: str, error: ssl.SSLError) -> IdentityError | LinkError:
     if "alert" in str(error.reason).lower():
         return IdentityError(
             f"the coordinator at {address} does not accept this site's certificate ({error.reason})",
-            cause="it is of another federation, or has expired",
-            next_step="ask the coordinator's operator for a new invitation",
+            cause=f"it has expired by the coordinator's clock ({_clock()}), or is of another federation",
+            next_step="compare the clocks; then ask the coordinator's operator for a renewal: `coordinator renew SITE`",
         )
     return LinkError(
         f"{address} answers, but not as a coordinator ({error.reason})",

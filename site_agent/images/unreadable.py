@@ -21,7 +21,7 @@ DAMAGE = (
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP")
 """the formats that are opened, by Pillow's names; of any other name Pillow's `Image.open` makes a KeyError"""
 FORMATS_TEXT = f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
-CLOSED = "this user may not read it"
+CLOSED = "this user has no permission to read it"
 OPEN_FAILED = {
     errno.ENOENT: "no such file",
     errno.ENOTDIR: "no such file",

@@ -171,5 +171,5 @@ def refused(offences: Sequence[str], source: str) -> DataError:
         f"{source} cannot be used as it is:\n{listed}",
         cause="it was written by hand or exported with other conventions",
         next_step=f"correct these lines of {source} and check it again"
-        + ("; take out the rows of women who are not known" if nameless else ""),
+        + ("; remove the rows of women who are not known" if nameless else ""),
     )

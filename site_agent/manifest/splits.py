@@ -256,7 +256,7 @@ def given(rows: Sequence[ManifestRow], source: str) -> dict[str, Split] | None:
     if crossing:
         raise DataError(
             f"{source}: patients in more than one split: {', '.join(at_most(crossing))}",
-            cause="the split was drawn by image; images of one woman on both sides make every score too good",
+            cause="the split was drawn by image; images of one woman in training and test make every score too good",
             next_step=f"give all images of a patient one split, or empty the column, then fedcervix draws it: {source}",
         )
     return {patient: next(iter(splits)) for patient, splits in found.items()}
@@ -348,7 +348,7 @@ def format_splits(patients: Mapping[str, Kept]) -> str:
 
 def _damaged(source: str, line: int) -> DataError:
     return DataError(
-        f"{source}, line {line}: expected a patient, once, and one of train, valid, test",
+        f"{source}, line {line}: expected a patient who is in no other line, and train, valid or test",
         cause="the file was edited by hand or damaged",
         next_step=f"restore {source} from a backup; without one, move it away and make every model and classifier of "
         "this site again, because patients change splits",

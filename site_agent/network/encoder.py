@@ -255,7 +255,7 @@ def _torchvisions(architecture: Architecture, *, download: bool) -> dict[str, Te
     if not (download or (Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name).exists()):
         raise ModelError(
             f"ImageNet's weights for {architecture} are not on this machine",
-            cause="the plan starts from them, and a federation makes no site download anything",
+            cause="the plan starts from these weights, and a site downloads nothing for a federation",
             next_step=f"curl -fLO {weights.url}, and give that file's path in site.toml: [hardware] imagenet_weights",
         )
     try:

@@ -40,7 +40,7 @@ class TableOneRow:
 
 
 @dataclass(frozen=True, slots=True)
-class LeakRow:
+class SharedPictureRow:
     """One picture under several patients: they share a split, or one of them is set aside."""
 
     patients: tuple[str, ...]
@@ -57,7 +57,7 @@ class SetAside:
     """(image, reason)"""
     duplicates: int = 0
     """images that are a copy of another one of the same patient"""
-    leaks: tuple[LeakRow, ...] = ()
+    shared_pictures: tuple[SharedPictureRow, ...] = ()
     remarks: tuple[tuple[str, tuple[str, ...]], ...] = ()
     """(what should be known of the manifest or the pictures, the patients, columns or images concerned)"""
 

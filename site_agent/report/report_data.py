@@ -170,7 +170,10 @@ def _set_aside(collection: Collection) -> content.SetAside:
     return content.SetAside(
         quarantined=tuple((item.image, item.reason) for item in collection.quarantined),
         duplicates=len(collection.copies),
-        leaks=tuple(content.LeakRow(leak.patients, leak.images, leak.conflicting) for leak in collection.leaks),
+        shared_pictures=tuple(
+            content.SharedPictureRow(shared.patients, shared.images, shared.conflicting)
+            for shared in collection.shared_pictures
+        ),
         remarks=tuple((remark.heading, remark.items) for remark in remarks(collection)),
     )
 

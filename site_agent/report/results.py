@@ -91,7 +91,7 @@ def _finite(value: Any) -> Any:
 
 
 def _comparison(report: SiteReport, found: Comparison) -> dict[str, object]:
-    """Return a comparison with what the report concludes from it, which readers take and `parse` does not."""
+    """Return a comparison with what the report concludes from it, which readers take and `parse` passes over."""
     verdict, why = report.conclusion(found)
     return {**dataclasses.asdict(found), "verdict": verdict, "why": why}
 
@@ -100,8 +100,8 @@ def _counts(aside: SetAside) -> dict[str, int]:
     return {
         "quarantined_images": len(aside.quarantined),
         "duplicate_images": aside.duplicates,
-        "shared_pictures": len(aside.leaks),
-        "conflicting_pictures": sum(leak.conflicting for leak in aside.leaks),
+        "shared_pictures": len(aside.shared_pictures),
+        "conflicting_pictures": sum(shared.conflicting for shared in aside.shared_pictures),
     }
 
 
@@ -115,9 +115,10 @@ def parse(text: str) -> Results:
     try:
         raw = parsed(text)
         check(isinstance(raw, dict) and raw.get("format") == FORMAT, f"its format is not {FORMAT!r}")
-        evaluations, by_woman = (from_json(tuple[Evaluation, ...], raw[key]) for key in ("evaluations", "by_woman"))
-        compared = [{key: one[key] for key in ("name", "versus", "difference")} for one in raw["comparisons"]]
-        comparisons = from_json(tuple[Comparison, ...], compared)
+        evaluations, by_woman = (
+            from_json(tuple[Evaluation, ...], raw[key], extra="ignore") for key in ("evaluations", "by_woman")
+        )
+        comparisons = from_json(tuple[Comparison, ...], raw["comparisons"], extra="ignore")
         provenance = tuple(map(Provenance.from_json, raw["provenance"]))
         words = {name: str(raw[name]) for name in ("site", "run", "final_state", "when", "answer")}
     except (AttributeError, KeyError, TypeError, ValueError) as error:

@@ -190,7 +190,7 @@ def read(folder: Path, key: SiteKey, *, next_step: str) -> Seen:
 def _refused(file: Path, why: str, next_step: str) -> ModelError:
     return ModelError(
         f"{file} {why}: the list of training women is not usable",
-        cause="so it cannot be checked that no test woman was used in training",
+        cause="without this list, nobody can check that no test woman was used in training",
         next_step=next_step,
     )
 

@@ -207,7 +207,7 @@ def found(home: SiteHome) -> tuple[list[CervixModel], dict[str, ModelError]]:
     return sorted(whole, key=lambda model: model.made_at), broken
 
 
-def check_unseen(home: SiteHome, model: CervixModel, test: Iterable[Image]) -> Seen:
+def check_unseen_by_model(home: SiteHome, model: CervixModel, test: Iterable[Image]) -> Seen:
     """Return the women whose images made a model.
 
     Raises ModelError if a woman of the test images is among them, or if this is not known.

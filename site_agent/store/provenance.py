@@ -216,7 +216,7 @@ def _check_data(tuned: Sequence[Provenance], kept: Sequence[KeptModel], data: Da
     if stale:
         raise ModelError(
             f"the images have changed since {', '.join(stale)} was fine-tuned",
-            cause="images, labels or splits were added or changed: a test woman might have been trained on",
+            cause="images, labels or splits were added or changed: a test woman might have been used in training",
             next_step=again.all(tuned, kept, run),
         )
 
@@ -239,7 +239,9 @@ def _check_run(tuned: Sequence[Provenance], kept: Sequence[KeptModel], again: Ag
         others = ", ".join(dict.fromkeys(model.run for model in kept if model.run))
         raise ModelError(
             f"no classifier here was fine-tuned from run {run}",
-            cause="a later run's classifier took its place" if known else f"runs with a model here: {others or 'none'}",
+            cause="a classifier of a later run has replaced it"
+            if known
+            else f"runs with a model here: {others or 'none'}",
             next_step=again.of(known) if known else f"{again.program} history",
         )
 
@@ -257,7 +259,7 @@ def _check_newest(tuned: Sequence[Provenance], kept: Sequence[KeptModel], again:
             raise ModelError(
                 f"the newest {found.label} model is of {newest.origin}, "
                 f"the classifier was fine-tuned from {_before(found, newest)}",
-                cause="the model was made or adopted after the classifier",
+                cause="the model was made or received after the classifier was fine-tuned",
                 next_step=again.all(tuned, kept, run),
             )
     federated = _newest_federated(kept)

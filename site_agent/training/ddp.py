@@ -207,7 +207,7 @@ def check_same(own: str, what: str, team: Team) -> None:
     said = f"{what}: {own}"
     if agreed(said, team) != said:
         raise TrainingError(
-            f"it does not see the leader's {what}",
+            f"it does not find the {what} that the first process found",
             cause="files changed while training began, or the hosts do not share one home folder and image folder",
             next_step="mount the same folders at the same places on every host; start site-agent again to continue",
         )

@@ -46,7 +46,7 @@ def examine(bench: TaskContext, plan: Plan | None) -> Findings:
         images=len(collection.images),
         women=len({image.woman for image in collection.images}),
         unreadable=len(collection.quarantined),
-        leaks=len(collection.leaks),
+        shared_pictures=len(collection.shared_pictures),
         remarks=tuple(remark.short() for remark in remarks(collection)),
         cost=cost,
         details=bench.home.command("data check"),

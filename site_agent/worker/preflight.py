@@ -68,7 +68,7 @@ class Findings:
     images: int
     women: int
     unreadable: int
-    leaks: int
+    shared_pictures: int
     remarks: tuple[str, ...]
     """what the site should know of its manifest, a line each"""
     cost: Cost | None
@@ -78,8 +78,8 @@ class Findings:
     def lines(self) -> tuple[tuple[str, str], ...]:
         """Return what is worth telling a person: (subject, finding)."""
         unread = f", {self.unreadable} unreadable" if self.unreadable else ""
-        leaks = f", {self.leaks} pictures under several patients" if self.leaks else ""
-        images = f"{self.images} images of {self.women} women{unread}{leaks} (details: {self.details})"
+        shared_pictures = f", {self.shared_pictures} pictures under several patients" if self.shared_pictures else ""
+        images = f"{self.images} images of {self.women} women{unread}{shared_pictures} (details: {self.details})"
         notes = (("note", remark) for remark in self.remarks)
         return (("images", images), *notes, *(self.cost.lines() if self.cost else ()))
 

@@ -22,7 +22,7 @@ from fedcervix.core.plan import BatchNorm, Plan, Precision, Recipe
 from fedcervix.core.seeds import derive
 from fedcervix.errors import ModelError, RemoteError
 from fedcervix.models.blobs import BlobStore
-from fedcervix.models.moves import vet_step
+from fedcervix.models.step_norms import vet_step
 from fedcervix.models.weights import read_layout, vet, vet_values
 from fedcervix.runtime.worker_protocol import OnProgress, WorkProgress
 from site_agent.data import dataset
@@ -283,7 +283,7 @@ def _step_progress(bench: TaskContext, plan: Plan, started: float) -> Callable[[
 
 def _score(bench: TaskContext, task: Task, plan: Plan) -> ScoreResult:
     """Score the round's model on this site's validation images."""
-    _checkpoints(bench, task, "none: a score is quickly done again")
+    _checkpoints(bench, task, "none: scoring is short and is repeated after a restart")
     recipe = resolve_precision(plan.recipe, bench.device, bench.home.cache)
     context = bench.training(plan, recipe)
     images, encoder = bench.images(recipe, "valid"), bench.learner(context).encoder

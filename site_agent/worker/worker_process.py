@@ -212,7 +212,9 @@ def _translated(error: Exception) -> FedcervixError:
         return StorageError(str(error), cause="the disk is damaged or not accessible", next_step="df -h")
     if isinstance(error, MemoryError) or any(words in str(error).lower() for words in LACKS_MEMORY):
         return TrainingError(
-            "not enough memory for this batch", cause=str(error)[:200], next_step="a plan with a smaller batch_images"
+            "not enough memory for this batch",
+            cause=str(error)[:200],
+            next_step="use a plan with a smaller batch_images",
         )
     return TrainingError(
         f"the trainer stopped unexpectedly: {type(error).__name__}: {error}",

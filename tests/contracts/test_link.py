@@ -101,7 +101,9 @@ def blobs(tmp_path: Path) -> BlobStore:
 
 
 def test_the_first_word_is_the_welcome(line: Line) -> None:
-    assert next(iter(line.link.attach())) == codec.Welcome("cervix", line.run, line.plan)
+    welcome = next(iter(line.link.attach()))
+    assert isinstance(welcome, codec.Welcome)
+    assert (welcome.federation, welcome.run, welcome.plan) == ("cervix", line.run, line.plan)
 
 
 def test_what_is_told_is_answered(line: Line) -> None:

@@ -65,7 +65,7 @@ Settle = Callable[[str, int, str], None]
 
 FIRST, SECOND, THIRD = (digit * 32 for digit in "123")
 """instances"""
-ALTS = identity.Identity(FEDERATION, "site", "alts")
+NHS, ALTS = (identity.Identity(FEDERATION, "site", site) for site in ("nhs", "alts"))
 
 
 @pytest.fixture
@@ -160,6 +160,7 @@ def test_what_is_answered_to_the_late_the_cut_off_and_the_wrong(version: int, tm
         alts = Caller(coordinator, who_joins_twice(coordinator), FIRST)
         operator = Caller(coordinator, coordinator.operator(), address=coordinator.operator_address)
         who_may_not(nhs, Caller(coordinator, coordinator.operator()))
+        who_renews(nhs, pems["key_pem"])
         who_is_one_too_many(nhs, twin, attach)
         who_comes_too_early_or_too_late(coordinator, nhs)
         for caller in (nhs, nhs, alts):
@@ -195,6 +196,12 @@ def who_may_not(nhs: Caller, operator: Caller) -> None:
     nhs.ask(rpc.ATTACH, wire.AttachRequest(wire_version=HERE.wire_max + 98))
     operator.ask(rpc.OFFER, wire.OfferRequest(digest="0" * 64, size_bytes=1))
     nhs.ask(rpc.OVERVIEW, wire.OverviewRequest())
+
+
+def who_renews(nhs: Caller, key: bytes) -> None:
+    """Too early to gain anything; and for another key."""
+    for asking in (key, identity.new_key()):
+        nhs.ask(rpc.RENEW, wire.RenewRequest(request_pem=identity.request(asking, NHS)))
 
 
 def who_is_one_too_many(nhs: Caller, twin: Caller, attach: Callable[..., wire.AttachRequest]) -> None:

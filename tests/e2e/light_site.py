@@ -1,9 +1,10 @@
 """A site without images: the real agent on the real line, with arithmetic in place of training.
 
     python -m tests.e2e.light_site HOME [--pace-s SECONDS] [--numbers COUNT] [--worker] [--diary FILE]
-        [--silence-s S] [--spoils F] [--upgrade-s S]
+        [--silence-s S] [--spoils F] [--upgrade-s S] [--ahead-s S] [--dies-at STEP]
 
 A task takes milliseconds instead of seconds, and no torch is loaded; so a test can kill this process at many moments.
+`--ahead-s`: how far its clock is ahead of this machine's. `--dies-at`: `kill -9` at a step of a renewal.
 With `--worker` the arithmetic is done by a process of its own, as training is (see light_worker.py).
 """
 
@@ -14,13 +15,17 @@ import os
 import signal
 import sys
 import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from fedcervix.core.events import Task
 from fedcervix.core.plan import Plan
+from fedcervix.core.rounds.instructions import Instruction
 from fedcervix.errors import EXIT_OF_OUTCOME, FedcervixError
 from fedcervix.runtime.cli_runtime import ends_whole, fail
 from fedcervix.runtime.worker_protocol import OnProgress
+from fedcervix.transport import codec
 from site_agent.commands.display import Display
 from site_agent.federation import shown
 from site_agent.federation.agent import Agent, Checks, Waits
@@ -28,6 +33,7 @@ from site_agent.federation.context import AgentContext
 from site_agent.federation.fencing import succeed
 from site_agent.federation.link import GrpcLink
 from site_agent.federation.listener import UPGRADE_S
+from site_agent.federation.renewing import Renewing
 from site_agent.home import SiteHome
 from site_agent.store.task_results import TaskResult
 from site_agent.worker.hang_detection import FLOOR_S
@@ -57,6 +63,35 @@ class LightWorker:
         """Nothing: `do` watches its own event."""
 
 
+class DyingLink(GrpcLink):
+    """A line on which the agent is killed at a step of a renewal."""
+
+    dies_at = ""
+    _renewed = False
+
+    def renew(self, request_pem: bytes) -> bytes:
+        pem = super().renew(request_pem)
+        self._reach("issued")
+        return pem
+
+    def use(self, certificate_pem: bytes) -> None:
+        self._reach("written")
+        super().use(certificate_pem)
+        self._renewed = True
+
+    def attach(self) -> Iterator[codec.Welcome | Instruction]:
+        for what in super().attach():
+            if self._renewed:
+                self._reach("welcomed")
+            yield what
+            if self._renewed:
+                self._reach("settled")
+
+    def _reach(self, step: str) -> None:
+        if step == self.dies_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
 def nothing_to_check(*_: object) -> None:
     """Find nothing wrong."""
 
@@ -78,22 +113,31 @@ def main() -> None:
     options.add_argument("--spoils", type=float, default=0.0)
     options.add_argument("--silence-s", type=float, default=FLOOR_S)
     options.add_argument("--upgrade-s", type=float, default=UPGRADE_S)
+    options.add_argument("--ahead-s", type=float, default=0.0)
+    options.add_argument("--dies-at", default="")
     given = options.parse_args()
     home, display = SiteHome(given.home), Display()
     site = home.certificate().identity.name
     with home.locked():
-        keys = {"authority_pem": "authority.crt", "certificate_pem": "site.crt", "key_pem": "site.key"}
+        keys = {"authority_pem": "authority.crt", "certificate_pem": home.certificates()[0], "key_pem": "site.key"}
         pems = {part: home.pem(file) for part, file in keys.items()}
-        link = GrpcLink(home.config().link.coordinator, claim=succeed(home), **pems)
+
+        def clock_s() -> float:
+            return time.time() + float(given.ahead_s)
+
+        link = DyingLink(home.config().link.coordinator, claim=succeed(home), clock_s=clock_s, **pems)
+        link.dies_at = given.dies_at
         work = LightWork(home, site, given.pace_s, given.numbers, given.diary, given.spoils)
         worker = in_a_process(work) if given.worker else LightWorker(work)
         federation = home.certificate().identity.federation
+        context = AgentContext(home, site, link, display.show, clock_s=clock_s)
         agent = Agent(
-            AgentContext(home, site, link, display.show),
+            context,
             worker,  # type: ignore[arg-type]
             federation=federation,
             checks=Checks(nothing_to_check, nothing_to_check, nothing_to_check),
             waits=Waits(silence_s=given.silence_s, upgrade_s=given.upgrade_s),
+            renewing=Renewing(context),
         )
         signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=agent.stop).start())
         try:

@@ -173,6 +173,8 @@ class Federation:
     """further keys of table [run]"""
     hardware: dict[str, Any] = field(default_factory=dict)
     """further keys of the sites' table [hardware]"""
+    certificates: dict[str, Any] = field(default_factory=dict)
+    """keys of table [certificates]"""
     processes: list[Process] = field(default_factory=list)
     port: int = 0
 
@@ -194,6 +196,7 @@ class Federation:
             {
                 "federation": {"name": FEDERATION},
                 "listen": {"bind": "127.0.0.1:0", "advertise": "localhost:0"},
+                "certificates": self.certificates,
                 "run": {"sites": list(self.sites), "profile": "demo", **self.run},
                 "run.terms": {**TINY_TERMS, **self.terms},
                 "run.recipe": {**TINY_RECIPE, **self.recipe},
@@ -309,7 +312,7 @@ class Federation:
         who = identity.Identity(FEDERATION, "site", name)
 
         def issue() -> tuple[bytes, str, datetime]:
-            pem = identity.issue(self.home.authority(), public, who, now, identity.SITE_LIFETIME)
+            pem = identity.issue(self.home.authority(), public, who, now, self.home.config().certificates.site)
             made = identity.identify(pem)
             return pem, made.serial, made.not_after
 

@@ -126,7 +126,7 @@ def test_an_invitation_s_certificate_is_good_for_joining_alone(running: Federati
         (rpc.FETCH, wire.BlobRequest(digest="0" * 64)),
         (rpc.PUSH, iter([b"x"])),
     ):
-        with pytest.raises(IdentityError, match="this call is not for"):
+        with pytest.raises(IdentityError, match="has no permission for this call"):
             ask(running, method, request, **keys)
 
 
@@ -139,11 +139,11 @@ OPERATOR_S = (
 
 def test_a_site_s_certificate_neither_commands_nor_joins(running: Federation) -> None:
     keys = keys_of(running, "nhs")
-    with pytest.raises(IdentityError, match="this call is not for"):
+    with pytest.raises(IdentityError, match="has no permission for this call"):
         ask(running, rpc.ENROLL, wire.EnrollRequest(request_pem=b""), **keys)
     with reachable(running.home.operator_socket) as name:
         for method, request in OPERATOR_S:
-            with pytest.raises(IdentityError, match="this call is not for"):
+            with pytest.raises(IdentityError, match="has no permission for this call"):
                 ask(running, method, request, address=f"unix:{name}", **keys)
     assert running.overview()["outcome"] is None
 
@@ -157,7 +157,7 @@ def test_the_operator_s_methods_are_not_on_the_port_that_sites_reach(running: Fe
 
 
 def test_the_operator_s_certificate_is_no_site(running: Federation) -> None:
-    with pytest.raises(IdentityError, match="this call is not for"):
+    with pytest.raises(IdentityError, match="has no permission for this call"):
         ask(running, rpc.ATTACH, ATTACH, **running.operator())
 
 
@@ -203,7 +203,7 @@ def test_an_invitation_works_once(running: Federation) -> None:
     assert "the invitation of site alts was already used" in text
     assert "coordinator revoke alts" in text  # the operator's answer to a stolen invitation
 
-    # Joining anew replaced the site's earlier certificate: one site cannot run twice.
+    # Joining again replaced the site's earlier certificate: only one agent can run for a site.
     with pytest.raises(IdentityError, match="the certificate of site alts is replaced"):
         ask(running, rpc.ATTACH, ATTACH, **earlier)
 

@@ -82,7 +82,7 @@ def test_a_mode_that_differs_from_the_unfinished_run_s_is_no_new_run(federate: F
     federation = federate()
     federation.coordinate("--mode", "csfssl").kill()
     process = federation.coordinate("--mode", "ppfssl", listening=False)
-    assert_ends(process, RunError, "its mode is csfssl", "with --new it is abandoned")
+    assert_ends(process, RunError, "its mode is csfssl", "with --new it is ended and a new run begins")
 
 
 # --- at a site ---------------------------------------------------------------------------------------------------
@@ -181,9 +181,7 @@ def test_a_certificate_that_has_expired(federate: Federate) -> None:
     made = datetime.now(UTC) - timedelta(minutes=3)
     old = identity.issue(federation.home.authority(), identity.public_key(key), who, made, timedelta(minutes=1))
     home.key_file("site.crt").write_bytes(old)
-    assert_ends(
-        federation.agent("nhs"), IdentityError, "has expired", "this machine's clock says", "coordinator invite"
-    )
+    assert_ends(federation.agent("nhs"), IdentityError, "has expired", "this machine's clock says", "coordinator renew")
 
 
 def test_a_plan_that_the_site_s_policy_forbids_is_refused_in_words(federate: Federate) -> None:

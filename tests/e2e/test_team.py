@@ -248,7 +248,7 @@ def test_what_breaks_in_a_follower_is_heard_by_the_agent(
     base = team.do(TaskKind.SEED).digest
     team.do(TaskKind.SCORE, base)
     manifest.write_text("\n".join(lines[:-1]))
-    with pytest.raises(WorkFailedError, match="training process 2 of 2: it does not see the leader's") as caught:
+    with pytest.raises(WorkFailedError, match="training process 2 of 2: it does not find the") as caught:
         team.do(TaskKind.TRAIN, base)
     assert "check_same" in caught.value.trace
     nothing_is_left(team)

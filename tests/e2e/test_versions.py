@@ -185,3 +185,49 @@ def test_all_sides_are_upgraded_one_after_the_other_in_the_middle_of_a_run(
     federation.finish(coordinator, nhs, next_one.light(federation, "alts"))
     assert federation.result() == right(mode)
     assert software(federation) == {site: [__version__, SOFTWARE] for site in federation.sites}
+
+
+PHASES: dict[Mode, tuple[tuple[str, int], ...]] = {
+    "csfssl": (
+        ("SiteAttached", 1),
+        ("UpdateStored", 1),
+        ("UpdateStored", 2),
+        ("AggregateStored", 1),
+        ("ScoreReported", 1),
+        ("AggregateStored", 2),
+        ("ModelAdopted", 1),
+    ),
+    "ppfssl": (
+        ("SiteAttached", 1),
+        ("UpdateStored", 1),
+        ("UpdateStored", 2),
+        ("ScoreReported", 1),
+        ("ScoreReported", 3),
+        ("ModelAdopted", 1),
+    ),
+}
+"""so many events of a kind are journaled: gathering, seeding, training, averaging, scoring, publishing"""
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("mode", MODES)
+def test_what_is_killed_in_any_phase_goes_on_in_another_version(
+    mode: Mode, federate: Federate, next_one: Version, right: Callable[[Mode], str]
+) -> None:
+    """The coordinator and a site: up to the next version and back again, phase by phase."""
+    federation = federate()
+    coordinator = TODAY.coordinate(federation, mode)
+    for site in federation.sites:
+        federation.enrol(site)
+    agents = {site: TODAY.light(federation, site, *PACE) for site in federation.sites}
+    for at, (kind, count) in enumerate(PHASES[mode]):
+        until(f"{kind} number {count}", lambda: federation.events(kind) >= count, seen=federation.texts)  # noqa: B023
+        version = next_one if at % 2 == 0 else TODAY
+        coordinator.kill()
+        if kind != "ModelAdopted":  # a site that has adopted has ended
+            site = federation.sites[at // 2 % len(federation.sites)]
+            federation.kill_site(agents[site])
+            agents[site] = version.light(federation, site, *PACE)
+        coordinator = version.coordinate(federation)
+    federation.finish(coordinator, *agents.values())
+    assert federation.result() == right(mode)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from fedcervix import __version__
 from tools import packages, release, release_check
 
 pytest.importorskip("hatchling", reason="hatchling is not installed: make setup")
@@ -51,7 +52,7 @@ def test_two_builds_in_two_folders_at_two_times_are_the_same_bytes(tmp_path: Pat
     first = built(here, tmp_path / "first", umask=0o022, zone="UTC")
     second = built(there, tmp_path / "second", umask=0o077, zone="Asia/Tokyo")
 
-    assert sorted(first) == ["fedcervix-0.1.0-py3-none-any.whl", "fedcervix-0.1.0.tar.gz"]
+    assert sorted(first) == [f"fedcervix-{__version__}-py3-none-any.whl", f"fedcervix-{__version__}.tar.gz"]
     assert first == second
 
 

@@ -405,7 +405,7 @@ def test_a_loss_that_stands_still_has_not_fallen(losses: list[float], expected: 
 # On a GPU
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU that torch sees")
+@pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_gpu_learns_the_same_as_the_cpu(precision: str) -> None:
     gpu = torch.device("cuda")

@@ -10,25 +10,44 @@ import traceback
 import click
 
 from tests.simulation.histories import history
+from tests.simulation.sum_histories import sum_history
 from tests.simulation.world import ViolationError
 
 
+def rounds(number: int) -> tuple[str, list[str]]:
+    """Return the outcome of a history of rounds, and what happened in it."""
+    found = history(number)
+    return f"{found.plan.mode} {found.run.outcome}", found.trace
+
+
+def sums(number: int) -> tuple[str, list[str]]:
+    """Return how many sums a malicious coordinator got, and what it tried."""
+    found = sum_history(number)
+    return f"{found.sums} sums", [f"{found.terms} {sorted(found.colluders)}", *found.attacks]
+
+
+WORLDS = {"rounds": rounds, "sums": sums}
+
+
 @click.command()
+@click.option(
+    "--world", type=click.Choice(list(WORLDS)), default="rounds", show_default=True, help="What is simulated."
+)
 @click.option("--histories", default=10_000, show_default=True, help="How many.")
 @click.option("--seed", default=0, show_default=True, help="Number of the first.")
 @click.option("--trace", is_flag=True, help="Print what happened, event by event.")
-def soak(histories: int, seed: int, trace: bool) -> None:
+def soak(world: str, histories: int, seed: int, trace: bool) -> None:
     """Simulate histories; stop at the first in which the design does not hold."""
     begun_s, outcomes = time.monotonic(), collections.Counter[str]()
     for number in range(seed, seed + histories):
         try:
-            found = history(number)
+            outcome, happened = WORLDS[world](number)
         except ViolationError:
             traceback.print_exc()
             sys.exit(1)
-        outcomes[f"{found.plan.mode} {found.run.outcome}"] += 1
+        outcomes[outcome] += 1
         if trace:
-            click.echo("\n".join(found.trace))
+            click.echo("\n".join(happened))
     took_s = time.monotonic() - begun_s
     click.echo(f"{histories:,} histories from seed {seed} in {took_s:.0f} s, {histories / took_s:.0f} a second")
     click.echo(", ".join(f"{outcome}: {count}" for outcome, count in sorted(outcomes.items())))

@@ -17,7 +17,7 @@ from fedcervix.core import compression
 from fedcervix.core.events import AggregateStored, Answer, Event, UpdateStored, event_from_json, event_to_json
 from fedcervix.core.modes import MODES
 from fedcervix.core.plan import Plan, Recipe, Terms
-from fedcervix.core.rounds.averages import Aggregate, coordinator_work, last_step
+from fedcervix.core.rounds.coordinator_work import AverageWork, coordinator_work, last_step
 from fedcervix.core.rounds.state import Outcome, Round, Run
 from fedcervix.core.rounds.step import step
 from fedcervix.transport.codec import InstanceClaim
@@ -251,7 +251,7 @@ def test_a_step_that_averages_in_the_order_of_arrival_is_found() -> None:
 def test_a_momentum_from_the_best_model_instead_of_the_last_is_found() -> None:
     """Early stopping keeps the best round; training, and so the step, goes on from what was published last."""
 
-    def from_best(run: Run) -> Aggregate | None:
+    def from_best(run: Run) -> AverageWork | None:
         work = coordinator_work(run)
         if work is None or work.last_step is None:
             return work

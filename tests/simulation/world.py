@@ -44,7 +44,7 @@ from fedcervix.core.events import (
     event_to_json,
 )
 from fedcervix.core.plan import Plan
-from fedcervix.core.rounds.averages import Aggregate, coordinator_work
+from fedcervix.core.rounds.coordinator_work import AverageWork, coordinator_work
 from fedcervix.core.rounds.instructions import Finish, Instruction, instruction
 from fedcervix.core.rounds.state import Presence, Run, begin
 from fedcervix.core.rounds.step import step
@@ -129,7 +129,7 @@ class Rules:
 
     step: Callable[[Run, Event], tuple[Run, Answer]] = step
     admit: Callable[..., Acting | None] = admit
-    work_of: Callable[[Run], Aggregate | None] = coordinator_work
+    work_of: Callable[[Run], AverageWork | None] = coordinator_work
     needed: Callable[[Run], set[str]] = needed
     append: Callable[[list[str], Event], None] = lambda journal, event: journal.append(event_to_json(event))
     answered: Callable[[economy.ErrorFeedback, UpdateStored, Answer], economy.ErrorFeedback] = economy.answered

@@ -63,6 +63,7 @@ class FakeLink:
         self.push_chunks: Callable[[int, OnBytes], None] = lambda size, on_bytes: on_bytes(size, size)
         self.before_fetch: Callable[[], None] = lambda: None
         self.chunk_bytes = 1 << 20
+        self.renews: Callable[[bytes], bytes] = lambda _request: b""
         self._changed = threading.Condition()
 
     def say(self, *what: codec.Welcome | Instruction | Cut | FedcervixError) -> None:
@@ -111,6 +112,13 @@ class FakeLink:
 
     def packed(self, digest: str) -> Packed | None:
         return self.forms.get(digest)
+
+    def renew(self, request_pem: bytes) -> bytes:
+        self._tell(("renew", request_pem))
+        return self.renews(request_pem)
+
+    def use(self, certificate_pem: bytes) -> None:
+        self._tell(("use", certificate_pem))
 
     def _tell(self, what: Any) -> None:
         with self._changed:

@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fedcervix import __version__
 from fedcervix.core.numerics import NUMERICS, SINCE
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("shared/fedcervix", "coordinator", "site_agent", "cervix_study", "protos")
-VERSION = "0.2.0"
+VERSION = f"{__version__}.post1"
 
 Edit = tuple[str, str, str]
 """file, a text in it, what stands there instead"""
@@ -28,7 +29,7 @@ WIDER = """\
     Change(2, "recipe.width", Within(1, 4096), is_new=False),
 """
 KEYS: tuple[Edit, ...] = (
-    ("shared/fedcervix/__init__.py", '__version__ = "0.1.0"', f'__version__ = "{VERSION}"'),
+    ("shared/fedcervix/__init__.py", f'__version__ = "{__version__}"', f'__version__ = "{VERSION}"'),
     # A key of the terms, which new plans use, and one of the recipe, which they do not.
     (
         "shared/fedcervix/core/plan.py",
@@ -92,6 +93,38 @@ KEYS: tuple[Edit, ...] = (
         "    launcher: tuple[str, ...] = ()\n    fans: int = 1\n",
     ),
 )
+WEATHER = """\
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weather:
+    rain: Annotated[float, Within(0, 1)] = 0.25
+    wind: Annotated[float, Within(0, 1)] = 0.0
+
+
+"""
+FIELD = "    weather: Weather = dataclasses.field(default_factory=Weather)\n"
+ROWS = """\
+    Change(2, "terms.weather", ()),
+    Change(2, "terms.weather.rain", (0.0,)),
+    Change(2, "terms.weather.wind", (0.0,)),
+"""
+PLAN_TABLE: tuple[Edit, ...] = (
+    # A table of the terms, which new plans use.
+    (
+        "shared/fedcervix/core/plan.py",
+        "@dataclass(frozen=True, slots=True, kw_only=True)\nclass Terms:\n",
+        f"{WEATHER}@dataclass(frozen=True, slots=True, kw_only=True)\nclass Terms:\n",
+    ),
+    (
+        "shared/fedcervix/core/plan.py",
+        "    seed: Annotated[int, Within(0, INT64_MAX)] = 0\n",
+        f"    seed: Annotated[int, Within(0, INT64_MAX)] = 0\n{FIELD}",
+    ),
+    (
+        "shared/fedcervix/core/plan_formats.py",
+        "CHANGES: Final = (\n",
+        f"CHANGES: Final = (\n{ROWS}",
+    ),
+)
 LABEL = "label TEXT NOT NULL DEFAULT ''"
 TABLE: tuple[Edit, ...] = (
     # A column of the journal.
@@ -105,6 +138,17 @@ TABLE: tuple[Edit, ...] = (
         "shared/fedcervix/disk/journal.py",
         "INSERT INTO runs VALUES (?, ?, ?, ?)",
         "INSERT INTO runs VALUES (?, ?, ?, ?, '')",
+    ),
+    # A column of the registry.
+    (
+        "coordinator/home/registry.py",
+        "    certificate     BLOB                -- role site: PEM, to answer a repeated request\n",
+        f"    certificate     BLOB,\n    {LABEL}\n",
+    ),
+    (
+        "coordinator/home/registry.py",
+        '"the registry", (CREDENTIALS, ONE_VALID), ',
+        f'"the registry", (CREDENTIALS, ONE_VALID), (("ALTER TABLE credentials ADD COLUMN {LABEL}",),), ',
     ),
 )
 
@@ -131,6 +175,18 @@ class NextVersion:
         )
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout.rpartition("RESULT ")[2])
+
+    def refused(self, home: Path, words: str) -> str:
+        """Give a command of the coordinator, which refuses it; return the error's three lines."""
+        return self.run(
+            "from click.testing import CliRunner\n"
+            "from coordinator.cli import cli\n"
+            "from fedcervix.errors import FedcervixError\n"
+            "error = CliRunner().invoke(cli, ['--home', given[0], *given[1].split()]).exception\n"
+            "assert isinstance(error, FedcervixError), error\n"
+            "result = error.explain()",
+            [str(home), words],
+        )
 
     def coordinator(self, home: Path, *commands: str) -> list[str]:
         """Give commands of the coordinator; return what each has printed. They must succeed."""

@@ -14,11 +14,11 @@ from site_agent.report.content import (
     Augmented,
     Contribution,
     EmbeddingMap,
-    LeakRow,
     Losses,
     Neighbours,
     RoundRow,
     SetAside,
+    SharedPictureRow,
     SiteReport,
     TableOneRow,
 )
@@ -78,7 +78,9 @@ def report(**changes: object) -> SiteReport:
         "final_state": "OK",
         "federated": "CSFSSL",
         "census": (TableOneRow("train", "case", 91, 182, 190), TableOneRow("train", "control", 181, 361, 380)),
-        "set_aside": SetAside((("a/b.jpg", "an empty file"),), 2, (LeakRow(("P1", "P2"), ("c.jpg", "d.jpg"), True),)),
+        "set_aside": SetAside(
+            (("a/b.jpg", "an empty file"),), 2, (SharedPictureRow(("P1", "P2"), ("c.jpg", "d.jpg"), True),)
+        ),
         "evaluations": (evaluation("Random", 0.7), evaluation("SSL", 0.8), evaluation("CSFSSL", 0.875)),
         "by_woman": (evaluation("Random", 0.7), evaluation("SSL", 0.8), evaluation("CSFSSL", 0.9)),
         "comparisons": (comparison("SSL", 0.02, 0.13), comparison("Random", 0.05, 0.3)),

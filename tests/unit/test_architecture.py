@@ -98,6 +98,7 @@ def calls(name: str) -> Iterator[tuple[str, str]]:
 FOREIGN = {
     "models": "numpy",
     "transport": "cryptography google grpc",
+    "trust": "cryptography numpy",
     "runtime": "click pydantic pydantic_core rich structlog",
 }
 """What the folders of the library import from outside the standard library; the others nothing."""
@@ -368,6 +369,7 @@ NAPS_ALLOWED = {
     ("coordinator.run.streams", "bell.wait(PICTURE_S)"): "only while an operator watches: "
     "progress wakes nobody, and a person wants to see it move",
     ("coordinator.calls.dispatch", "asyncio.sleep(pause_s)"): "a call's turn, which comes by the clock alone",
+    ("coordinator.calls.serving", "asyncio.sleep(pause_s)"): "until a certificate is due, by the clock alone",
 }
 
 

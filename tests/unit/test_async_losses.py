@@ -16,7 +16,7 @@ def test_on_a_cpu_a_loss_is_there_at_once() -> None:
     assert list(readings.rest()) == []
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU that torch sees")
+@pytest.mark.gpu
 def test_on_a_gpu_losses_come_later_in_order_and_whole() -> None:
     readings: Readings[int] = Readings()
     found = []

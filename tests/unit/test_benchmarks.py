@@ -294,7 +294,7 @@ def test_an_unaccelerated_run_compares_with_the_bare_step_of_its_own_kind():
     assert bench("eager", "graph", "compile").headline == "graph"
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 def test_a_captured_step_does_what_the_step_does():
     from benchmarks.simclr_sides import captured
 

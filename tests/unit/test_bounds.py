@@ -9,12 +9,14 @@ from typing import Annotated, Any, Literal, get_type_hints
 
 import pytest
 
+from coordinator.home.home import CertificatesSection
 from fedcervix.core.bounds import INT64_MAX, Within, allowed, check_values
 from fedcervix.core.plan import Augment, ClassifierRecipe, Recipe, Terms
 from site_agent.home import DataSection, HardwareSection, Policy
 from tests.unit.test_docs import row_of
 
 SECTIONS = {
+    "certificates": CertificatesSection,
     "run.terms": Terms,
     "run.recipe": Recipe,
     "run.recipe.augment": Augment,

@@ -81,7 +81,8 @@ def run(*arguments: object) -> Result:
 def test_a_clean_collection_is_divided_by_woman(tmp_path: Path) -> None:
     collection = index(clinic(tmp_path))
     assert (collection.rows, len(collection.images)) == (30, 30)
-    assert (collection.quarantined, collection.copies, collection.leaks, collection.disputed) == ((), (), (), ())
+    assert (collection.quarantined, collection.copies) == ((), ())
+    assert (collection.shared_pictures, collection.disputed) == ((), ())
     for _, images in itertools.groupby(collection.images, key=lambda image: image.patient):
         assert len({image.split for image in images}) == 1
     assert collection.census() == (
@@ -166,7 +167,7 @@ def test_one_picture_under_two_patients_keeps_them_in_one_split_and_is_used_once
     for number in range(0, 20, 2):
         shutil.copy(tmp_path / f"{number}a.png", tmp_path / f"{number + 40}a.png")  # a case, seen again unlabelled
     collection = index(path)
-    assert len(collection.copies) == len(collection.leaks) == 10
+    assert len(collection.copies) == len(collection.shared_pictures) == 10
     images = by_path(collection)
     for number in range(0, 20, 2):
         first, again = images[f"{number}a.png"], images[f"{number + 40}b.png"]
@@ -183,7 +184,7 @@ def test_contradicting_labels_of_one_picture_are_dropped(tmp_path: Path) -> None
     collection = index(manifest(tmp_path, ("1.png", "A", "0"), ("2.png", "B", "1"), ("3.png", "B", "1")))
     assert [(image.path, image.label) for image in collection.images] == [("1.png", None), ("3.png", 1)]
     assert collection.disputed == ("1.png", "2.png")
-    assert collection.leaks[0].conflicting
+    assert collection.shared_pictures[0].conflicting
 
 
 def test_splits_of_the_manifest_are_used_as_they_are(tmp_path: Path) -> None:
@@ -419,7 +420,7 @@ def test_one_identifier_written_in_two_ways_is_one_woman_and_is_named(tmp_path: 
     assert len(collection.spellings) == len({image.woman for image in collection.images}) == 18
     for number in range(18):
         assert len({image.split for image in collection.images if image.path.startswith(f"{number}-")}) == 1
-    assert collection.leaks == ()
+    assert collection.shared_pictures == ()
     output = run("check", tmp_path / "manifest.csv").stdout
     assert "36 patients, probably 18 women" in output
     assert "18 identifiers written in several ways" in output
@@ -436,7 +437,7 @@ def test_a_womans_own_pictures_are_not_taken_for_a_leak_because_her_identifier_i
     pixels[0, 0] ^= 1
     Pillow.fromarray(pixels).save(tmp_path / "2.png")
     collection = index(manifest(tmp_path, ("1.png", "p1", "0"), ("2.png", "P01", "1"), ("3.png", "B", "1")))
-    assert collection.leaks == collection.disputed == ()
+    assert collection.shared_pictures == collection.disputed == ()
     assert [(doubt.patient, doubt.why) for doubt in collection.doubts] == [
         ("P01", "has pictures labelled case and pictures labelled control")
     ]
@@ -586,7 +587,7 @@ def test_an_image_that_this_user_may_not_read_is_not_called_missing(tmp_path: Pa
             index(tmp_path / "closed.csv")
     finally:
         os.seteuid(0)
-    assert [one.reason for one in found.quarantined] == ["this user may not read it"]
+    assert [one.reason for one in found.quarantined] == ["this user has no permission to read it"]
     assert refused.value.next_step.startswith("let its owner make the files readable for user nobody")
     assert str(closed) in refused.value.next_step
     assert unread.value.next_step.startswith("let its owner make the files readable for user nobody")

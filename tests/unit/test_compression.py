@@ -29,7 +29,7 @@ from fedcervix.core.events import (
     UpdateStored,
 )
 from fedcervix.core.plan import Plan, Recipe, Terms
-from fedcervix.core.rounds.averages import coordinator_work
+from fedcervix.core.rounds.coordinator_work import coordinator_work
 from fedcervix.core.rounds.instructions import instruction
 from fedcervix.core.rounds.state import Run, begin
 from fedcervix.core.rounds.step import step

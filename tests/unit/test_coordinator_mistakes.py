@@ -24,7 +24,7 @@ from coordinator.commands import backups, commands, looking
 from coordinator.home.home import Home
 from coordinator.home.registry import Registry
 from coordinator.run import history, results
-from fedcervix.core.events import Event, RunAborted, SiteAttached
+from fedcervix.core.events import RUN_OF_COORDINATOR, Event, RunAborted, SiteAttached
 from fedcervix.core.numerics import NUMERICS
 from fedcervix.disk import locks
 from fedcervix.disk.journal import Journal
@@ -229,7 +229,7 @@ def test_a_wrong_command_line_is_click_s(home: Home, words: tuple[str, ...], sai
 
 @pytest.mark.parametrize("bind", ["::1:8443", "8443", "https://x:8443"])
 def test_a_wrong_address_to_listen_on_is_refused(home: Home, bind: str) -> None:
-    assert "--bind is HOST:PORT" in refused("start", "--mode", "csfssl", "--bind", bind, home=home).what
+    assert "--bind must be HOST:PORT" in refused("start", "--mode", "csfssl", "--bind", bind, home=home).what
     assert "no run has begun" in call("runs", home=home).output
 
 
@@ -308,6 +308,17 @@ def test_a_run_that_is_abandoned_has_an_outcome_and_a_record(home: Home) -> None
     assert "abandoned by the operator" in one["reason"]
     assert "ABORTED" in call("status", first, home=home).output
     assert "the coordinator is not running" not in call("status", first, home=home).output
+
+
+def test_two_runs_of_one_plan_within_one_second_have_two_names(home: Home) -> None:
+    plan = home.plan("csfssl")
+    first = history.new_record(plan, "", 1_780_000_000.2)
+    second = history.new_record(plan, "", 1_780_000_000.7, taken={first.run})
+    third = history.new_record(plan, "", 1_780_000_000.9, taken={first.run, second.run})
+    assert len({first.run, second.run, third.run}) == 3
+    assert all(RUN_OF_COORDINATOR.fullmatch(one.run) for one in (first, second, third))
+    assert third.begun_at == 1_780_000_000.9
+    assert len({begun(home) for _ in range(3)}) == 3
 
 
 def test_abort_ends_a_run_also_while_no_coordinator_runs(home: Home) -> None:
@@ -428,7 +439,7 @@ def test_no_invitation_is_laid_into_the_folder_of_another_user(home: Home) -> No
     """In /tmp somebody may have made a folder of the name that was given."""
     Path("theirs").mkdir()
     os.chown("theirs", 65_534, 65_534)
-    assert "whose folder it is, can write" in refused("invite", "nhs", "--out", "theirs", home=home).what
+    assert "who owns the folder, can write" in refused("invite", "nhs", "--out", "theirs", home=home).what
     os.chown("theirs", 0, 65_534)
     Path("theirs").chmod(0o775)
     assert "group nogroup can write" in refused("invite", "nhs", "--out", "theirs", home=home).what

@@ -8,7 +8,7 @@ import pytest
 
 from coordinator.alarms.alarm_sources import alarms, new_alarms
 from fedcervix.core.events import AggregateStored
-from fedcervix.core.rounds.averages import capped, weights
+from fedcervix.core.rounds.coordinator_work import capped, weights
 from fedcervix.core.rounds.state import Run
 from tests.unit.test_rounds import A, B, C, after, all_scored, all_trained, attached, digest, fresh, scored, trained
 

@@ -15,6 +15,7 @@ from click.testing import CliRunner
 import coordinator.cli
 import site_agent.cli
 from coordinator.home.home import Home
+from coordinator.home.registry import Registry
 from fedcervix.errors import ConfigError, FedcervixError, StorageError
 from fedcervix.transport.address import Address
 from site_agent.federation import account, fencing
@@ -86,7 +87,7 @@ def test_a_damaged_file_of_a_coordinator_s_home(tmp_path: Path) -> None:
     let_in(tmp_path)
     for words in (("begin", "--mode", "csfssl"), ("abort",), ("begin", "--mode", "ppfssl")):
         assert CliRunner().invoke(coordinator.cli.cli, ["--home", str(home), *words]).exit_code == 0
-    Home(home).registry.touch()
+    Registry(Home(home).registry)
     refused = set()
     for file, damage, copy in copies(home, tmp_path):
         for words in (("status", "--json"), ("invite", "nhs", "--out", f"{copy}/nhs.toml"), ("start",)):
@@ -99,8 +100,22 @@ def test_a_damaged_file_of_a_coordinator_s_home(tmp_path: Path) -> None:
                 assert "site-agent" not in error.next_step
     for name in ("authority.crt", "authority.key"):
         assert {damage for file, damage in refused if file == name} == DAMAGES.keys(), name
-    for name in ("coordinator.toml", "journal.db"):  # half a configuration is one, and an empty database, too
-        assert {damage for file, damage in refused if file == name} >= {"garbage", "a folder", "closed"}, name
+    for name in ("coordinator.toml", "journal.db", "registry.db"):  # half a configuration is one
+        assert {damage for file, damage in refused if file == name} >= {"empty", "garbage", "a folder", "closed"}, name
+
+
+@pytest.mark.parametrize("name", ["journal.db", "registry.db"])
+def test_an_empty_database_of_a_home_that_has_had_runs_is_damaged(name: str, tmp_path: Path) -> None:
+    home = made(tmp_path / "home")
+    (home.folder / name).touch()
+    assert tried(coordinator.cli.cli, home.folder, "begin", "--mode", "csfssl") is None, "its first command was killed"
+    assert tried(coordinator.cli.cli, home.folder, "abort") is None
+    (home.folder / name).write_bytes(b"")
+    error = tried(coordinator.cli.cli, home.folder, "status")
+    assert error is not None
+    assert f"{home.folder / name} is empty" in error.what
+    (home.folder / name).unlink()
+    assert tried(coordinator.cli.cli, home.folder, "begin", "--mode", "csfssl") is None, "as the next step says"
 
 
 @pytest.mark.parametrize("name", ["authority.crt", "operator.crt", "operator.key"])

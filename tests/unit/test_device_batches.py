@@ -12,7 +12,7 @@ DEVICES = [
     torch.device("cpu"),
     pytest.param(
         torch.device("cuda"),
-        marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU that torch sees"),
+        marks=pytest.mark.gpu,
     ),
 ]
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import os
 import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -63,18 +65,75 @@ def test_it_is_done_once(old: Path) -> None:
     assert (old.read_bytes(), backup_of(old, 1).read_bytes()) == (before, b"kept as it is")
 
 
+class Before(sqlite3.Connection):
+    """A connection whose first transaction finds that something has been done just before it."""
+
+    def execute(self, statement: str, *values: object) -> sqlite3.Cursor:  # type: ignore[override]
+        if statement.startswith("BEGIN") and (do := self.__dict__.pop("do", None)):
+            do()
+        return super().execute(statement, *values)  # type: ignore[arg-type]
+
+
+def before_it(path: Path, do: Callable[[], object]) -> sqlite3.Connection:
+    db = sqlite3.connect(path, isolation_level=None, factory=Before)
+    db.__dict__["do"] = do
+    return db
+
+
 def test_a_process_that_comes_late_leaves_the_backup_of_the_first_one(old: Path) -> None:
-    """Two commands find the earlier format; one of them upgrades the file while the other is about to copy it."""
+    """Two commands find the earlier format; one of them upgrades the file before the other does."""
 
-    class Late(sqlite3.Connection):
-        def execute(self, statement: str, *values: object) -> sqlite3.Cursor:  # type: ignore[override]
-            if statement.startswith("VACUUM") and not backup_of(old, 1).exists():
-                bring_up(opened(old), old, TWO)
-            return super().execute(statement, *values)  # type: ignore[arg-type]
+    def first() -> None:
+        bring_up(opened(old), old, TWO)
+        backup_of(old, 1).chmod(0o400)
 
-    bring_up(sqlite3.connect(old, isolation_level=None, factory=Late), old, TWO)
+    bring_up(before_it(old, first), old, TWO)
     assert (rows(old), rows(backup_of(old, 1))) == ([("hello", 5.0)], [("hello",)])
+    assert backup_of(old, 1).stat().st_mode & 0o777 == 0o400, "it was made once"
     assert {path.name for path in old.parent.iterdir()} == {old.name, backup_of(old, 1).name}
+
+
+def test_a_later_version_that_was_faster_is_not_undone(old: Path) -> None:
+    three = dataclasses.replace(TWO, upgrades=(*TWO.upgrades, ("ALTER TABLE notes ADD COLUMN place TEXT",)))
+    with pytest.raises(FormatError, match="has format 3"):
+        bring_up(before_it(old, lambda: bring_up(opened(old), old, three)), old, TWO)
+    assert opened(old).execute("PRAGMA user_version").fetchone() == (3,)
+
+
+def test_what_is_written_until_the_upgrade_begins_is_in_the_backup_and_nothing_is_written_after_that(
+    old: Path,
+) -> None:
+    def write() -> None:
+        with closing(sqlite3.connect(old, isolation_level=None, timeout=0)) as other:
+            other.execute("INSERT INTO notes (words) VALUES ('late')")
+
+    def cannot_write() -> int:
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            write()
+        return 1
+
+    db = before_it(old, write)
+    db.create_function("cannot_write", 0, cannot_write)
+    checked = dataclasses.replace(TWO, upgrades=(("SELECT cannot_write()", *TWO.upgrades[0]),))
+    bring_up(db, old, checked)
+    assert rows(backup_of(old, 1)) == [("hello",), ("late",)]
+    assert rows(old) == [("hello", 5.0), ("late", 5.0)]
+
+
+def test_only_an_upgrade_needs_to_be_alone(old: Path, tmp_path: Path) -> None:
+    """A process of the earlier version may use the file meanwhile: it could not read the new one."""
+
+    @contextmanager
+    def alone() -> Iterator[None]:
+        raise BlockingIOError
+        yield
+
+    bring_up(opened(tmp_path / "new.db"), tmp_path / "new.db", TWO, alone)
+    bring_up(opened(old), old, ONE, alone)
+    before = old.read_bytes()
+    with pytest.raises(BlockingIOError):
+        bring_up(opened(old), old, TWO, alone)
+    assert (old.read_bytes(), backup_of(old, 1).exists()) == (before, False)
 
 
 def test_a_new_file_has_the_newest_format_and_no_backup(tmp_path: Path) -> None:
@@ -144,12 +203,17 @@ def test_a_database_that_had_no_number_yet_is_format_1(tmp_path: Path, schema: S
     for statement in schema.tables:
         db.execute(statement)
     bring_up(db, path, schema)
-    assert db.execute("PRAGMA user_version").fetchone() == (1,)
+    assert db.execute("PRAGMA user_version").fetchone() == (schema.format,)
 
 
-def test_the_way_back_of_each_database_says_what_else_is_to_be_done(old: Path) -> None:
-    bring_up(opened(old), old, TWO)
-    for schema, words in ((registry.SCHEMA, "revoke again"), (journal.SCHEMA, "`coordinator restore`")):
-        with pytest.raises(FormatError) as caught:
-            look_at(opened(old), old, schema)
-        assert words in caught.value.next_step
+@pytest.mark.parametrize(
+    ("schema", "words"), [(registry.SCHEMA, "repeat the revocations"), (journal.SCHEMA, "`coordinator restore`")]
+)
+def test_the_way_back_of_each_database_says_what_else_is_to_be_done(tmp_path: Path, schema: Schema, words: str) -> None:
+    later = Schema(schema.what, ("CREATE TABLE one (x)",), ((),) * schema.format)
+    path = tmp_path / "later.db"
+    bring_up(opened(path), path, later)
+    backup_of(path, schema.format).touch()
+    with pytest.raises(FormatError) as caught:
+        look_at(opened(path), path, schema)
+    assert words in caught.value.next_step

@@ -1,4 +1,4 @@
-"""Copies, leaks and disputed labels."""
+"""Copies, shared pictures and disputed labels."""
 
 import io
 
@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageFilter
 
 from fedcervix.errors import DataError
-from site_agent.data.duplicates import Copy, IndexedImage, Leak, find_duplicates, near_duplicates
+from site_agent.data.duplicates import Copy, CrossPatientPicture, IndexedImage, find_duplicates, near_duplicates
 from site_agent.images.samples import Pixels
 from site_agent.images.thumbnails import thumbnail
 
@@ -78,29 +78,33 @@ def test_a_picture_is_used_once_and_the_labelled_copy_stays() -> None:
     )
     assert [one.image for one in found.used] == ["2", "3"]
     assert found.copies == (Copy("1", "2"), Copy("4", "2"))
-    assert found.leaks == ()
+    assert found.shared_pictures == ()
     assert found.conflicting_label == frozenset()
 
 
 def test_identical_pixels_under_two_patients_are_a_leak_and_link_them() -> None:
     found = find_duplicates([seen("1", "B", 0, "x"), seen("2", "A", None, "x"), seen("3", "C", 1, "y")])
-    assert found.leaks == (Leak("x", ("A", "B"), ("1", "2"), identical=True, conflicting=False),)
+    assert found.shared_pictures == (
+        CrossPatientPicture("x", ("A", "B"), ("1", "2"), identical=True, conflicting=False),
+    )
     assert found.links == [("A", "B")]
 
 
 def test_contradicting_labels_of_one_picture_are_disputed_within_a_patient_and_between_two() -> None:
     within = find_duplicates([seen("1", "A", 0, "x"), seen("2", "A", 1, "x")])
-    assert (within.conflicting_label, within.leaks) == (frozenset({"1", "2"}), ())
+    assert (within.conflicting_label, within.shared_pictures) == (frozenset({"1", "2"}), ())
     between = find_duplicates([seen("1", "A", 0, "x"), seen("2", "B", 1, "x"), seen("3", "B", 1, "y")])
     assert between.conflicting_label == frozenset({"1", "2"})
-    assert between.leaks[0].conflicting
+    assert between.shared_pictures[0].conflicting
 
 
 def test_a_photograph_saved_twice_is_a_leak_too_and_both_stay_in_use() -> None:
     pixels = scene(1)
     first, second = thumbnail(pixels), thumbnail(compressed(pixels))
     found = find_duplicates([seen("1", "A", 0, "x", first), seen("2", "B", 1, "y", second)])
-    assert found.leaks == (Leak("x", ("A", "B"), ("1", "2"), identical=False, conflicting=True),)
+    assert found.shared_pictures == (
+        CrossPatientPicture("x", ("A", "B"), ("1", "2"), identical=False, conflicting=True),
+    )
     assert found.conflicting_label == frozenset({"1", "2"})
     assert len(found.used) == 2
 
@@ -113,7 +117,7 @@ def test_three_patients_with_one_picture_are_linked_in_a_chain() -> None:
 def test_pictures_that_show_nothing_make_nobody_one_woman() -> None:
     """All black pictures have the same pixels; they are pictures of nobody."""
     found = find_duplicates([seen("1", "A", 0, "x", b""), seen("2", "B", 1, "x", b""), seen("3", "C", None, "x", b"")])
-    assert found.leaks == ()
+    assert found.shared_pictures == ()
     assert [copy.image for copy in found.copies] == ["2", "3"]
 
 
@@ -122,8 +126,8 @@ def test_a_declared_pair_links_nobody_and_keeps_its_labels() -> None:
     pictures = [seen("1", "A", 0, "x", first), seen("2", "B", 1, "y", second), seen("3", "C", None, "z", first)]
     found = find_duplicates(pictures, declared=frozenset({frozenset("12")}))
     assert found.conflicting_label == frozenset()
-    assert [leak.images for leak in found.told_apart] == [("1", "2")]
-    assert [leak.images for leak in found.leaks] == [("1", "3"), ("2", "3")]
+    assert [shared.images for shared in found.told_apart] == [("1", "2")]
+    assert [shared.images for shared in found.shared_pictures] == [("1", "3"), ("2", "3")]
     assert found.without_effect == ()
 
 
@@ -131,13 +135,13 @@ def test_a_pair_is_declared_for_all_copies_of_its_images() -> None:
     first, second = thumbnail(scene(1)), thumbnail(compressed(scene(1)))
     pictures = [seen("1", "A", 0, "x", first), seen("2", "B", 1, "y", second), seen("3", "A", 0, "x", first)]
     found = find_duplicates(pictures, declared=frozenset({frozenset("32")}))
-    assert (found.leaks, found.conflicting_label, found.without_effect) == ((), frozenset(), ())
+    assert (found.shared_pictures, found.conflicting_label, found.without_effect) == ((), frozenset(), ())
 
 
 def test_a_declared_pair_that_changes_nothing_is_said() -> None:
     pictures = [seen("1", "A", 0, "x"), seen("2", "B", 1, "x"), seen("3", "C", 1, "y")]
     found = find_duplicates(pictures, declared=frozenset({frozenset("12"), frozenset("13"), frozenset("39")}))
-    assert [leak.images for leak in found.leaks] == [("1", "2")]
+    assert [shared.images for shared in found.shared_pictures] == [("1", "2")]
     assert [line.partition(": ")[2] for line in found.without_effect] == [
         "the files show the same pixels, so they are one picture; remove the row of one",
         "these pictures do not look alike, or are of one patient",

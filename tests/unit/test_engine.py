@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from coordinator.limits.allowances import OF_ROUND_MAX, OF_RUN_MAX
-from coordinator.run.averaging import average
 from coordinator.run.engine import Engine
+from coordinator.run.round_average import average
 from coordinator.run.streams import Bell, Stream, instructions
 from fedcervix.core.events import (
     Answer,
@@ -31,13 +31,13 @@ from fedcervix.core.events import (
     UpdateStored,
 )
 from fedcervix.core.plan import Plan, Recipe, Terms
-from fedcervix.core.rounds.averages import Aggregate, coordinator_work
+from fedcervix.core.rounds.coordinator_work import AverageWork, coordinator_work
 from fedcervix.core.rounds.instructions import Finish, Instruction
 from fedcervix.core.rounds.state import Phase, Presence
 from fedcervix.disk.journal import Journal, RunRecord
 from fedcervix.errors import BusyError, DuplicateAgentError, FullDiskError, ModelError, RemoteError, RunError
 from fedcervix.models.blobs import BlobStore
-from fedcervix.models.moves import Group, Meter, measure
+from fedcervix.models.step_norms import Group, Meter, measure_groups
 from fedcervix.models.stream_validation import Arriving
 from fedcervix.models.weights import read_tensors, write_tensors
 from fedcervix.transport.codec import InstanceClaim
@@ -142,7 +142,7 @@ async def _next(told: AsyncIterator[Instruction]) -> Instruction | None:
     return await anext(told, None)
 
 
-def duty_of(run: Federation) -> Aggregate:
+def duty_of(run: Federation) -> AverageWork:
     work = coordinator_work(run.engine.run)
     assert work is not None
     return work
@@ -273,9 +273,9 @@ def test_values_that_were_checked_on_arrival_are_not_read_again_and_all_else_is_
 
     def measures(path: Path, base: Path) -> tuple[Group, ...]:
         measured.append(path)
-        return measure(path, base)
+        return measure_groups(path, base)
 
-    monkeypatch.setattr("coordinator.run.model_work.measure", measures)
+    monkeypatch.setattr("coordinator.run.model_work.measure_groups", measures)
     ada = arrives("ada", {"other": np.float32([1.0])})
     arrived_sound(run, "ada", ada.digest)
     with pytest.raises(RemoteError, match="other is not in the base"):
@@ -344,7 +344,7 @@ def test_a_model_that_another_site_has_brought_is_not_here_for_this_one(
     task = run.asked("bob")
     words = []
     for digest in (ada.digest, "c" * 64):
-        with pytest.raises(RunError, match="is not here") as refused:
+        with pytest.raises(RunError, match="is not at the coordinator") as refused:
             run.engine.models.take_update(UpdateStored("bob", task, digest, 10, 1, 0.5, 1.0, 0.0))
         words.append(refused.value.explain().replace(digest[:12], "DIGEST"))
     assert words[0] == words[1], "no word tells the two apart"
@@ -411,10 +411,10 @@ def test_a_model_that_goes_while_it_is_vetted_does_not_count(
 
     def measures(update: Path, base: Path) -> tuple[Group, ...]:
         run.engine.models.expect("ada", "d" * 64, 100)
-        return measure(base, base)
+        return measure_groups(base, base)
 
-    monkeypatch.setattr("coordinator.run.model_work.measure", measures)
-    with pytest.raises(RunError, match="is not here"):
+    monkeypatch.setattr("coordinator.run.model_work.measure_groups", measures)
+    with pytest.raises(RunError, match="is not at the coordinator"):
         run.train("ada")
     assert run.engine.run.current.contributions == ()
 
@@ -430,9 +430,9 @@ def test_a_report_that_comes_again_while_its_model_is_looked_at_waits_on_no_thre
         with pytest.raises(BusyError):
             run.engine.models.take_update(UpdateStored("ada", task, update.name.split(".")[0], 10, 1, 0.5, 1.0, 0.0))
         again.append(task)
-        return measure(update, base)
+        return measure_groups(update, base)
 
-    monkeypatch.setattr("coordinator.run.model_work.measure", measures)
+    monkeypatch.setattr("coordinator.run.model_work.measure_groups", measures)
     run.train("ada")
     assert again
     assert [update.site for update in run.engine.run.current.contributions] == ["ada"]

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from coordinator.run.averaging import average
 from coordinator.run.incoming import needed
+from coordinator.run.round_average import average
 from fedcervix.core.compression import packed_form
 from fedcervix.core.events import Answer, Task, TaskKind, UpdateStored
 from fedcervix.disk.journal import RunRecord
@@ -223,7 +223,7 @@ def test_a_model_that_is_here_does_not_vouch_for_a_packed_form(federation: Calla
 
 def test_a_packed_form_that_is_not_here_is_asked_for(federation: Callable[..., Packing]) -> None:
     run = federation(compression="int8")
-    with pytest.raises(RunError, match="is not here"):
+    with pytest.raises(RunError, match="is not at the coordinator"):
         run.take(arrives(run, packed="c" * 64))
 
 

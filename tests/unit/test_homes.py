@@ -98,7 +98,7 @@ def test_a_coordinator_of_an_earlier_version_that_still_runs_is_named(tmp_path: 
     home = Home(tmp_path)
     with home.locked():
         home.running.write_text(json.dumps({"pid": 1234, "port": 8443, "address": "localhost:8443"}))
-        with pytest.raises(RunError, match=r"pid 1234\) listens to no command of this version"):
+        with pytest.raises(RunError, match=r"pid 1234\) does not understand the commands of this version"):
             ask(home, rpc.OVERVIEW, wire.OverviewRequest())
 
 

@@ -78,7 +78,7 @@ def test_a_certificate_says_who_and_from_when_to_when() -> None:
     read = identity.identify(SITE.certificate)
     assert read.identity == NORTH
     assert read.not_before == NOW - timedelta(minutes=5)
-    assert read.not_after == NOW + timedelta(days=365)
+    assert read.not_after == NOW + identity.SITE_LIFETIME
     assert "O=demo" in x509.load_pem_x509_certificate(SITE.certificate).issuer.rfc4514_string()
 
 
@@ -144,7 +144,7 @@ def test_an_authority_needs_its_own_key() -> None:
 def test_the_coordinator_is_certified_for_host_names_and_addresses() -> None:
     key = identity.public_key(identity.new_key())
     hosts = ("federation.example.org", "192.0.2.7", "2001:db8::7")
-    certificate = identity.issue(AUTHORITY, key, Identity("demo", "coordinator"), NOW, identity.SERVER_LIFETIME, hosts)
+    certificate = identity.issue(AUTHORITY, key, Identity("demo", "coordinator"), NOW, identity.SITE_LIFETIME, hosts)
     names = x509.load_pem_x509_certificate(certificate).extensions.get_extension_for_class(x509.SubjectAlternativeName)
     assert names.value.get_values_for_type(x509.DNSName) == ["federation.example.org"]
     assert [str(ip) for ip in names.value.get_values_for_type(x509.IPAddress)] == ["192.0.2.7", "2001:db8::7"]
@@ -154,7 +154,7 @@ def test_the_coordinator_is_certified_for_host_names_and_addresses() -> None:
 def test_what_is_not_a_host_is_refused_before_it_is_certified(host: str) -> None:
     key = identity.public_key(identity.new_key())
     with pytest.raises(IdentityError, match="not a host name"):
-        identity.issue(AUTHORITY, key, Identity("demo", "coordinator"), NOW, identity.SERVER_LIFETIME, (host,))
+        identity.issue(AUTHORITY, key, Identity("demo", "coordinator"), NOW, identity.SITE_LIFETIME, (host,))
 
 
 def test_a_site_is_never_certified_for_a_host() -> None:
@@ -260,10 +260,10 @@ def test_an_expired_certificate_names_the_clock_and_the_way_out() -> None:
         identity.check_validity(identity.identify(SITE.certificate), datetime(2031, 1, 1, 12, 0, 1, tzinfo=UTC))
     assert caught.value.cause == (
         "this machine's clock says 2031-01-01 12:00 UTC; "
-        "the certificate is valid from 2030-01-01 11:55 UTC to 2031-01-01 12:00 UTC"
+        "the certificate is valid from 2030-01-01 11:55 UTC to 2030-04-01 12:00 UTC"
     )
     assert "timedatectl" in caught.value.next_step
-    assert "`coordinator invite north`" in caught.value.next_step
+    assert "`coordinator renew north`" in caught.value.next_step
 
 
 def test_a_certificate_that_is_not_valid_yet_is_told_apart_from_an_expired_one() -> None:

@@ -44,7 +44,7 @@ def test_an_invitation_with_a_foreign_part_is_refused() -> None:
 
 @pytest.mark.parametrize("address", ["", "example.org", "example.org:0", "example.org:65536", "http://h:1", "a b:1"])
 def test_an_invitation_needs_a_host_and_a_port(address: str) -> None:
-    with pytest.raises(IdentityError, match="not a complete invitation: address is HOST:PORT") as caught:
+    with pytest.raises(IdentityError, match="not a complete invitation: address must be HOST:PORT") as caught:
         replace(INVITATION, address=address)
     assert "cut short or edited" in caught.value.cause
     assert "send it again" in caught.value.next_step

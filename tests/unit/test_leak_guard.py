@@ -254,7 +254,7 @@ def test_a_federations_model_is_guarded_as_well(clinic: Site) -> None:
 
 
 def check(clinic: Site, name: str) -> None:
-    model_store.check_unseen(
+    model_store.check_unseen_by_model(
         clinic.home, model_store.read(clinic.home.models / name), dataset.open_collection(clinic.home).images
     )
 

@@ -40,7 +40,7 @@ from site_agent.training.checkpoints import Checkpoint, Checkpoints
 from site_agent.training.context import TrainingContext
 from tests.unit import study_cases
 from tests.unit.coordinator_homes import made
-from tests.unit.next_version import KEYS, TABLE, VERSION, NextVersion, build, computes
+from tests.unit.next_version import KEYS, PLAN_TABLE, TABLE, VERSION, NextVersion, build, computes
 
 PLAN = Plan(mode="csfssl", sites=("ada", "bob"), profile="paper", terms=Terms(), recipe=Recipe())
 LATER = f"has format 2; fedcervix {__version__} reads formats up to 1"
@@ -153,6 +153,35 @@ def test_a_plan_names_the_later_format_only_for_a_value_that_this_version_refuse
             Plan.parse(canonical_json({key: value for key, value in json.loads(text).items() if key != "format"}))
 
 
+def test_a_new_table_of_the_plan_changes_no_older_text_and_no_cell_of_a_study(tmp_path: Path) -> None:
+    federated = next(
+        cell for cell in grid(study_cases.asked(tmp_path, 'starts = ["csfssl"]'), study_cases.ground()) if cell.terms
+    )
+    cell = records.to_json(federated).decode()
+    old, new, part, study = build(tmp_path / "next", *PLAN_TABLE).run(
+        "import dataclasses\n"
+        "from pathlib import Path\n"
+        "from cervix_study import records\n"
+        "from fedcervix.core.plan import Plan, Terms, Weather\n"
+        "old, cell = Plan.parse(given[0]), records.from_json(records.Cell, given[1].encode(), Path('cell.json'))\n"
+        "new = dataclasses.replace(old, terms=Terms())\n"
+        "part = dataclasses.replace(old, terms=Terms(weather=Weather(rain=0.0, wind=0.5)))\n"
+        "none = dataclasses.replace(old, terms=Terms(weather=Weather(rain=0.0)))\n"
+        "used = dataclasses.replace(cell, terms=part.terms)\n"
+        "assert all(Plan.parse(plan.canonical()) == plan for plan in (new, part))\n"
+        "assert records.from_json(records.Cell, records.to_json(used), Path('cell.json')) == used\n"
+        "result = [[old.canonical(), old.terms.weather.rain, none.canonical()], new.canonical(), part.canonical(),"
+        " [cell.key, cell.terms.weather.rain, records.to_json(cell).decode(), used.key]]",
+        [PLAN.canonical(), cell],
+    )
+    assert old == [PLAN.canonical(), 0.0, PLAN.canonical()]
+    assert [json.loads(text)["terms"]["weather"] for text in (new, part)] == [{"rain": 0.25}, {"wind": 0.5}]
+    with pytest.raises(ValueError, match=f"the plan {LATER}"):
+        Plan.parse(new)
+    assert study[:3] == [federated.key, 0.0, cell]
+    assert study[3] != federated.key
+
+
 # --- homes of the next version with this one ----------------------------------------------------------------------
 
 
@@ -186,8 +215,16 @@ def test_once_that_run_has_ended_this_version_begins_the_next(world: World, late
     say(home, f"export {world.runs[2]} {tmp_path / 'out'}")
 
 
-def test_a_new_table_is_made_after_a_backup_and_this_version_goes_back_to_it(world: World, tmp_path: Path) -> None:
-    home, other = tmp_path / "home", build(tmp_path / "next", *KEYS, *TABLE)
+@pytest.fixture(scope="module")
+def other(tmp_path_factory: pytest.TempPathFactory) -> NextVersion:
+    """A next version with other tables, too."""
+    return build(tmp_path_factory.mktemp("next"), *KEYS, *TABLE)
+
+
+def test_a_new_table_is_made_after_a_backup_and_this_version_goes_back_to_it(
+    world: World, other: NextVersion, tmp_path: Path
+) -> None:
+    home = tmp_path / "home"
     shutil.copytree(world.before, home)
     looked, *_ = other.coordinator(home, "runs --json")
     assert [entry["outcome"] for entry in json.loads(looked)] == ["ABORTED", "unfinished"]
@@ -199,6 +236,24 @@ def test_a_new_table_is_made_after_a_backup_and_this_version_goes_back_to_it(wor
     assert f"the journal {Home(home).journal} {LATER}; its backup in format 1 is {kept}" in error.what
     subprocess.run(["sh", "-c", error.next_step.rpartition(": ")[2]], check=True)
     assert [*outcomes(home)] == [*world.runs[:2]]
+
+
+def test_no_command_changes_the_registry_under_a_coordinator_of_this_version(
+    other: NextVersion, tmp_path: Path
+) -> None:
+    home = made(tmp_path / "home")
+    say(home.folder, f"invite nhs --out {tmp_path / 'nhs.toml'}")
+    before = home.registry.read_bytes()
+    with home.locked():
+        for words in (f"invite alts --out {tmp_path / 'alts.toml'}", "revoke nhs"):
+            told = other.refused(home.folder, words)
+            assert f"{home.registry} has an earlier format, and a coordinator is running" in told
+            assert "restart it: " in told
+    assert (home.registry.read_bytes(), backup_of(home.registry, 1).exists()) == (before, False)
+    assert not (tmp_path / "alts.toml").exists()
+    other.coordinator(home.folder, "revoke nhs")
+    assert backup_of(home.registry, 1).read_bytes() != home.registry.read_bytes()
+    assert f"its backup in format 1 is {backup_of(home.registry, 1)}" in refused(home.folder, "revoke nhs").what
 
 
 def test_an_agent_waits_where_a_coordinator_has_a_plan_of_the_next_version(world: World, later: NextVersion) -> None:

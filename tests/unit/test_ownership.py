@@ -82,7 +82,7 @@ def test_a_file_of_the_hospital_s_is_made_readable_where_it_is(tmp_path: Path) -
     (tmp_path / "images").mkdir(mode=0o700)
     with somebody_else() as me:
         cause, next_step = made_readable(tmp_path / "images" / "a.png")
-    assert cause == f"user {me}, who runs this command, may not use {tmp_path / 'images'}"
+    assert cause == f"user {me}, who runs this command, has no permission for {tmp_path / 'images'}"
     assert f"setfacl -m u:{me}:x {tmp_path / 'images'}" in next_step
 
 

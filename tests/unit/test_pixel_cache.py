@@ -440,7 +440,7 @@ def test_a_full_disk_costs_time_not_the_run_where_memory_is_enough(
 
 
 def test_a_full_disk_and_too_little_memory_say_how_much_is_missing(on_disk: Loader, pictures: list[Picture]) -> None:
-    with disk_that_takes(2 * RECORD_BYTES), pytest.raises(StorageError, match="960 bytes are to be added") as caught:
+    with disk_that_takes(2 * RECORD_BYTES), pytest.raises(StorageError, match="960 more bytes") as caught:
         on_disk(pictures)
     assert "File too large" in caught.value.what
     assert "images_in_memory_gib" in caught.value.next_step
@@ -451,7 +451,7 @@ def test_what_does_not_fit_is_refused_before_it_is_decoded(tmp_path: Path) -> No
     side, absent = 20_000, [Picture("absent.png", f"{k:064x}") for k in range(50_000)]  # 60 TB
     with pytest.raises(FullDiskError, match="the disk is full") as caught:
         load(tmp_path, absent, side, "crop", tmp_path / "cache", memory_bytes_max=ON_DISK)
-    needed, missing = re.findall(r"([\d,]+) (?:bytes|of them)", caught.value.what)
+    needed, missing = re.findall(r"([\d,]+) (?:more bytes|of these)", caught.value.what)
     assert needed == "60,000,000,000,000"
     assert 0 < int(missing.replace(",", "")) < 60_000_000_000_000
     assert caught.value.cause == "the disk is full"
@@ -484,7 +484,7 @@ def test_squares_on_a_disk_that_became_full_are_still_used(on_disk: Loader, pict
 def test_a_cache_folder_that_cannot_be_made_costs_time_not_the_run(tmp_path: Path, pictures: list[Picture]) -> None:
     (tmp_path / "cache").touch()
     np.testing.assert_array_equal(Loader(tmp_path, IN_MEMORY)(pictures)[np.arange(COUNT)], right(tmp_path, pictures))
-    with pytest.raises(StorageError, match="960 bytes are to be added"):
+    with pytest.raises(StorageError, match="960 more bytes"):
         Loader(tmp_path, ON_DISK)(pictures)
 
 

@@ -215,7 +215,7 @@ def test_the_probabilities_are_those_of_evaluate(home: SiteHome, tmp_path: Path)
     trained = collection.labelled("train")
     assert {found[image.path]["seen_in_training"] for image in trained} == {"picture"}
     assert (
-        f"warning: {len(trained)} pictures were used in training; 0 more show women of whom other pictures were."
+        f"warning: {len(trained)} pictures were used in training; 0 more show women whose other pictures were used."
         in done.stdout
     )
 

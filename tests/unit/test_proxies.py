@@ -106,5 +106,5 @@ def answering(answer: bytes) -> Iterator[Proxy]:
 
 @pytest.mark.parametrize("answer", [b"SSH-2.0-OpenSSH_9.6\r\n", b"HTTP/1.1 200 " + b"x" * 70_000 + b"\r\n"])
 def test_what_is_no_http_proxy_cannot_be_connected_through(answer: bytes) -> None:
-    with answering(answer) as proxy, pytest.raises(OSError, match="what answers there does not speak HTTP"):
+    with answering(answer) as proxy, pytest.raises(OSError, match="the program that answers there does not speak HTTP"):
         proxy.connect(HOST, 443, 5.0)

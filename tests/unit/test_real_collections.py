@@ -30,7 +30,7 @@ def collections(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Collectio
 
 
 def pairs(collection: Collection) -> set[tuple[str, ...]]:
-    return {leak.patients for leak in collection.leaks}
+    return {shared.patients for shared in collection.shared_pictures}
 
 
 @pytest.mark.parametrize(("name", "rows", "copies"), [("via", 329, 0), ("colpo", 737, 4), ("annocerv", 250, 17)])
@@ -50,7 +50,7 @@ def test_women_under_two_identifiers_are_found(collections: dict[str, Collection
         ("annocerv-055", "annocerv-087"),
         ("annocerv-098", "annocerv-100"),
     }
-    assert all(leak.identical for leak in collections["annocerv"].leaks)
+    assert all(shared.identical for shared in collections["annocerv"].shared_pictures)
 
 
 def test_a_woman_whose_photographs_were_saved_twice_with_contradicting_labels_is_found(
@@ -59,7 +59,7 @@ def test_a_woman_whose_photographs_were_saved_twice_with_contradicting_labels_is
     """No two of these files have the same pixels: only likeness finds them."""
     colpo = collections["colpo"]
     assert pairs(colpo) == {("colpo-094", "colpo-114")}
-    assert not any(leak.identical for leak in colpo.leaks)
+    assert not any(shared.identical for shared in colpo.shared_pictures)
     assert colpo.disputed == ("images/colpo-094-2.jpg", "images/colpo-114-3.jpg")
     assert all(image.label is None for image in colpo.images if image.path in colpo.disputed)
 

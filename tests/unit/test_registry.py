@@ -107,7 +107,7 @@ def test_a_reinstalled_site_joins_again_and_its_old_certificate_stops_working(re
     registry.roll().admit("c2", "north")
     with pytest.raises(IdentityError, match="is replaced"):
         registry.roll().admit("c1", "north")
-    with pytest.raises(IdentityError, match="already used, and its certificate is replaced"):
+    with pytest.raises(IdentityError, match="already used, and the site's certificate is replaced"):
         registry.redeem("i1", "key of c1", refusing, NOW + HOUR)
 
 
@@ -156,7 +156,7 @@ def test_revoking_ends_the_certificate_and_the_open_invitation(registry: Registr
         registry.roll().admit("c1", "north")
     with pytest.raises(IdentityError, match="is revoked"):
         registry.redeem("i2", "key", refusing, NOW)
-    with pytest.raises(IdentityError, match="its certificate is revoked"):
+    with pytest.raises(IdentityError, match="the site's certificate is revoked"):
         registry.redeem("i1", "key of c1", refusing, NOW)
     assert registry.revoke("north", NOW) == 0
 
@@ -288,9 +288,9 @@ def test_a_registry_that_vanishes_is_an_error_and_not_an_empty_one(tmp_path: Pat
 
 def test_a_registry_of_a_newer_version_is_left_alone(tmp_path: Path, registry: Registry) -> None:
     connection = sqlite3.connect(tmp_path / "registry.db")
-    connection.execute("PRAGMA user_version = 2")
+    connection.execute(f"PRAGMA user_version = {registry_module.SCHEMA.format + 1}")
     connection.close()
-    with pytest.raises(StorageError, match=r"registry.db has format 2; fedcervix .* reads formats up to 1$"):
+    with pytest.raises(StorageError, match=r"registry.db has format 3; fedcervix .* reads formats up to 2$"):
         Registry(tmp_path / "registry.db")
 
 

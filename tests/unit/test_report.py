@@ -16,7 +16,15 @@ import pytest
 from fedcervix.core.plan import Recipe
 from fedcervix.errors import DataError, StorageError
 from site_agent.report.answer import answer, signed
-from site_agent.report.content import Contribution, EmbeddingMap, LeakRow, Losses, Neighbours, RoundRow, SetAside
+from site_agent.report.content import (
+    Contribution,
+    EmbeddingMap,
+    Losses,
+    Neighbours,
+    RoundRow,
+    SetAside,
+    SharedPictureRow,
+)
 from site_agent.report.figures import MARKS, STROKES, strokes
 from site_agent.report.figures import embedding_map as draw_map
 from site_agent.report.page import recipe_rows, render
@@ -106,7 +114,7 @@ def test_every_picture_has_a_description(page):
 )
 def test_names_from_outside_cannot_become_markup(where):
     changes: dict[str, object] = {
-        "patient": {"set_aside": SetAside(leaks=(LeakRow((ATTACK, "P2"), ("c.jpg",), False),))},
+        "patient": {"set_aside": SetAside(shared_pictures=(SharedPictureRow((ATTACK, "P2"), ("c.jpg",), False),))},
         "image": {"set_aside": SetAside(quarantined=((ATTACK, "an empty file"),))},
         "reason": {"set_aside": SetAside(quarantined=(("a.jpg", ATTACK),))},
         "remark": {"set_aside": SetAside(remarks=((ATTACK, (ATTACK,)),))},
@@ -289,6 +297,14 @@ def test_numbers_are_written_and_read_back(tmp_path):
     }
     assert raw["recipe"]["classifier"]["momentum"] == 0.09
     assert raw["neighbour_history"] == [{"name": "SSL", "aucs": [None, 0.6, 0.7], "kept_epoch": 3}]
+
+
+def test_a_key_that_a_later_version_adds_to_the_numbers_is_passed_over(tmp_path):
+    text = (write_report(report(), tmp_path, "csfssl", NOW) / "results.json").read_text("utf-8")
+    raw = json.loads(text)
+    for one in (raw, *raw["evaluations"], raw["evaluations"][0]["auc"], *raw["by_woman"], *raw["comparisons"]):
+        one["weather"] = "fine"
+    assert parse(json.dumps(raw)) == parse(text)
 
 
 def test_the_numbers_name_no_file_and_no_patient(tmp_path):

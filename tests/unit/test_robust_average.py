@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from fedcervix.core.measures import Measures, clip_scales, trimmed_per_side
 from fedcervix.core.plan import BatchNorm, Terms
 from fedcervix.models.aggregate import BLOCK_ELEMENTS, Clip, Momentum, aggregate
-from fedcervix.models.measuring import measure
+from fedcervix.models.step_similarity import measure_steps
 from fedcervix.models.weights import read_layout, read_tensors, write_tensors
 
 Model = dict[str, NDArray[Any]]
@@ -63,7 +63,7 @@ def averaged(tmp_path: Path) -> Round:
         for path, model in zip(paths, models, strict=True):
             write_tensors(path, model)
         layout = read_layout(tmp_path / "base")
-        measures = measure([(path, tmp_path / "base") for path in paths], layout, batch_norm)
+        measures = measure_steps([(path, tmp_path / "base") for path in paths], layout, batch_norm)
         scales = clip_scales([found.norm for found in measures], clip)
         updates = list(zip(paths, weights or [1.0] * len(paths), strict=True))
         shorter = Clip(tmp_path / "base", scales) if scales else None
@@ -134,7 +134,7 @@ def test_the_hop_of_a_ring_is_measured_beside_the_one_before(tmp_path: Path) -> 
     for index, model in enumerate(models):
         write_tensors(tmp_path / f"{index}", model)
     hops = [(tmp_path / "2", tmp_path / "1"), (tmp_path / "1", tmp_path / "0")]
-    found = measure(hops, read_layout(tmp_path / "0"), "mean")[0]
+    found = measure_steps(hops, read_layout(tmp_path / "0"), "mean")[0]
     this, before = steps([models[2]], models[1])[0], steps([models[1]])[0]
     np.testing.assert_allclose(found.norm, np.linalg.norm(this), rtol=1e-6)
     np.testing.assert_allclose(found.cosine, this @ before / np.linalg.norm(this) / np.linalg.norm(before), atol=1e-6)
@@ -272,7 +272,7 @@ def test_memory_stays_in_its_bound_however_many_updates_there_are(tmp_path: Path
     write_tensors(tmp_path / "base", {f"layer{index}": np.zeros(2**18, np.float32) for index in range(5)})
     layout, paths = read_layout(tmp_path / "base"), [tmp_path / "m"] * 16
     tracemalloc.start()
-    measure([(path, tmp_path / "base") for path in paths], layout, "mean")
+    measure_steps([(path, tmp_path / "base") for path in paths], layout, "mean")
     clip = Clip(tmp_path / "base", [0.5] * 16)
     aggregate([(path, 1.0) for path in paths], layout, tmp_path / "out", "mean", clip=clip, trimmed=3)
     peak = tracemalloc.get_traced_memory()[1]

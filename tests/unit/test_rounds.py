@@ -33,7 +33,7 @@ from fedcervix.core.events import (
     event_to_json,
 )
 from fedcervix.core.plan import Plan, Recipe, Terms
-from fedcervix.core.rounds.averages import coordinator_work
+from fedcervix.core.rounds.coordinator_work import coordinator_work
 from fedcervix.core.rounds.instructions import Finish, Idle, instruction
 from fedcervix.core.rounds.objections import objection
 from fedcervix.core.rounds.scores import improves, mean_loss

@@ -88,7 +88,7 @@ def test_an_invitation_is_open_then_used_once_and_then_closed(tmp_path: Path) ->
     registry.redeem("i1", "key", lambda: (b"pem", "c1", LATER), NOW)
     assert registry.roll().admit_invitation("i1", NOW) == "c1"
     registry.revoke("north", NOW)
-    with pytest.raises(IdentityError, match="was already used, and its certificate is revoked"):
+    with pytest.raises(IdentityError, match="was already used, and the site's certificate is revoked"):
         registry.roll().admit_invitation("i1", NOW)
     for serial in ("c1", "nobody"):
         with pytest.raises(IdentityError, match="does not know this invitation"):

@@ -26,7 +26,7 @@ from site_agent.training.steps import make_learner, make_step
 torch.set_num_threads(1)
 
 CPU = torch.device("cpu")
-NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU that torch sees")
+NEEDS_GPU = pytest.mark.gpu
 NEEDS_COMPILER = pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile on a CPU needs g++")
 STILL = Augment(
     flip_horizontal=0,

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedcervix.errors import RemoteError
-from fedcervix.models.moves import Group, Meter, measure
+from fedcervix.models.step_norms import Group, Meter, measure_groups
 from fedcervix.models.stream_validation import Arriving
 from fedcervix.models.weights import read_layout, vet, write_tensors
 
@@ -125,7 +125,7 @@ def test_what_arrives_is_measured_as_the_file_would_be(tmp_path: Path, length: i
     moved = seen.moved()
     assert moved is not None
     assert moved[0] == tmp_path / "base"
-    found = measure(tmp_path / "update", tmp_path / "base")
+    found = measure_groups(tmp_path / "update", tmp_path / "base")
     assert [(g.kind, g.count, g.farthest, g.moved, g.base) for g in moved[1]] == figures(found)
     assert all(group.moved > 0 for group in found if group.count)
     seen.close()

@@ -215,7 +215,7 @@ def test_one_run_at_a_time_works_in_a_folder(tmp_path: Path) -> None:
 def test_a_site_of_a_study_declares_pairs_of_two_women(tmp_path: Path, ground: Callable[..., Ground]) -> None:
     replace(collect(tmp_path / "nhs"), "nhs-03-0.png", picture("nhs 5 1", spoilt=8))
     collect(tmp_path / "alts")
-    assert [leak.patients for leak in ground().data.shared] == [("nhs-03", "nhs-05")]
+    assert [shared.patients for shared in ground().data.shared] == [("nhs-03", "nhs-05")]
     (tmp_path / "pairs.csv").write_text("image_a,image_b\nimages/nhs-03-0.png,images/nhs-05-1.png\n")
     file = tmp_path / "declared.toml"
     text = STUDY.format(folds=0, shared="false")

@@ -18,7 +18,7 @@ from fedcervix.core.events import (
     TaskKind,
     UpdateStored,
 )
-from fedcervix.core.rounds.averages import coordinator_work
+from fedcervix.core.rounds.coordinator_work import coordinator_work
 from fedcervix.core.rounds.instructions import instruction
 from fedcervix.core.rounds.state import Outcome, Phase, Run
 from fedcervix.core.rounds.step import step

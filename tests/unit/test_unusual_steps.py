@@ -20,7 +20,7 @@ from fedcervix.core.events import Task, TaskKind, UpdateStored
 from fedcervix.core.measures import Measures
 from fedcervix.core.plan import Plan, Recipe, Terms
 from fedcervix.core.rounds.state import Round, Run, begin
-from fedcervix.models.measuring import measure
+from fedcervix.models.step_similarity import measure_steps
 from fedcervix.models.weights import read_layout, write_tensors
 
 NAMES = ("ada", "bob", "cyd", "dan", "eva")
@@ -135,7 +135,7 @@ def test_of_five_sites_one_with_a_step_100_times_as_long_raises_an_alarm(tmp_pat
         step = 0.1 * np.random.default_rng(index).normal(size=1000) * (100 if index == 4 else 1)
         write_tensors(tmp_path / f"{index}", {"w": (base + step).astype(np.float32)})
     paths = [(tmp_path / f"{index}", tmp_path / "base") for index in range(5)]
-    measures = measure(paths, read_layout(tmp_path / "base"), "mean")
+    measures = measure_steps(paths, read_layout(tmp_path / "base"), "mean")
     for terms in ({}, {"clip": 2.0}, {"aggregation": "trimmed-mean"}):
         run = run_of([measures], **terms)
         line = ledger_line(run, run.rounds[0])

@@ -183,7 +183,7 @@ def test_what_is_no_answer_is_refused_and_its_process_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str
 ) -> None:
     site = Site(tmp_path, monkeypatch, f"sys.stdin.readline()\nprint({line!r}, flush=True)\nsys.stdin.readline()\n")
-    with pytest.raises(ForeignAnswerError, match="said what is no answer") as caught:
+    with pytest.raises(ForeignAnswerError, match="a line that is not an answer") as caught:
         site.do()
     assert caught.value.next_step
 

@@ -50,7 +50,9 @@ COST = Cost(
     disk_bytes=5,
     disk_free_bytes=6,
 )
-FINDINGS = Findings(images=1, women=1, unreadable=0, leaks=0, remarks=("one",), cost=COST, details="data check")
+FINDINGS = Findings(
+    images=1, women=1, unreadable=0, shared_pictures=0, remarks=("one",), cost=COST, details="data check"
+)
 GAUGES = {"unit_std": 0.5, "uniformity": -2.0}
 
 
@@ -108,7 +110,7 @@ def test_a_file_name_that_is_not_utf_8_does_not_break_the_conversation() -> None
     ],
 )
 def test_what_is_no_answer_is_refused(line: str) -> None:
-    with pytest.raises(ForeignAnswerError, match="said what is no answer") as caught:
+    with pytest.raises(ForeignAnswerError, match="a line that is not an answer") as caught:
         from_line(line + "\n", result_from_json)
     assert caught.value.next_step
 

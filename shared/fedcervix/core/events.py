@@ -186,7 +186,7 @@ class UpdateStored:
     packed: str = ""
     """digest of the packed form in which the model travelled; empty where it travelled itself"""
     step: float = 0.0
-    """how far the model lies from its base, as the coordinator has measured it (see `fedcervix.models.moves`)"""
+    """how far the model lies from its base, as the coordinator has measured it (see `fedcervix.models.step_norms`)"""
     measures: Measures | None = None
     """in a ring: of the hop's step. Where updates are averaged, `AggregateStored` has them"""
     rules: int = RULES

@@ -185,7 +185,7 @@ class Terms:
     made, and arrives as it was made"""
     step_max: Annotated[float, Within(above=0, most=1e36)] = 1000.0
     """how far an update may lie from the model that it was trained from, relative to that model's size: weights and
-    biases, running means and running deviations, each together (see `fedcervix.models.moves`)"""
+    biases, running means and running deviations, each together (see `fedcervix.models.step_norms`)"""
     quorum: Annotated[int | None, Within(1, also=(None,))] = None
     """sites that a round cannot do without. None: all that are not revoked (csfssl), any one (ppfssl, whose ring passes
     over a site that is away); a run never begins without all of them unless this is set"""
@@ -237,9 +237,9 @@ class Plan:
     def _check_terms(self) -> None:
         """Check the terms that depend on the mode and on the number of sites."""
         terms, sites, trims = self.terms, len(self.sites), self.terms.aggregation == "trimmed-mean"
-        averages = self.mode_rules.goes_on_from_average
-        check(averages or terms.server_momentum == 0, "server_momentum is for csfssl: a ring has no average")
-        check(averages or not (trims or terms.clip), "trimmed-mean and clip are for csfssl alone")
+        from_average = self.mode_rules.goes_on_from_average
+        check(from_average or terms.server_momentum == 0, "server_momentum is for csfssl: a ring has no average")
+        check(from_average or not (trims or terms.clip), "trimmed-mean and clip are for csfssl alone")
         for asked, key, least in ((trims, "trimmed-mean", TRIMMED_SITES_MIN), (terms.clip, "clip", CLIPPED_SITES_MIN)):
             check(not asked or sites >= least, f"{key} needs at least {least} sites; found {sites}")
         if terms.quorum is not None:

@@ -10,8 +10,8 @@ Rules
 4. The values of a key may become more. They never become fewer: else an older plan could not be read. Advice against a
    value of a new plan belongs where coordinator.toml is read.
 
-Whoever adds a key, or a value that earlier versions refuse, adds a row to CHANGES. A test fails until it is there
-(tests/unit/test_plan_formats.py).
+Whoever adds a key, a table or a value that earlier versions refuse, adds a row to CHANGES. A test fails until it is
+there (tests/unit/test_plan_formats.py).
 """
 
 from __future__ import annotations
@@ -35,9 +35,15 @@ class Change:
     key: str
     """the tables above it, then the name: `clip` of the terms is "terms.clip" """
     before: tuple[Any, ...] | Within
-    """what earlier formats could say. Of a new key: the one value that holds where a text says nothing"""
+    """what earlier formats could say. Of a new key: the one value that holds where a text says nothing. Of a new table:
+    nothing, as each of its keys has a row of its own"""
     is_new: bool = True
     """whether the key itself is new; else it takes more values"""
+
+    @property
+    def is_table(self) -> bool:
+        """Whether it is a new table, which stands in a text only where one of its keys does."""
+        return self.before == ()
 
 
 CHANGES: Final = (
@@ -54,12 +60,17 @@ FORMAT: Final = max(change.format for change in CHANGES)
 
 
 def unsaid(path: str, after: int = 0) -> dict[str, object]:
-    """Return what holds where a text says nothing: of the keys directly below `path`, by name.
+    """Return what holds where a text says nothing: of the keys directly below `path`, by name; of a table, all of it.
 
     `after`: of the keys that are later than this format.
     """
-    rows = ((row.key.rpartition("."), row.before) for row in CHANGES if row.is_new and row.format > after)
-    return {name: before[0] for (above, _, name), before in rows if above == path and isinstance(before, tuple)}
+    rows = [(row, row.key.rpartition(".")) for row in CHANGES if row.is_new and row.format > after]
+    return {name: _holds(row, after) for row, (above, _, name) in rows if above == path}
+
+
+def _holds(row: Change, after: int) -> Any:
+    assert isinstance(row.before, tuple)
+    return unsaid(row.key, after) if row.is_table else row.before[0]
 
 
 def to_dict(value: Any, path: str = "", *, after: int = 0) -> dict[str, object]:
@@ -68,22 +79,27 @@ def to_dict(value: Any, path: str = "", *, after: int = 0) -> dict[str, object]:
     `after`: keys up to this format are said in any case.
     """
     needed = needed_format(value, path)
-    return {**_said(value, path, after), **({KEY: needed} if needed > FIRST else {})}
+    whole = {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value) if field.compare}
+    return {**shortest(whole, path, after), **({KEY: needed} if needed > FIRST else {})}
 
 
-def _said(value: Any, path: str, after: int) -> dict[str, object]:
-    left_out = unsaid(path, after)
-    found = {field.name: getattr(value, field.name) for field in dataclasses.fields(value) if field.compare}
+def _plain(value: Any) -> Any:
+    return dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value  # type: ignore[arg-type]
+
+
+def shortest(whole: dict[str, object], path: str, after: int = 0) -> dict[str, object]:
+    """Return what of a plan, or of the part of it at `path`, does not hold without it; see `unsaid`."""
+    holds = unsaid(path, after)
     return {
-        name: _said(below, _below(path, name), after) if dataclasses.is_dataclass(below) else below
-        for name, below in found.items()
-        if name not in left_out or below != left_out[name]
+        name: shortest(below, _below(path, name), after) if isinstance(below, dict) else below
+        for name, below in whole.items()
+        if name not in holds or below != holds[name]
     }
 
 
 def needed_format(value: Any, path: str = "") -> int:
     """Return the lowest format that can say a plan, or the part of it at `path`."""
-    rows = (row for row in CHANGES if row.key.startswith(_below(path, "")))
+    rows = (row for row in CHANGES if row.key.startswith(_below(path, "")) and not row.is_table)
     return max((row.format for row in rows if _at(value, row.key, path) not in row.before), default=FIRST)
 
 
@@ -113,14 +129,14 @@ def from_dict(schema: type[T], raw: Any, path: str = "") -> T:
 def _built(schema: type[T], raw: Any, path: str) -> T:
     if not isinstance(raw, dict):
         raise TypeError(f"{path} is no object; found {quoted(raw)}")
-    holds = unsaid(path)
+    said = {**unsaid(path), **raw}
     names = [field.name for field in dataclasses.fields(schema) if field.compare]  # type: ignore[arg-type]
     if unknown := [name for name in raw if name not in names]:
         raise TypeError(f"unknown key {quoted(_below(path, unknown[0]))}")
-    if missing := [name for name in names if name not in raw and name not in holds]:
+    if missing := [name for name in names if name not in said]:
         raise TypeError(f"{_below(path, missing[0])} is missing")
     hints = get_type_hints(schema)
-    return schema(**{**holds, **{name: _value(hints[name], below, _below(path, name)) for name, below in raw.items()}})
+    return schema(**{name: _value(hints[name], below, _below(path, name)) for name, below in said.items()})
 
 
 def _value(hint: Any, raw: Any, path: str) -> Any:

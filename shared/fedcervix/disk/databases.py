@@ -20,7 +20,7 @@ FAULTS: dict[int, tuple[str, str]] = {
     sqlite3.SQLITE_IOERR: ("the disk is full or failing", "check the disk (df -h {folder}, dmesg), then try again"),
     sqlite3.SQLITE_READONLY: ("the file or its file system is read-only", "check it: ls -l {path}; mount"),
     sqlite3.SQLITE_CANTOPEN: ("the home folder is missing or not accessible", "check its path: ls -ld {folder}"),
-    sqlite3.SQLITE_BUSY: ("another process holds the file", "end other `coordinator` commands and try again"),
+    sqlite3.SQLITE_BUSY: ("another process uses the file", "end other `coordinator` commands and try again"),
     sqlite3.SQLITE_NOTADB: ("the file is damaged, or is a different file", "restore the home folder from a backup"),
     sqlite3.SQLITE_CORRUPT: ("the file is damaged", "restore the home folder from a backup"),
 }

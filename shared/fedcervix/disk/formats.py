@@ -4,10 +4,12 @@ docs/formats.md lists every file that is kept, its format and its rule.
 
 Rules
 1. A later format is refused in one sentence: the file, both formats, and the backup that lies beside it.
-2. A database of an earlier format is copied whole (`backup_of`, 0600) before it is changed. All changes are one
-   transaction: a process that is killed leaves the file in its old format or in the new one.
+2. A database of an earlier format is copied whole (`backup_of`, 0600) before it is changed. The copy and all changes
+   are one transaction: nobody writes in between, and a process that is killed leaves the file in its old format or in
+   the new one.
 3. A file that is damaged is not taken for one of another version: only a number says which version wrote it.
 4. To look at a database changes nothing: of an earlier format, a copy in memory is brought up to date.
+5. Nobody upgrades a file under a process of an earlier version that uses it: see `alone` of `bring_up`.
 """
 
 from __future__ import annotations
@@ -15,12 +17,13 @@ from __future__ import annotations
 import os
 import shlex
 import sqlite3
-from contextlib import closing
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from fedcervix.core.formats import FIRST, UnknownFormat
-from fedcervix.disk.databases import copy_database
+from fedcervix.disk.databases import copy_database, reader
 from fedcervix.disk.files import sync_path
 from fedcervix.disk.storage import INSTALL, LATER
 from fedcervix.errors import FormatError
@@ -50,16 +53,29 @@ def backup_of(path: Path, found: int) -> Path:
     return path.with_name(f"{path.name}.format-{found}")
 
 
-def bring_up(db: sqlite3.Connection, path: Path, schema: Schema) -> None:
+Alone = Callable[[], AbstractContextManager[object]]
+
+
+def bring_up(db: sqlite3.Connection, path: Path, schema: Schema, alone: Alone = nullcontext) -> None:
     """Make the tables of an empty database; bring one of an earlier format up to date, and keep a copy of it.
 
-    Raises FormatError where a later version wrote it, sqlite3.Error.
+    `alone`: held while an earlier format is brought up to date; it keeps out processes that know that format only.
+
+    Raises FormatError where a later version wrote it, sqlite3.Error, StorageError, and what `alone` raises.
     """
     found = check_readable(db, path, schema)
-    if FIRST <= found < schema.format:
-        _keep(db, backup_of(path, found), found)
-    if _number(db) != schema.format:
-        _run(db, schema)
+    if _number(db) == schema.format:
+        return
+    with alone() if _is_earlier(found, schema) else nullcontext(), db:
+        db.execute("BEGIN IMMEDIATE")
+        found = check_readable(db, path, schema)  # another process may have been here first
+        if _is_earlier(found, schema):
+            _keep(path, schema.what, backup_of(path, found))
+        _upgrade(db, schema, found)
+
+
+def _is_earlier(found: int, schema: Schema) -> bool:
+    return FIRST <= found < schema.format
 
 
 def look_at(db: sqlite3.Connection, path: Path, schema: Schema) -> sqlite3.Connection:
@@ -67,12 +83,13 @@ def look_at(db: sqlite3.Connection, path: Path, schema: Schema) -> sqlite3.Conne
 
     Raises FormatError where a later version wrote it, sqlite3.Error.
     """
-    if not FIRST <= check_readable(db, path, schema) < schema.format:
+    found = check_readable(db, path, schema)
+    if not _is_earlier(found, schema):
         return db
     copy = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
     db.backup(copy)
     db.close()
-    _run(copy, schema)
+    _upgrade(copy, schema, _format(copy))
     return copy
 
 
@@ -89,8 +106,8 @@ def check_readable(db: sqlite3.Connection, path: Path, schema: Schema) -> int:
     raise FormatError(
         f"{what}; its backup in format {schema.format} is {kept}",
         cause=LATER,
-        next_step=f"{INSTALL}; or go back to the backup, without what was done since: rm -f {new}-* && mv {old} {new}"
-        f"{schema.go_back}",
+        next_step=f"{INSTALL}; or go back to the backup (everything done since then is lost): "
+        f"rm -f {new}-* && mv {old} {new}{schema.go_back}",
     )
 
 
@@ -108,29 +125,27 @@ def _number(db: sqlite3.Connection) -> int:
     return int(number)
 
 
-def _keep(db: sqlite3.Connection, to: Path, found: int) -> None:
-    """Copy a database whole or not at all, unless another process has upgraded it meanwhile, and kept a copy."""
+def _keep(path: Path, what: str, to: Path) -> None:
+    """Copy a database as it was before the transaction in progress, whole or not at all.
+
+    Raises StorageError, OSError.
+    """
     making = to.with_name(f".{to.name}.{os.getpid()}")
     making.unlink(missing_ok=True)
     making.touch(mode=0o600)
     try:
-        copy_database(db, making)
-        with closing(sqlite3.connect(making)) as copy:
-            is_earlier = _format(copy) == found
-        if is_earlier:
-            sync_path(making)  # SQLite does not
-            making.replace(to)
-            sync_path(to.parent)
+        with reader(path, what) as before:
+            copy_database(before, making)
+        sync_path(making)  # SQLite does not
+        making.replace(to)
+        sync_path(to.parent)
     finally:
         making.unlink(missing_ok=True)
 
 
-def _run(db: sqlite3.Connection, schema: Schema) -> None:
-    """Make or upgrade the tables, as far as another process has not done so meanwhile."""
-    with db:
-        db.execute("BEGIN IMMEDIATE")
-        found = _format(db)
-        upgrades = schema.upgrades[found - FIRST :] if found else (schema.tables,)
-        for statement in (one for statements in upgrades for one in statements):
-            db.execute(statement)
-        db.execute(f"PRAGMA user_version = {schema.format}")
+def _upgrade(db: sqlite3.Connection, schema: Schema, found: int) -> None:
+    """Make the tables, or those of a later format of them."""
+    upgrades = schema.upgrades[found - FIRST :] if found else (schema.tables,)
+    for statement in (one for statements in upgrades for one in statements):
+        db.execute(statement)
+    db.execute(f"PRAGMA user_version = {schema.format}")

@@ -23,10 +23,13 @@ def denied(path: Path, *, writing: bool = False) -> tuple[str, str]:
     try:
         owner = blocking.stat().st_uid
     except OSError:
-        return f"user {me} may not use {blocking}", f"run the command as the user who owns it: ls -ld {blocking}"
+        return (
+            f"user {me} has no permission for {blocking}",
+            f"run the command as the user who owns it: ls -ld {blocking}",
+        )
     if owner == os.geteuid():
         return (
-            f"its owner {me} may not read or write {blocking}, or the file system is read-only",
+            f"its owner {me} has no permission to read or write {blocking}, or the file system is read-only",
             f"check its permissions (ls -ld {blocking}), and whether the file system is mounted read-only (mount)",
         )
     cause = f"{blocking} belongs to user {user_name(owner)}; this command runs as user {me}"
@@ -46,7 +49,7 @@ def made_readable(path: Path) -> tuple[str, str]:
     blocking, me = _blocking(path), user_name(os.geteuid())
     grant = f"setfacl -m u:{me}:{'x' if blocking.is_dir() else 'r'} {shlex.quote(str(blocking))}"
     return (
-        f"user {me}, who runs this command, may not use {blocking}",
+        f"user {me}, who runs this command, has no permission for {blocking}",
         f"let its owner make the files readable for user {me} (with a group, or: {grant})",
     )
 
@@ -72,7 +75,7 @@ def open_to_others(folder: Path) -> tuple[Path, str] | None:
         if (who := _who_else_writes(above)) is not None:
             return above, who
     owner = place.stat().st_uid
-    return None if owner in _trusted() else (place, f"user {user_name(owner)}, whose folder it is,")
+    return None if owner in _trusted() else (place, f"user {user_name(owner)}, who owns the folder,")
 
 
 def check_private(home: Path, next_step: str) -> None:

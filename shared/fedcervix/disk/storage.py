@@ -113,4 +113,4 @@ def _cause(error: OSError, nearest: Path) -> str:
 
 def later(path: Path, error: UnknownFormat) -> FormatError:
     """Return what is said of a file that a later version wrote."""
-    return FormatError(f"{path} is not for fedcervix {__version__}: {error}", cause=LATER, next_step=INSTALL)
+    return FormatError(f"{path} cannot be read by fedcervix {__version__}: {error}", cause=LATER, next_step=INSTALL)

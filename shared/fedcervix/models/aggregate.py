@@ -139,9 +139,9 @@ def aggregate(
         average = _Average(sources, base, ends, cut, trimmed)
         positions = {tensor.name: position for position, tensor in enumerate(base.tensors)}
         sink.write(with_length(base.header))
-        with _behind(sink) as behind:
+        with written_behind(sink) as behind:
             for position, tensor in enumerate(base.tensors):
-                mean = _sibling_mean(tensor, base, positions) if batch_norm == "pooled-variance" else None
+                mean = sibling_mean(tensor, base, positions) if batch_norm == "pooled-variance" else None
                 trained = is_trained(tensor, batch_norm, positions)
                 share = momentum.share if momentum and trained else 0.0
                 for span in spans(tensor, average.block_elements):
@@ -159,7 +159,7 @@ def _check_asked(weights: Sequence[float], clip: Clip | None, trimmed: int) -> N
     check(clip is None or len(clip.scales) == len(weights), "each update has its factor")
 
 
-class _Behind:
+class Behind:
     """Hashes and writes averaged data on a thread, a buffer at a time, while the next one is filled.
 
     A buffer holds many blocks: to wake a thread takes as long as to average a small one.
@@ -191,9 +191,10 @@ class _Behind:
 
 
 @contextmanager
-def _behind(sink: Sink) -> Iterator[_Behind]:
+def written_behind(sink: Sink) -> Iterator[Behind]:
+    """Write to a sink on another thread; at the end all of it is written. Raises the error of that thread."""
     with ThreadPoolExecutor(1) as thread:
-        behind = _Behind(sink, thread)
+        behind = Behind(sink, thread)
         yield behind
         behind.hand_over()
         behind.finish()
@@ -233,8 +234,11 @@ def rows_of(models: int, dtype: np.dtype[Any]) -> NDArray[Any]:
     return np.empty((models, max(1, min(BLOCK_ELEMENTS, ROWS_BYTES // (dtype.itemsize * models)))), dtype)
 
 
-def _sibling_mean(tensor: Tensor, base: Layout, positions: dict[str, int]) -> int | None:
-    """Find the position of the running mean that belongs to a running variance; None for every other tensor."""
+def sibling_mean(tensor: Tensor, base: Layout, positions: dict[str, int]) -> int | None:
+    """Find the position of the running mean that belongs to a running variance; None for every other tensor.
+
+    Raises ModelError where a variance has none.
+    """
     if kind(tensor.name, tensor.dtype) != "running_var":
         return None
     name = tensor.name.removesuffix("running_var") + "running_mean"

@@ -1,9 +1,9 @@
 """The values of a model, checked while it arrives: data in the processor's cache need not be read from the disk again.
 
-Only a shortcut to what `weights.vet` and `moves.measure` find. `sound` is True if the whole file passed by and every
-number in it is one that a model can have; if anything is unusual (a damaged header, a transfer that continues in the
-middle, a number split between two messages) it is False, and `vet` reads the file and reports what is wrong. So does
-`measure` where the model could not be measured here (`moved` is None), as one that comes packed.
+Only a shortcut to what `weights.vet` and `step_norms.measure_groups` find. `sound` is True if the whole file passed by
+and every number in it is one that a model can have; if anything is unusual (a damaged header, a transfer that continues
+in the middle, a number split between two messages) it is False, and `vet` reads the file and reports what is wrong. So
+does `measure_groups` where the model could not be measured here (`moved` is None), as one that comes packed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from fedcervix.errors import RemoteError, StorageError
 from fedcervix.models import weights
-from fedcervix.models.moves import Group, Meter
+from fedcervix.models.step_norms import Group, Meter
 from fedcervix.models.weights import DTYPES, PREFIX_BYTES, Layout, Tensor
 
 

@@ -201,7 +201,7 @@ def _parse_tensor(name: str, entry: object, data_start: int) -> Tensor:
     _insist(_naturals(offsets) and len(offsets) == 2, f"{name}: data_offsets is not a start and an end")
     start, end = offsets
     expected_bytes = math.prod(shape) * DTYPES[dtype].itemsize
-    _insist(end - start == expected_bytes, f"{name}: the bytes set aside are not what type and shape need")
+    _insist(end - start == expected_bytes, f"{name}: its number of bytes does not fit its type and shape")
     return Tensor(name, dtype, tuple(shape), data_start + start, data_start + end)
 
 

@@ -139,7 +139,7 @@ def home_option(role: str) -> Callable[[Function], Function]:
     )
 
 
-verbose_option = click.option("--verbose", cls=Everywhere, is_flag=True, help="Log more.")
+verbose_option = click.option("--verbose", cls=Everywhere, is_flag=True, help="Write more messages to the log.")
 
 
 def _default_home(role: str) -> Path:

@@ -51,7 +51,7 @@ def read_toml(path: Path, *, hint: str = "", missing: str = NOT_SET_UP) -> dict[
         twice = str(error).startswith(("Cannot overwrite", "Cannot declare"))
         raise ConfigError(
             f"{path} is not valid TOML: {str(error)[:200]}",
-            cause="the key or table of that place is in the file twice: delete one of the two"
+            cause="the file contains this key or table twice: delete one of the two"
             if twice
             else "a missing quote, bracket or equals sign at that place",
             next_step=f"edit {path}",
@@ -93,7 +93,7 @@ def build(
     except ValidationError as error:
         details = error.errors()[:5]
         lines = [_explain(schema, detail, section) for detail in details]
-        causes = dict.fromkeys(_CAUSES.get(detail["type"], "a value of the wrong kind") for detail in details)
+        causes = dict.fromkeys(_CAUSES.get(detail["type"], "a value of the wrong type") for detail in details)
         raise ConfigError(
             "\n".join(f"{source}: {line}" for line in lines),
             cause=" or ".join(causes),
@@ -110,7 +110,7 @@ _CAUSES = {
         f" (this is {__version__})",
     ),
     **dict.fromkeys(_MISSING, "a key that was deleted or misspelt"),
-    "value_error": "a value of the right kind that the key does not take",
+    "value_error": "a value that the key does not accept",
 }
 """by pydantic's kind of error"""
 

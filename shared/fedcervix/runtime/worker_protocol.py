@@ -140,7 +140,7 @@ def from_line(line: str, read: Callable[[Any], Any]) -> Answer:
         return RequestDone(read(raw)) if name == "done" else from_json(_KINDS[name], raw)
     except (ValueError, KeyError, AttributeError) as error:
         raise ForeignAnswerError(
-            f"a worker process said what is no answer ({error}): {quoted(line[:200])}",
+            f"a worker process wrote a line that is not an answer ({error}): {quoted(line[:200])}",
             cause="the installation holds files of two versions, or a library has written to the worker's output",
             next_step="install again, and start again to continue",
         ) from error

@@ -29,19 +29,19 @@ class Address:
 
     @classmethod
     def parse(cls, text: str, *, port_min: int = 1) -> Address:
-        """Read HOST:PORT. Raises ValueError that completes a sentence: "advertise is HOST:PORT ...; found ...".
+        """Read HOST:PORT. Raises ValueError that completes a sentence: "advertise must be HOST:PORT ...; found ...".
 
         `port_min` is 0 where the system may choose the port.
         """
         host, colon, port = text.rpartition(":")
         if text and not colon:
             raise ValueError(
-                f"is HOST:PORT, and the port is missing: write it such as {EXAMPLES}; found {text[:100]!r}"
+                f"must be HOST:PORT, and the port is missing: write it like {EXAMPLES}; found {text[:100]!r}"
             )
         if not (colon and host and port.isascii() and port.isdigit()):
             raise _wrong(text)
         if len(port) > 5 or not port_min <= int(port) <= PORT_MAX:
-            raise ValueError(f"is HOST:PORT with a port from {port_min} to {PORT_MAX}; found {text[:100]!r}")
+            raise ValueError(f"must be HOST:PORT with a port from {port_min} to {PORT_MAX}; found {text[:100]!r}")
         return cls(_host(host, text), int(port))
 
     @property
@@ -74,7 +74,7 @@ def _host(host: str, text: str) -> str:
     if host.startswith("[") and host.endswith("]"):
         return _ipv6(host[1:-1], text)
     if ":" in host:
-        raise ValueError(f"is HOST:PORT, and {_hint(host, text)}; found {text[:100]!r}")
+        raise ValueError(f"must be HOST:PORT, and {_hint(host, text)}; found {text[:100]!r}")
     numeric = host.rpartition(".")[2].isdigit()  # no host name ends in a number: it was meant as an IPv4 address
     try:
         return str(ipaddress.IPv4Address(host)) if numeric else _name(host, text)
@@ -90,7 +90,9 @@ def _name(host: str, text: str) -> str:
 
 def _ipv6(inside: str, text: str) -> str:
     if "%" in inside:
-        raise ValueError(f"is HOST:PORT without a zone (%...), which only this machine understands; found {text!r}")
+        raise ValueError(
+            f"must be HOST:PORT without a zone (%...), which only this machine understands; found {text!r}"
+        )
     try:
         return socket.inet_ntop(socket.AF_INET6, ipaddress.IPv6Address(inside).packed)  # the form that gRPC compares
     except ValueError as error:
@@ -104,8 +106,8 @@ def _hint(host: str, text: str) -> str:
     try:
         return f"an IPv6 address needs brackets: write [{ipaddress.IPv6Address(host)}]:{text.rpartition(':')[2]}"
     except ValueError:
-        return f"is written such as {EXAMPLES}"
+        return f"is written like {EXAMPLES}"
 
 
 def _wrong(text: str) -> ValueError:
-    return ValueError(f"is HOST:PORT, such as {EXAMPLES}; found {text[:100]!r}")
+    return ValueError(f"must be HOST:PORT, such as {EXAMPLES}; found {text[:100]!r}")

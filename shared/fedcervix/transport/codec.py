@@ -65,6 +65,8 @@ IMAGES_MAX = 10**8
 """of one site"""
 PROGRESS_MAX = 2**53
 """of bytes or steps: every reader of JSON knows a whole number up to here"""
+TIME_MAX = 1e12
+"""Unix seconds"""
 SECONDS_MAX = 1e9
 """of one task: 30 years"""
 MEASURE_MAX = 1e15
@@ -217,8 +219,11 @@ def read_claim(instance: str, succeeds: Iterable[str] = ()) -> InstanceClaim:
     return InstanceClaim(instance, tuple(succeeds))
 
 
-def write_attach(build: Build, claim: InstanceClaim | None) -> wire.AttachRequest:
-    """Return the message with which an agent begins to listen; without a claim, it only wants to hear the welcome."""
+def write_attach(build: Build, claim: InstanceClaim | None, at: float = 0.0) -> wire.AttachRequest:
+    """Return the message with which an agent begins to listen; without a claim, it only wants to hear the welcome.
+
+    `at`: Unix seconds by the site's clock; 0: not said.
+    """
     return wire.AttachRequest(
         wire_version=build.wire_min,
         wire_version_max=build.wire_max,
@@ -228,6 +233,7 @@ def write_attach(build: Build, claim: InstanceClaim | None) -> wire.AttachReques
         instance=claim.instance if claim else "",
         succeeds=claim.succeeds if claim else (),
         look=claim is None,
+        at=at,
     )
 
 
@@ -253,6 +259,12 @@ def read_build(said: wire.AttachRequest) -> Build:
     software = said.software_version if SOFTWARE.fullmatch(said.software_version) else ""
     newest = said.wire_version_max or said.wire_version
     return Build(software, said.wire_version, newest, said.numerics or 1, said.plan_format or FIRST)
+
+
+@_reads
+def read_clock(said: wire.AttachRequest, now: float) -> float:
+    """Return how many seconds a site's clock is ahead of ours; 0 where it does not say what it shows."""
+    return _within(said.at, 0, TIME_MAX, "at") - now if said.at else 0.0
 
 
 # --- tasks and instructions ---------------------------------------------------------------------------------------
@@ -293,6 +305,8 @@ class Welcome:
     plan: Plan
     wire_version: int = HERE.wire_max
     """that is spoken from here on"""
+    at: float = 0.0
+    """Unix seconds by the coordinator's clock; 0: not said"""
 
 
 def write_instruction(instruction: Instruction, version: int = HERE.wire_max) -> wire.FromCoordinator:
@@ -318,6 +332,7 @@ def write_welcome(welcome: Welcome) -> wire.FromCoordinator:
         run=welcome.run,
         plan=welcome.plan.canonical(),
         wire_version=welcome.wire_version,
+        at=welcome.at,
     )
     return wire.FromCoordinator(welcome=message)
 
@@ -347,7 +362,8 @@ def _welcome(said: wire.Welcome, here: Build) -> Welcome:
     except UnknownFormat as error:
         agreed(here, replace(here, software="", plan_format=error.found), at="site")
         raise
-    return Welcome(_text(said.federation, 64, "federation"), _run(said.run), plan, said.wire_version)
+    at = _within(said.at, 0, TIME_MAX, "at")
+    return Welcome(_text(said.federation, 64, "federation"), _run(said.run), plan, said.wire_version, at)
 
 
 def _leave(said: wire.Leave) -> Finish:

@@ -22,7 +22,6 @@ Rules
 
 from __future__ import annotations
 
-import hashlib
 import ipaddress
 import re
 from collections.abc import Sequence
@@ -34,23 +33,25 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
+from cryptography.x509.oid import AttributeOID, ExtendedKeyUsageOID, NameOID, ObjectIdentifier
 
 from fedcervix.core.plan import SITE_NAME
 from fedcervix.errors import IdentityError, RemoteError
 from fedcervix.transport.address import HOST_NAME
+from fedcervix.trust.fingerprints import Fingerprint
 
 AUTHORITY_LIFETIME = timedelta(days=3650)
-SERVER_LIFETIME = timedelta(days=365)
-SITE_LIFETIME = timedelta(days=365)
-OPERATOR_LIFETIME = timedelta(days=365)
+SITE_LIFETIME = timedelta(days=90)
+"""of the certificates that renew themselves, where coordinator.toml says nothing else: sites', server's, operator's"""
 
 CLOCK_SKEW = timedelta(minutes=5)
-"""certificates start this long before they are made: a hospital's clock may be a little slow"""
+"""certificates start this long before they are made, a short-lived one by a tenth of its life: a hospital's clock may
+be a little slow"""
 
 PEM_BYTES_MAX = 64 * 1024
 REQUEST_BYTES_MAX = 8 * 1024
 
+PublicKey = ec.EllipticCurvePublicKey
 SCHEME = "fedcervix"
 Role = Literal["site", "enroll", "operator", "coordinator", "authority"]
 
@@ -63,10 +64,10 @@ TITLE: dict[Role, str] = {
 }
 ASK_AGAIN = "ask the coordinator's operator for a new invitation (`coordinator invite {name}`)"
 RENEWAL: dict[Role, str] = {
-    "site": f"{ASK_AGAIN}, then `site-agent join FILE`",
+    "site": "ask the coordinator's operator for a renewal (`coordinator renew {name}`), then `site-agent join FILE`",
     "enroll": ASK_AGAIN,
-    "operator": "restart the coordinator (`coordinator start`): it renews its own certificates",
-    "coordinator": "restart the coordinator (`coordinator start`): it renews its own certificates",
+    "operator": "start the coordinator (`coordinator start`): it renews its own certificates",
+    "coordinator": "start the coordinator (`coordinator start`): it renews its own certificates",
     "authority": "set up the federation again (`coordinator init HOME`) and invite every site again",
 }
 USAGE: dict[Role, ObjectIdentifier] = {
@@ -171,8 +172,7 @@ def public_key(key_pem: bytes) -> ec.EllipticCurvePublicKey:
 
 def key_fingerprint(key: ec.EllipticCurvePublicKey) -> str:
     """Return the SHA-256 of a public key, hexadecimal: equal for requests that were made with the same key."""
-    encoded = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-    return hashlib.sha256(encoded).hexdigest()
+    return Fingerprint.of(key).hex
 
 
 def matches(key_pem: bytes, cert_pem: bytes) -> bool:
@@ -285,7 +285,7 @@ def issue(
         (x509.SubjectKeyIdentifier.from_public_key(key), False),
         (x509.AuthorityKeyIdentifier.from_issuer_public_key(public_key(authority.key_pem)), False),
     ]
-    window = (now - CLOCK_SKEW, min(now + lifetime, issuer.not_valid_after_utc))
+    window = (now - min(CLOCK_SKEW, lifetime / 10), min(now + lifetime, issuer.not_valid_after_utc))
     return _sign(_subject(identity), key, issuer.subject, _private_key(authority.key_pem), window, extensions)
 
 
@@ -339,8 +339,8 @@ def _host(host: str) -> x509.GeneralName:
     if HOST_NAME.fullmatch(host) is None:
         raise IdentityError(
             f"not a host name or IP address: {host[:100]!r}",
-            cause="a host is named without scheme and port, in a-z, 0-9, hyphens and dots",
-            next_step="name it as the sites reach it, such as `federation.example.org` or `192.0.2.7`",
+            cause="a host name has no scheme and no port; it consists of a-z, 0-9, hyphens and dots",
+            next_step="give the name by which the sites reach it, such as `federation.example.org` or `192.0.2.7`",
         )
     return x509.DNSName(host)
 
@@ -348,18 +348,24 @@ def _host(host: str) -> x509.GeneralName:
 # --- requests (the site makes the key, the coordinator sees only this) -------------------------------------------
 
 
-def request(key_pem: bytes, identity: Identity) -> bytes:
+def request(key_pem: bytes, identity: Identity, challenge: str = "") -> bytes:
     """Return a certificate signing request (PEM): the public key, signed by the private one.
 
-    The name in it is for people to read. What the certificate will say is decided by the invitation.
+    The name in it is for people to read. What the certificate will say is decided by the invitation. `challenge`: the
+    serial of the invitation that renews a certificate (the attribute challengePassword of PKCS #9).
     """
     name = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(identity.uri)])
     builder = x509.CertificateSigningRequestBuilder().subject_name(_subject(identity)).add_extension(name, False)
+    if challenge:
+        builder = builder.add_attribute(AttributeOID.CHALLENGE_PASSWORD, challenge.encode())
     return builder.sign(_private_key(key_pem), hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
 
-def check_request(csr_pem: bytes) -> ec.EllipticCurvePublicKey:
-    """Return the public key of a signing request whose sender holds the private one. Raises RemoteError otherwise."""
+def check_request(csr_pem: bytes, challenge: str = "") -> ec.EllipticCurvePublicKey:
+    """Return the public key of a signing request whose sender holds the private one. Raises RemoteError otherwise.
+
+    `challenge`: what the request has to answer, so that an old one does not count.
+    """
     if len(csr_pem) > REQUEST_BYTES_MAX:
         raise RemoteError(f"a certificate request of {len(csr_pem)} bytes; at most {REQUEST_BYTES_MAX} are read")
     try:
@@ -368,13 +374,25 @@ def check_request(csr_pem: bytes) -> ec.EllipticCurvePublicKey:
         # The kind of key first: checking a signature by an exotic key is work that a stranger could impose.
         usable = isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, ec.SECP256R1)
         genuine = usable and csr.is_signature_valid
+        answers = not challenge or _challenge(csr) == challenge
     except UNREADABLE as error:
         raise RemoteError("not a certificate request", cause="it was damaged in transit") from error
     if not usable:
         raise RemoteError("the certificate request is not for an ECDSA P-256 key")
     if not genuine:
         raise RemoteError("the certificate request is not signed by its own key", cause="it was altered in transit")
+    if not answers:
+        raise RemoteError(
+            "the certificate request was not made for this invitation", cause="an old request was repeated"
+        )
     return cast(ec.EllipticCurvePublicKey, key)
+
+
+def _challenge(csr: x509.CertificateSigningRequest) -> str:
+    try:
+        return csr.attributes.get_attribute_for_oid(AttributeOID.CHALLENGE_PASSWORD).value.decode("ascii", "replace")
+    except x509.AttributeNotFound:
+        return ""
 
 
 # --- reading certificates ----------------------------------------------------------------------------------------
@@ -389,6 +407,8 @@ class Certificate:
     """hexadecimal"""
     not_before: datetime
     not_after: datetime
+    key_fingerprint: str
+    """SHA-256 of its public key, hexadecimal"""
 
 
 def identify(cert_pem: bytes) -> Certificate:
@@ -403,6 +423,7 @@ def identify(cert_pem: bytes) -> Certificate:
             serial=f"{certificate.serial_number:x}",
             not_before=certificate.not_valid_before_utc,
             not_after=certificate.not_valid_after_utc,
+            key_fingerprint=Fingerprint.of(certificate.public_key()).hex,
         )
     except UNREADABLE as error:
         raise _foreign("the certificate cannot be read") from error

@@ -165,6 +165,7 @@ class Method:
 
 
 ENROLL = Method("/fedcervix.Federation/Enroll", wire.EnrollRequest, wire.EnrollReply)
+RENEW = Method("/fedcervix.Federation/Renew", wire.RenewRequest, wire.RenewReply)
 ATTACH = Method("/fedcervix.Federation/Attach", wire.AttachRequest, wire.FromCoordinator, "unary_stream")
 REPORT = Method("/fedcervix.Federation/Report", wire.FromSite, wire.ReportReply)
 OFFER = Method("/fedcervix.Federation/Offer", wire.OfferRequest, wire.OfferReply)
@@ -175,7 +176,7 @@ COMMAND = Method("/fedcervix.Federation/Command", wire.CommandRequest, wire.Comm
 FETCH = Method("/fedcervix.Blobs/Fetch", wire.BlobRequest, None, "unary_stream")
 PUSH = Method("/fedcervix.Blobs/Push", None, wire.PushReply, "stream_unary")
 
-SITES = (ENROLL, ATTACH, REPORT, OFFER, PACKED, FETCH, PUSH)
+SITES = (ENROLL, RENEW, ATTACH, REPORT, OFFER, PACKED, FETCH, PUSH)
 """what sites call"""
 OPERATOR = (OVERVIEW, WATCH, COMMAND)
 """what the operator calls, on a listener that only the coordinator's machine reaches"""
@@ -251,7 +252,35 @@ def channel(
 
 def server_credentials(*, authority_pem: bytes, certificate_pem: bytes, key_pem: bytes) -> grpc.ServerCredentials:
     """Return credentials that refuse every client without a certificate of the authority."""
-    return grpc.ssl_server_credentials([(key_pem, certificate_pem)], authority_pem, require_client_auth=True)
+    return ServerKeys(authority_pem, certificate_pem, key_pem).credentials()
+
+
+class ServerKeys:
+    """A server's certificate and key, which can be changed while it serves. May be used from any thread.
+
+    The library asks at every handshake; so the answer is a comparison, and a connection keeps what it began with.
+    """
+
+    def __init__(self, authority_pem: bytes, certificate_pem: bytes, key_pem: bytes) -> None:
+        self._authority_pem = authority_pem
+        self.change(certificate_pem, key_pem)
+
+    def change(self, certificate_pem: bytes, key_pem: bytes) -> None:
+        """Show this certificate from the next handshake on."""
+        self._shown = grpc.ssl_server_certificate_configuration([(key_pem, certificate_pem)], self._authority_pem)
+
+    def credentials(self) -> grpc.ServerCredentials:
+        """Return credentials for one port, which refuse every client without a certificate of the authority."""
+        given = self._shown
+
+        def changed() -> grpc.ServerCertificateConfiguration | None:
+            nonlocal given
+            if self._shown is given:
+                return None  # to the library: nothing has changed
+            given = self._shown
+            return given
+
+        return grpc.dynamic_ssl_server_credentials(given, changed, require_client_authentication=True)  # type: ignore[arg-type]
 
 
 # --- errors across the wire ---------------------------------------------------------------------------------------
@@ -381,6 +410,8 @@ _NO_MORE_FILES = os.strerror(errno.EMFILE)
 _FIELDS = re.compile(r"\s*\[field:[^\]]*\]")
 """where in itself the library failed: nothing that a reader could use"""
 _SIGNS = {
+    "certificate has expired": "its certificate has expired, or this machine's clock is wrong",
+    "certificate is not yet valid": "its certificate is not valid yet, or this machine's clock is wrong",
     "CERTIFICATE_VERIFY_FAILED": "its certificate is not of this federation",
     "Connection refused": "connection refused",
     "DNS resolution failed": "its name cannot be resolved",
@@ -388,6 +419,8 @@ _SIGNS = {
     "certificate unknown": "it does not accept this certificate",
     "Socket closed": "the connection was cut",
     "Connection reset": "the connection was cut",
+    "Locally cancelled": "this side closed the connection",
+    "Channel closed": "this side closed the connection",
     "TSI_DATA_CORRUPTED": "the connection was closed because bytes arrived damaged",
 }
 

@@ -19,8 +19,20 @@ class EnrollReply(_message.Message):
     certificate_pem: bytes
     def __init__(self, certificate_pem: _Optional[bytes] = ...) -> None: ...
 
+class RenewRequest(_message.Message):
+    __slots__ = ("request_pem",)
+    REQUEST_PEM_FIELD_NUMBER: _ClassVar[int]
+    request_pem: bytes
+    def __init__(self, request_pem: _Optional[bytes] = ...) -> None: ...
+
+class RenewReply(_message.Message):
+    __slots__ = ("certificate_pem",)
+    CERTIFICATE_PEM_FIELD_NUMBER: _ClassVar[int]
+    certificate_pem: bytes
+    def __init__(self, certificate_pem: _Optional[bytes] = ...) -> None: ...
+
 class AttachRequest(_message.Message):
-    __slots__ = ("wire_version", "software_version", "instance", "succeeds", "look", "wire_version_max", "numerics", "plan_format")
+    __slots__ = ("wire_version", "software_version", "instance", "succeeds", "look", "wire_version_max", "numerics", "plan_format", "at")
     WIRE_VERSION_FIELD_NUMBER: _ClassVar[int]
     SOFTWARE_VERSION_FIELD_NUMBER: _ClassVar[int]
     INSTANCE_FIELD_NUMBER: _ClassVar[int]
@@ -29,6 +41,7 @@ class AttachRequest(_message.Message):
     WIRE_VERSION_MAX_FIELD_NUMBER: _ClassVar[int]
     NUMERICS_FIELD_NUMBER: _ClassVar[int]
     PLAN_FORMAT_FIELD_NUMBER: _ClassVar[int]
+    AT_FIELD_NUMBER: _ClassVar[int]
     wire_version: int
     software_version: str
     instance: str
@@ -37,7 +50,8 @@ class AttachRequest(_message.Message):
     wire_version_max: int
     numerics: int
     plan_format: int
-    def __init__(self, wire_version: _Optional[int] = ..., software_version: _Optional[str] = ..., instance: _Optional[str] = ..., succeeds: _Optional[_Iterable[str]] = ..., look: _Optional[bool] = ..., wire_version_max: _Optional[int] = ..., numerics: _Optional[int] = ..., plan_format: _Optional[int] = ...) -> None: ...
+    at: float
+    def __init__(self, wire_version: _Optional[int] = ..., software_version: _Optional[str] = ..., instance: _Optional[str] = ..., succeeds: _Optional[_Iterable[str]] = ..., look: _Optional[bool] = ..., wire_version_max: _Optional[int] = ..., numerics: _Optional[int] = ..., plan_format: _Optional[int] = ..., at: _Optional[float] = ...) -> None: ...
 
 class FromCoordinator(_message.Message):
     __slots__ = ("welcome", "task", "stand", "leave")
@@ -52,16 +66,18 @@ class FromCoordinator(_message.Message):
     def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., task: _Optional[_Union[Task, _Mapping]] = ..., stand: _Optional[_Union[Stand, _Mapping]] = ..., leave: _Optional[_Union[Leave, _Mapping]] = ...) -> None: ...
 
 class Welcome(_message.Message):
-    __slots__ = ("federation", "run", "plan", "wire_version")
+    __slots__ = ("federation", "run", "plan", "wire_version", "at")
     FEDERATION_FIELD_NUMBER: _ClassVar[int]
     RUN_FIELD_NUMBER: _ClassVar[int]
     PLAN_FIELD_NUMBER: _ClassVar[int]
     WIRE_VERSION_FIELD_NUMBER: _ClassVar[int]
+    AT_FIELD_NUMBER: _ClassVar[int]
     federation: str
     run: str
     plan: str
     wire_version: int
-    def __init__(self, federation: _Optional[str] = ..., run: _Optional[str] = ..., plan: _Optional[str] = ..., wire_version: _Optional[int] = ...) -> None: ...
+    at: float
+    def __init__(self, federation: _Optional[str] = ..., run: _Optional[str] = ..., plan: _Optional[str] = ..., wire_version: _Optional[int] = ..., at: _Optional[float] = ...) -> None: ...
 
 class Task(_message.Message):
     __slots__ = ("run", "kind", "round", "base")

@@ -1,13 +1,13 @@
 """The federation as a function: `step(run, event) -> (run, answer)`. No network, clock, disk or tensor.
 
 Rules
-1. `step` is total: any event in any phase gives a new state and an answer, never an exception.
-2. It is deterministic, and the state is a frozen value: replaying a journal gives the same state.
-3. Nothing is *sent* from here. What a site should be doing, what the coordinator itself should be doing and when time
-   matters next are functions of the state: `instruction`, `coordinator_work`, `deadline`. Whoever asks twice is told
-   the same, so a lost message, a broken stream or a restarted process needs no special case: it asks again.
+1. `step` accepts any event in any phase. It returns a new state and an answer, and never raises an exception.
+2. `step` is deterministic, and the state is a frozen value. So replaying a journal gives the same state again.
+3. No function here sends anything. Other functions of the state say what is to be done: by a site (`instruction`), by
+   the coordinator itself (`coordinator_work`), and when the state can change by time alone (`deadline`). They give the
+   same answer each time. So a lost message, a broken stream or a restarted process is no special case: it asks again.
 
-How to think about it. An event is first *recorded* (was it new? did it fit?), then the run *advances* through as many
+How it works. An event is first *recorded*, if it is new and fits the state. Then the run *advances* through as many
 phases as their conditions allow:
 
     GATHERING -> SEEDING -> TRAINING -> AGGREGATING -> SCORING -> TRAINING ... -> PUBLISHING -> FINISHED
@@ -15,37 +15,38 @@ phases as their conditions allow:
 
 Modules, from bottom to top; each imports only from those above its line:
 
-    state          what a run is: frozen values
-    participants   which sites a phase is open to
-    averages       the coordinator's own work: which updates are averaged, with which weights
-    scores         which round has the best model
-    instructions   what a site should be doing
-    waits          who is waited for, until when, and what follows; the quorum
-    objections     why a report does not count
-    transitions    the moves from phase to phase
-    unusable       which updates count when a model cannot be used, or a site was revoked
-    phases         when a phase ends: the table by phase
-    recording      what an event changes: the table by event
-    step           `step` and `replay`
+    state             what a run is: frozen values
+    participants      which sites a phase is open to
+    coordinator_work  the coordinator's own work: which updates are averaged, with which weights
+    scores            which round has the best model
+    instructions      what a site should be doing
+    waits             who is waited for, until when, and what follows; the quorum
+    objections        why a report does not count
+    transitions       the moves from phase to phase
+    unusable          which updates count when a model cannot be used, or a site was revoked
+    phases            when a phase ends: the table by phase
+    recording         what an event changes: the table by event
+    step              `step` and `replay`
 
-Who may train, what is needed and what follows stands in a table: `fedcervix.core.modes`. In csfssl every site trains at
-once and the round's updates are averaged (paper, II-B: "the updated models from all clients are aggregated at the
-server and used as the initialized model for the next iteration"). In ppfssl the same phase is a row of hops: one site
-at a time holds the model ("the updated model is sent to next client and so on"); the hop is a lease, so a site that
-falls silent is passed over, and comes in again in the next cycle.
+The table `fedcervix.core.modes` says who may train in a mode, what a round needs, and what follows it. In csfssl all
+sites train at the same time, and the round's updates are averaged (paper, II-B: "the updated models from all clients
+are aggregated at the server and used as the initialized model for the next iteration"). In ppfssl the same phase
+consists of hops: one site at a time has the model ("the updated model is sent to next client and so on"). Each hop has
+a lease. A site that stays silent longer is skipped in this cycle, and takes part again in the next one.
 
-A site whose certificate was revoked is gone for good: the run goes on with the others.
+A site whose certificate was revoked does not take part in the run again. The run continues with the other sites.
 
-A site that does not contribute to a round is written down with the reason. A run with such a line ends DEGRADED.
+If a site does not contribute to a round, the ledger has a line with the reason. A run with such a line ends DEGRADED.
 
-A model that gives no finite loss ends its round by rule, and no site's agent. The sites' answers decide: it counts as
-unusable when at least half of those that answered say so. With two sites one is then enough, which the other cannot
-prevent; a site that lies can cost others their place in rounds, and the ledger names it as the one who said so.
-    scored, unusable       the average is made again without the update with the largest step, is scored again, and so
-                           on; the update whose absence helps does not count. In a ring the newest hop is left out,
-                           then the one before it: later hops are built on earlier ones
-    trained, unusable      in a ring the newest hop is left out, and its holder is asked again. Else the model that the
-                           round began with is given up, for the one before it
-    neither helps          no update counts in the round (it is *void*), and the run goes on from the last good model
-An update of a site whose certificate is revoked is taken out of the round in progress in the same way.
+A round can end with a model that gives no finite loss. The sites' answers decide this: the model is unusable when at
+least half of the sites that answered say so. With two sites, one is enough, and the other cannot prevent it. So a site
+that lies can exclude updates of other sites; the ledger names the site that reported the model as unusable.
+    scored, unusable       the average is made again without one update, that with the largest step first, and is scored
+                           again. If this does not help, the update counts again and the next one is left out. The
+                           update whose absence helps does not count. In a ring the newest hop is left out first, then
+                           the one before it too, because later hops are built on earlier ones
+    trained, unusable      in a ring the newest hop is left out, and the site that has the model now is asked again.
+                           Otherwise the run goes back to the model before the one that the round began with
+    neither helps          no update of the round counts (it is *void*), and the run continues from the last good model
+An update of a site whose certificate is revoked is removed from the current round in the same way.
 """

@@ -6,7 +6,7 @@ from fedcervix.core.events import Event, ScoreReported, TaskKind, UpdateStored
 from fedcervix.core.rounds.instructions import instruction
 from fedcervix.core.rounds.state import Run
 
-COPIED = "{}. No training leaves every number as it was: look whether a step was made, and at the learning rate"
+COPIED = "{}. Training always changes some numbers: check the number of steps and the learning rate"
 
 NEGATIVE_LOSS = "a loss of {:.3g} an image, but nt-xent is never negative"
 

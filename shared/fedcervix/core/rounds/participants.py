@@ -53,6 +53,6 @@ def first_few(names: list[str]) -> str:
     return f"{', '.join(names[:NAMES_SHOWN])}{more}"
 
 
-def in_turns(run: Run) -> bool:
+def ring_training(run: Run) -> bool:
     """Say whether the sites train one after the other at present."""
     return run.phase is Phase.TRAINING and run.plan.mode_rules.in_turns

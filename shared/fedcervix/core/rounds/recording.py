@@ -26,7 +26,7 @@ from fedcervix.core.events import (
 )
 from fedcervix.core.rounds.instructions import instruction
 from fedcervix.core.rounds.objections import objection
-from fedcervix.core.rounds.participants import in_turns
+from fedcervix.core.rounds.participants import ring_training
 from fedcervix.core.rounds.state import Mended, Missing, Phase, Presence, Run, Site, in_roster_order, with_round
 from fedcervix.core.rounds.transitions import abort
 from fedcervix.core.rounds.unusable import REVOKED, drop_newest_hop, leave_one_out, withdraw
@@ -200,7 +200,7 @@ def _unusable(run: Run, event: ModelUnusable) -> tuple[Run, Answer]:
 
 def _not_trained(run: Run, event: ModelUnusable) -> Run:
     """In a ring the holder's word costs the newest hop, and it is asked again; else it does not count itself."""
-    if in_turns(run) and run.current.contributions:
+    if ring_training(run) and run.current.contributions:
         return drop_newest_hop(run, f"so {event.site}")
     why = f"it has no finite loss from the model that it was to train from (after {event.steps} steps)"
     return with_round(run, missing=(*run.current.missing, Missing(event.site, why, answered=True)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from fedcervix.core.rounds.averages import capped
+from fedcervix.core.rounds.coordinator_work import capped
 from fedcervix.core.rounds.state import Round, Run
 
 MEASURE_MAX = 1e280

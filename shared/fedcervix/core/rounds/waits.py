@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from fedcervix.core.quorum import Quorum, quorum
 from fedcervix.core.rounds.instructions import instruction
-from fedcervix.core.rounds.participants import in_turns, names_of, open_sites, trainers, untrained
+from fedcervix.core.rounds.participants import names_of, open_sites, ring_training, trainers, untrained
 from fedcervix.core.rounds.state import Phase, Presence, Run, Site
 
 
@@ -77,14 +77,14 @@ def _wait(run: Run, site: Site, open_: tuple[Site, ...]) -> Wait:
     if site.presence is Presence.REVOKED:  # it will not come back: the operator has decided, the run goes on without
         return Wait(site.name, site.standing, site.since, site.since, OnTimeout.GO_ON)
     if _can_do_without(run, quorum_state(run, open_)):
-        grace_s = 0.0 if in_turns(run) else terms.grace_s  # a ring does not stand still for a lost lease
+        grace_s = 0.0 if ring_training(run) else terms.grace_s  # a ring does not stand still for a lost lease
         return Wait(site.name, site.standing, site.since, site.since + grace_s, OnTimeout.GO_ON)
     return Wait(site.name, site.standing, since, since + terms.give_up_s, OnTimeout.ABORT)
 
 
 def _can_do_without(run: Run, vote: Quorum) -> bool:
     """Say whether the phase can end without a site that is away."""
-    if in_turns(run):
+    if ring_training(run):
         behind = sum(site.presence is Presence.PRESENT for site in untrained(run)[1:])
         return len(run.current.contributions) + behind >= _quorum_needed(run)
     return vote is Quorum.MET
@@ -92,6 +92,6 @@ def _can_do_without(run: Run, vote: Quorum) -> bool:
 
 def _asked_at(run: Run) -> float:
     """Return when the sites were asked: at the start of the phase, or in a ring at the end of the last hop."""
-    if in_turns(run):
+    if ring_training(run):
         return max((update.at for update in run.current.contributions), default=run.since)
     return run.since

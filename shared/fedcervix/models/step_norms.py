@@ -198,7 +198,7 @@ def _size(values: NDArray[Any], roots: bool) -> float:
     return _wide_square(values, np.zeros_like(values)) if near is None else near
 
 
-def measure(update: Path, base: Path) -> tuple[Group, ...]:
+def measure_groups(update: Path, base: Path) -> tuple[Group, ...]:
     """Return how far each group of an update lies from its base. What is not a finite number is infinitely far.
 
     Raises RemoteError where the two do not hold the same tensors, or a counter leaps; StorageError from the disk.
@@ -213,8 +213,8 @@ def measure(update: Path, base: Path) -> tuple[Group, ...]:
 
 
 def vet_step(update: Path, base: Path, step_max: float) -> float:
-    """Return the largest step of a vetted update. Raises RemoteError if it is above `step_max`; and as `measure`."""
-    return check_steps(measure(update, base), step_max)
+    """Return the largest step of a vetted update. Raises RemoteError above `step_max`, and as `measure_groups`."""
+    return check_steps(measure_groups(update, base), step_max)
 
 
 def check_steps(groups: Sequence[Group], step_max: float) -> float:
@@ -253,7 +253,7 @@ def _wide_square(ours: NDArray[Any], theirs: NDArray[Any]) -> float:
 def _check_counter(ours: NDArray[Any], theirs: NDArray[Any], tensor: Tensor) -> None:
     if (ours.astype(np.float64) - theirs.astype(np.float64) > COUNTER_STEP_MAX).any():
         raise RemoteError(
-            f"{tensor.name} counts more than {COUNTER_STEP_MAX:.3g} steps more than its base",
+            f"{tensor.name} counts over {COUNTER_STEP_MAX:.3g} steps more than its base",
             cause="the update was not made by training",
             next_step="ask the site what happened",
         )

@@ -10,7 +10,7 @@ from fedcervix.core.rounds.state import Phase, Round, Run
 
 
 @dataclass(frozen=True, slots=True)
-class Aggregate:
+class AverageWork:
     """The coordinator's own work: average these updates, in this order, with these weights."""
 
     round: int
@@ -34,13 +34,13 @@ class Aggregate:
     """by which factor each update's step is shortened; empty where none is. It follows from what is measured first"""
 
 
-def coordinator_work(run: Run) -> Aggregate | None:
+def coordinator_work(run: Run) -> AverageWork | None:
     """Return what the coordinator itself should be doing now."""
     if run.phase is not Phase.AGGREGATING or run.current.candidate:
         return None
     updates = tuple(zip((u.digest for u in run.current.contributions), weights(run.plan, run.current), strict=True))
     residual = run.rounds[-2].residual if len(run.rounds) > 1 else ""
-    work = Aggregate(run.current.number, run.layout, updates, last_step(run))
+    work = AverageWork(run.current.number, run.layout, updates, last_step(run))
     work = replace(work, compression=average_compression(run.plan), base=run.current.base, residual=residual)
     sites = tuple(update.site for update in run.current.contributions)
     return replace(work, attempt=run.current.attempt, sites=sites, trimmed=trimmed_per_side(run.plan.terms, len(sites)))

@@ -10,17 +10,17 @@ from dataclasses import replace
 from fedcervix.core.events import UpdateStored
 from fedcervix.core.measures import Measures, clip_scales
 from fedcervix.core.plan import Plan
-from fedcervix.core.rounds.averages import Aggregate
+from fedcervix.core.rounds.coordinator_work import AverageWork
 from fedcervix.core.rounds.state import Run
 from fedcervix.models.aggregate import Clip, Momentum, aggregate
 from fedcervix.models.blobs import BlobStore
-from fedcervix.models.measuring import measure
 from fedcervix.models.rounding import Rounded, round_model
+from fedcervix.models.step_similarity import measure_steps
 from fedcervix.models.weights import Layout, read_layout
 
 
 def average_round(
-    run: Run, blobs: BlobStore, layout: Layout, work: Aggregate
+    run: Run, blobs: BlobStore, layout: Layout, work: AverageWork
 ) -> tuple[Rounded, tuple[tuple[str, Measures], ...]]:
     """Return the round's average, and what was measured of each site's update.
 
@@ -31,7 +31,7 @@ def average_round(
     return average(run.plan, blobs, replace(work, scales=tuple(scales))), measures
 
 
-def average(plan: Plan, blobs: BlobStore, work: Aggregate) -> Rounded:
+def average(plan: Plan, blobs: BlobStore, work: AverageWork) -> Rounded:
     """Average the round's updates (paper, II-B: "we use weight averaging for model aggregation"). Raises as above."""
     updates = [(blobs.path(digest), weight) for digest, weight in work.updates]
     output = blobs.scratch(f"aggregate-{work.round}")
@@ -47,20 +47,20 @@ def average(plan: Plan, blobs: BlobStore, work: Aggregate) -> Rounded:
     return made
 
 
-def _momentum(plan: Plan, blobs: BlobStore, work: Aggregate) -> Momentum | None:
+def _momentum(plan: Plan, blobs: BlobStore, work: AverageWork) -> Momentum | None:
     if work.last_step is None:
         return None
     base, before = work.last_step
     return Momentum(plan.terms.server_momentum, blobs.path(base), blobs.path(before))
 
 
-def _measured(run: Run, blobs: BlobStore, layout: Layout, work: Aggregate) -> tuple[tuple[str, Measures], ...]:
+def _measured(run: Run, blobs: BlobStore, layout: Layout, work: AverageWork) -> tuple[tuple[str, Measures], ...]:
     """Return the measures of each site's update; the hops of a ring were measured when they came."""
     if run.plan.mode_rules.in_turns:
         return ()
     base = blobs.path(work.base)
     updates = [(blobs.path(digest), base) for digest, _ in work.updates]
-    return tuple(zip(work.sites, measure(updates, layout, run.plan.terms.batch_norm), strict=True))
+    return tuple(zip(work.sites, measure_steps(updates, layout, run.plan.terms.batch_norm), strict=True))
 
 
 def hop_measured(run: Run, blobs: BlobStore, layout: Layout, update: UpdateStored) -> Measures | None:
@@ -69,4 +69,4 @@ def hop_measured(run: Run, blobs: BlobStore, layout: Layout, update: UpdateStore
         return None
     hops = [(hop.digest, hop.task.base) for hop in (update, *run.current.contributions[-1:])]
     steps = [(blobs.path(digest), blobs.path(base)) for digest, base in hops]
-    return measure(steps, layout, run.plan.terms.batch_norm)[0]
+    return measure_steps(steps, layout, run.plan.terms.batch_norm)[0]

@@ -1,4 +1,4 @@
-"""Measures the steps of a round's updates, one block of one tensor at a time.
+"""Compares the steps of a round's updates with each other, one block of one tensor at a time.
 
 `fedcervix.core.measures` says what a step is.
 With d_k the step of update k out of K, and S the sum of all steps, the mean of the others is (S - d_k) / (K - 1). All
@@ -32,7 +32,7 @@ PIECE = 1024
 """elements whose products are added up in their own type; the library takes threads from 10,000 on"""
 
 
-def measure(updates: Sequence[tuple[Path, Path]], layout: Layout, batch_norm: BatchNorm) -> tuple[Measures, ...]:
+def measure_steps(updates: Sequence[tuple[Path, Path]], layout: Layout, batch_norm: BatchNorm) -> tuple[Measures, ...]:
     """Return the measures of each (vetted update, model that it was trained from), in the order given.
 
     Raises ValueError for no updates, RemoteError if a model has other tensors than `layout`, StorageError.

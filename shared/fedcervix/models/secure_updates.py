@@ -1,0 +1,123 @@
+"""A site's update as a vector in fixed point: what is masked, and then added up with those of the other sites.
+
+A running variance is sent as the plan's `BatchNorm` says: with `pooled-variance` var + mean^2 in its place, by all
+other rules as it is. `fedcervix.trust.fixed_point` has the arithmetic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from fedcervix.core.plan import BatchNorm
+from fedcervix.disk.files import read_at
+from fedcervix.errors import ModelError, RemoteError
+from fedcervix.models.aggregate import BLOCK_ELEMENTS, Blocks, OpenModel, open_models, sibling_mean, spans
+from fedcervix.models.secure_vectors import Tail, VectorForm, Words, vector_form, write_vector
+from fedcervix.models.weights import Layout, Tensor, read_layout
+from fedcervix.trust import fixed_point
+from fedcervix.trust.fixed_point import OutOfRangeError, Share
+from fedcervix.trust.mask_streams import MaskSecret
+from fedcervix.trust.sum_tag import SumTag
+
+OUT_OF_RANGE = "the update is out of range for a secure sum"
+"""all that the coordinator learns of it"""
+
+
+def quantise(update: Path, base: Path, to: Path, share: Share, batch_norm: BatchNorm, tag: MaskSecret) -> str:
+    """Write the vector of a vetted update in fixed point, not masked; return its SHA-256 (hexadecimal).
+
+    `tag` is the secret of the round's tag. Raises ModelError where a number is out of range or `pooled-variance` finds
+    a variance without its mean, RemoteError where the update has other tensors than its base, or the base
+    has numbers that are too large, StorageError.
+    """
+    form = vector_form(read_layout(base))
+    found = SumTag(tag)
+    with (
+        open_models([(update, 1.0), (base, 1.0)], form.model) as (ours, origin),
+        np.errstate(over="ignore", invalid="ignore"),
+    ):
+        site = _Quantised(form, ours, origin, share, batch_norm)
+
+        def words() -> Iterator[Words]:
+            for block in site.words():
+                found.add(block)
+                yield block
+
+        return write_vector(form, to, words(), lambda: Tail(counters_of(form, ours), found.value))
+
+
+class _Quantised:
+    """The words of one site's vector, in the order of the file."""
+
+    def __init__(
+        self, form: VectorForm, update: OpenModel, base: OpenModel, share: Share, batch_norm: BatchNorm
+    ) -> None:
+        self._form, self._update, self._base, self._share = form, update, base, share
+        self._ours, self._theirs = Blocks(form.model), Blocks(form.model)
+        self._means = pooled(form.model, batch_norm)
+
+    def words(self) -> Iterator[Words]:
+        for part, one in (("statistics", self._statistics), ("numbers", self._steps)):
+            for position, tensor in self._form.tensors(part):
+                try:
+                    yield from one(position, tensor)
+                except OutOfRangeError as error:
+                    raise _out_of_range(tensor, error) from error
+
+    def _statistics(self, position: int, tensor: Tensor) -> Iterator[Words]:
+        mean = self._means.get(position)
+        for span in spans(tensor, BLOCK_ELEMENTS):
+            values = self._ours.read(self._update, position, span)
+            if mean is not None:
+                values = fixed_point.second_moments(values, self._theirs.read(self._update, mean, span))
+            yield fixed_point.quantised_statistics(values, self._share)
+
+    def _steps(self, position: int, tensor: Tensor) -> Iterator[Words]:
+        within = step_bound(self._theirs, self._base, position, tensor)
+        for span in spans(tensor, BLOCK_ELEMENTS):
+            base = self._theirs.read(self._base, position, span)
+            yield fixed_point.quantised_steps(self._ours.read(self._update, position, span), base, self._share, within)
+
+
+def pooled(model: Layout, batch_norm: BatchNorm) -> dict[int, int]:
+    """Return the positions of running variances that are pooled, each with that of its mean. Raises ModelError."""
+    if batch_norm != "pooled-variance":
+        return {}
+    positions = {tensor.name: position for position, tensor in enumerate(model.tensors)}
+    means = {position: sibling_mean(tensor, model, positions) for position, tensor in enumerate(model.tensors)}
+    return {position: mean for position, mean in means.items() if mean is not None}
+
+
+def step_bound(blocks: Blocks, base: OpenModel, position: int, tensor: Tensor) -> float:
+    """Return B of a tensor. Raises RemoteError where the base has numbers that are too large, StorageError."""
+    found = [fixed_point.largest(blocks.read(base, position, span)) for span in spans(tensor, BLOCK_ELEMENTS)]
+    try:
+        return fixed_point.bound(float(np.max([0.0, *found])))
+    except OutOfRangeError as error:
+        raise RemoteError(
+            f"{tensor.name} of the model of this round has numbers that are too large for a secure sum: {error}",
+            cause="the first model was not made by training, or training diverged",
+            next_step="use another first model, or a plan without secure_sum",
+        ) from error
+
+
+def _out_of_range(tensor: Tensor, why: OutOfRangeError) -> ModelError:
+    # The first two parts travel to the coordinator, the next step does not: it may name the tensor.
+    return ModelError(
+        OUT_OF_RANGE,
+        cause="training diverged, or its learning rate is too high",
+        next_step=f"see the site's loss of this round. {tensor.name} holds {why}",
+    )
+
+
+def counters_of(form: VectorForm, model: OpenModel) -> bytes:
+    """Return the bytes of a model's counters, one tensor after the other. Raises StorageError."""
+    parts = []
+    for position, tensor in form.tensors("counters"):
+        raw = bytearray(tensor.end - tensor.start)
+        read_at(model.file, int(model.starts[position]), memoryview(raw))
+        parts.append(bytes(raw))
+    return b"".join(parts)
