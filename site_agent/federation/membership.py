@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from fedcervix.core import session
 from fedcervix.core.events import Task, TaskKind
+from fedcervix.core.numerics import NUMERICS
 from fedcervix.core.plan import Plan
 from fedcervix.core.rounds.instructions import Finish
 from fedcervix.errors import RemoteError, StorageError
@@ -57,6 +58,10 @@ class Membership:
         if against := objections(home.config().policy, last.plan, site, pins):
             refused = f"run {last.run} does not continue here: this site's policy does not allow it: {against[0]}"
             show(shown.Message(refused))
+            return False
+        if (began := last.run_store.numerics()) != NUMERICS:
+            other = f"run {last.run} was begun here with numerics {began}; this version computes with {NUMERICS}"
+            show(shown.Message(f"{other}\nits work waits; the coordinator will say how to continue"))
             return False
         if doubt := next(doubts(pins, last.plan, site, last.run_store.keys()), ""):
             show(shown.Message(f"run {last.run} does not continue until the coordinator is heard: {doubt}"))

@@ -23,6 +23,7 @@ from fedcervix.core.events import (
     task_from_dict,
 )
 from fedcervix.core.formats import UnknownFormat, contents
+from fedcervix.core.numerics import NUMERICS, SINCE
 from fedcervix.core.plan import Plan
 from fedcervix.core.session import PersistentState, Result
 from fedcervix.disk.files import append_line, write_whole
@@ -97,7 +98,7 @@ class RunStore:
         """
         task = dataclasses.asdict(kept.task) if kept.task else None
         result = event_to_json(kept.result) if kept.result else None
-        text = json.dumps({"task": task, "result": result}, indent=1, allow_nan=False)
+        text = json.dumps({"task": task, "result": result, "numerics": NUMERICS}, indent=1, allow_nan=False)
         write_whole(self._journal, text.encode(), sync=isinstance(kept.result, UpdateStored))
 
     def kept(self) -> PersistentState:
@@ -118,6 +119,11 @@ class RunStore:
             "so compare them with your partners first: site-agent pins"
         )
         return read_kept(self._keys, _keys, missing={}, next_step=next_step)
+
+    def numerics(self) -> int:
+        """Return in which numerics the work in the journal was begun. Raises StorageError."""
+        next_step = f"delete it: rm {self._journal}; the work is then done again"
+        return read_back(self._journal, _numerics, next_step=next_step)
 
     def note_model(self, size_bytes: int) -> None:
         """Write down how long this run's models are; the first one counts."""
@@ -217,6 +223,10 @@ def _kept(content: bytes) -> PersistentState:
 def _keys(content: bytes) -> SiteKeys:
     found = contents("the keys", parsed(content))
     return {site: read_key(bytes.fromhex(key)) for site, key in found["keys"].items()}
+
+
+def _numerics(content: bytes) -> int:
+    return int(contents("the journal", parsed(content)).get("numerics", min(SINCE)))
 
 
 def _result(text: str) -> Result:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from fedcervix.core.events import Answer, ModelAdopted, ScoreReported, SiteFailed, UpdateStored
+from fedcervix.core.numerics import NUMERICS
 from fedcervix.core.plan import Plan
 from fedcervix.core.rounds.instructions import Finish, Idle
 from fedcervix.core.rounds.state import Outcome
@@ -440,6 +441,19 @@ def test_a_restarted_agent_trains_before_its_coordinator_is_back_and_keeps_the_r
     assert site.end() == OVER
     assert site.worker.begun == [TRAIN]
     assert [what for what, _ in site.shown].count("attached") == 1
+
+
+def test_an_agent_that_computes_otherwise_than_the_one_before_it_does_no_work_by_itself(site: Site) -> None:
+    """Else the version that began the run would come back, find the result, and deliver it as its own."""
+    interrupted(site)
+    journal = site.home.run_folder(RUN) / "journal.json"
+    kept = journal.read_text()
+    assert kept.count(f'"numerics": {NUMERICS}') == 1
+    journal.write_text(kept.replace(f'"numerics": {NUMERICS}', f'"numerics": {NUMERICS + 1}'))
+    before = journal.read_text()
+    site.alone()
+    assert (site.worker.begun, journal.read_text()) == ([], before)
+    assert "its work waits" in str(site.shown)
 
 
 def test_a_restarted_agent_that_is_asked_for_something_else_gives_up_what_it_goes_on_with(site: Site) -> None:
