@@ -141,7 +141,7 @@ def _invited(home: Home, site: str, out: Path | None, renews: str, lifetime: tim
         say(f"note: the earlier invitation of {site} no longer works: send the new one", err=True)
     write_secret(out, invitation.to_toml().encode())
     try:
-        Registry(home.registry, home.held_to_upgrade).invite(site, made.serial, made.not_after, now, renews or None)
+        Registry(home.registry).invite(site, made.serial, made.not_after, now, renews or None)
     except BaseException:
         out.unlink(missing_ok=True)  # it would not work
         raise
@@ -162,7 +162,7 @@ def own_ledger_key(home: Home) -> str:
 
 def _is_invited(home: Home, site: str) -> bool:
     """Say whether an invitation of this site is still open."""
-    known = Registry(home.registry, home.held_to_upgrade).roll().credentials.values()
+    known = Registry(home.registry).roll().credentials.values()
     return any((one.site, one.role, one.state) == (site, "enroll", "valid") for one in known)
 
 
@@ -318,7 +318,7 @@ def _check_ledger(home: Home, engine: Engine) -> None:
 
 def _apply_revocations(home: Home, engine: Engine) -> None:
     """Tell the run which sites were revoked while no coordinator was running: it does not wait for them."""
-    for entry in Registry(home.registry).sites():
+    for entry in Registry(home.registry, contextlib.nullcontext).sites():
         if entry.state == "revoked" and entry.site in engine.run.plan.sites:
             engine.submit(SiteRevoked(entry.site, time.time()))
 
@@ -345,7 +345,7 @@ def _is_unfinished(home: Home, record: RunRecord) -> RunError:
 
 
 def _serve(home: Home, engine: Engine, blobs: BlobStore, to: Address) -> None:
-    registry = Registry(home.registry)
+    registry = Registry(home.registry, contextlib.nullcontext)
     serving = Serving(home, registry, engine, Service(home, registry, engine, blobs), Control(engine))
     serving.start(to)
     bound = Address(to.host, serving.port)
@@ -380,7 +380,7 @@ def _announce(home: Home, run: str, outcome: Outcome, reason: str) -> None:
 def revoke(home: Home, site: str) -> None:
     """Withdraw a site's certificates and invitations; its open connections are closed immediately."""
     try:
-        count = Registry(home.registry, home.held_to_upgrade).revoke(site, datetime.now(UTC))
+        count = Registry(home.registry).revoke(site, datetime.now(UTC))
     except FullDiskError as error:
         _refused_for_now(home, site, error)
     except IdentityError as error:

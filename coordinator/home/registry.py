@@ -30,12 +30,13 @@ import functools
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, nullcontext, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
+from coordinator.home.home import Home
 from fedcervix.core.plan import SITE_NAME
 from fedcervix.disk.databases import translated
 from fedcervix.disk.formats import Alone, Schema, bring_up
@@ -222,10 +223,10 @@ class Registry:
     Every method raises StorageError if the file cannot be read or written.
     """
 
-    def __init__(self, path: Path, alone: Alone = nullcontext) -> None:
-        """Open the file. `alone`: see `bring_up`; a process that does not hold the home gives it."""
+    def __init__(self, path: Path, alone: Alone | None = None) -> None:
+        """Open the file. `alone`: see `bring_up`. None: it holds the home, which the process does not hold yet."""
         self._path = path
-        self._alone = alone
+        self._alone = alone or Home(path.parent).held_to_upgrade
         self.reserve = Reserve.beside(path)
         self.writes = 0
         """transactions of this process: a copy in memory is old if this number has changed"""

@@ -296,7 +296,7 @@ def test_no_command_changes_the_registry_under_a_coordinator_of_this_version(
     say(home.folder, f"invite nhs --out {tmp_path / 'nhs.toml'}")
     before, kept = home.registry.read_bytes(), backup_of(home.registry, registry.SCHEMA.format)
     with home.locked():
-        for words in (f"invite alts --out {tmp_path / 'alts.toml'}", "revoke nhs"):
+        for words in (f"invite alts --out {tmp_path / 'alts.toml'}", "renew nhs", "revoke nhs"):
             told = other.refused(home.folder, words)
             assert f"{home.registry} has an earlier format, and a coordinator is running" in told
             assert "restart it: " in told
