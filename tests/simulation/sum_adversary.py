@@ -477,6 +477,24 @@ def newcomer_holds(scene: Scene) -> None:
     honest_round(scene)
 
 
+def false_list(scene: Scene) -> None:
+    """The sum of some sites is published as that of all; then all are summed, with the late site as the holder."""
+    terms, adversary = scene.terms, scene.adversary
+    late = scene.dice.choice(scene.honest)
+    others = [site for site in terms.sites if site != late]
+    first = digest("base of two runs", scene.runs)
+    scene.another_run(replace(terms, holders=_drawn_holders(scene.dice, others, len(terms.holders)), first_base=first))
+    if not (proposal := scene.proposal()):
+        return
+    scene.gather(proposal, others)
+    releases = adversary.release_all(proposal, adversary.listed(proposal.context, others))
+    scene.gather(proposal, [late])
+    adversary.publish(proposal, adversary.listed(proposal.context, terms.sites), releases, terms.sites)
+    colluding = [site for site in terms.holders if site in adversary.colluders]
+    scene.another_run(replace(terms, holders=tuple(sorted([late, *colluding])), first_base=first))
+    honest_round(scene)
+
+
 def _drawn_holders(dice: random.Random, sites: Sequence[str], count: int) -> tuple[str, ...]:
     return tuple(sorted(dice.sample(list(sites), min(count, len(sites)))))
 
@@ -639,6 +657,7 @@ ATTACKS: tuple[Callable[[Scene], None], ...] = (
     second_run,
     ended_run,
     newcomer_holds,
+    false_list,
     restored_homes,
     reopened_round,
     abandoned_holder,

@@ -64,6 +64,7 @@ BREAKS = {
     "H6": (Switches(rules=without("H6")), attacks.two_bases),
     "H7": (Switches(rules=without("H7"), backup_keeps_secrets=True), attacks.restored_homes),
     "H7, unmarked": (Switches(marks_restored=False), attacks.restored_homes),
+    "releases": (Switches(releases_count=False), attacks.false_list),
     "masks": (Switches(masks_of=one_attempt, commit_counts=False), honest_round),
 }
 """one planted mistake each, and what finds it soonest"""

@@ -31,6 +31,7 @@ from fedcervix.trust.holder_rules import (
     SumRules,
     decide_close,
     decide_free,
+    decide_learn,
     decide_opening,
     decide_release,
     decide_roster,
@@ -42,7 +43,6 @@ from fedcervix.trust.sum_closes import SignedClose, signed_close
 from fedcervix.trust.sum_lists import (
     SignedRelease,
     SumList,
-    check_released,
     mask_secret,
     parts_of,
     signed_release,
@@ -201,6 +201,8 @@ class Switches:
     """H3, of the openings"""
     own_weights: bool = True
     """H3: weights are recomputed from the roster"""
+    releases_count: bool = True
+    """a sum is known by what its holders signed, not by the coordinator's word"""
     backup_keeps_secrets: bool = False
     """H7"""
     marks_restored: bool = True
@@ -339,14 +341,13 @@ class Site:
         """Take the published sum, and derive the next base from it."""
         run = proposal.context.run.run
         view, joined = self.view(run), self.runs[run]
-        if proposal.context.round != view.context.round or proposal.context.base != view.context.base:
+        decision = decide_learn(view, proposal, listed, releases)
+        if not self.switches.releases_count and proposal.context == view.context:
+            weights = {s: w for s, w in view.roster.weights(view.average).items() if s in listed.sites}
+            decision = Allowed(SumLearned(*view.place, view.context.base, parts_of(weights)))
+        if isinstance(decision, NotAllowed):
             return False
-        try:
-            check_released(proposal.context, listed, releases, self.pins)
-        except RemoteError:
-            return False
-        weights = {s: w for s, w in view.roster.weights(view.average).items() if s in listed.sites}
-        self.kills.write(self.disk, SumLearned(*view.place, view.context.base, parts_of(weights)))
+        self._remember(decision)
         joined.bases.append(digest("model", joined.bases[-1], total.digest))
         joined.heads.append(digest("head", joined.heads[-1], joined.bases[-1]))
         return True

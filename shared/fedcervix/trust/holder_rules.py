@@ -18,14 +18,14 @@ before; or it is `NotAllowed`, with the rule and a sentence. Deciding twice give
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import TypeVar
 
 from fedcervix.core.plan import Average
 from fedcervix.trust.contexts import RoundContext, RunContext
 from fedcervix.trust.sum_closes import ClosedAttempt, may_go_on
-from fedcervix.trust.sum_lists import SumList, parts_of
+from fedcervix.trust.sum_lists import SignedRelease, SumList, parts_of, released_fault
 from fedcervix.trust.sum_memory import (
     OPEN,
     AttemptClosed,
@@ -35,6 +35,7 @@ from fedcervix.trust.sum_memory import (
     OpeningMade,
     RosterJoined,
     RoundMemory,
+    SumLearned,
     SumMemory,
     VectorReported,
 )
@@ -325,6 +326,19 @@ def decide_close(view: OwnView, proposal: Proposal, remaining: tuple[str, ...], 
     entry = AttemptClosed(*view.place, proposal.context.base, context, remaining)
     done = (context, remaining) in view.standing.closed
     return _decision(_named(rules.close, view, proposal, remaining), None if done else entry)
+
+
+def decide_learn(view: OwnView, proposal: Proposal, listed: SumList, releases: Sequence[SignedRelease]) -> Decision:
+    """Decide whether a published sum is the round's, whose sites and weights this site then remembers.
+
+    All holders have signed for its list. So it is the only sum of the round, whatever the coordinator says.
+    """
+    seen = _is_what_i_see(view, proposal, listed)
+    if fault := seen or released_fault(proposal.context, listed, releases, view.pins):
+        return NotAllowed("H6", fault)
+    parts = parts_of(_weights(view, listed))
+    known = view.memory.uses.get(proposal.context.base, {}).get(view.place)
+    return Allowed(None if known == parts else SumLearned(*view.place, proposal.context.base, parts))
 
 
 def decide_free(view: OwnView, following: Proposal) -> Decision:
