@@ -315,6 +315,17 @@ def test_a_sum_counts_when_all_holders_signed_its_list() -> None:
     assert isinstance(decide_learn(seen, CHOSEN, listed(*SITES, proposal=CHOSEN), releases()), NotAllowed)
 
 
+@pytest.mark.parametrize("earlier", [(), again("ada", "bob").earlier])
+def test_a_sum_of_an_attempt_with_other_holders_does_not_count(earlier: tuple[ClosedAttempt, ...]) -> None:
+    """Two colluding sites could else sign for an attempt that never was, and each site would remember a false list."""
+    attempt = replace(FIRST.context, attempt=2, follows=FIRST.context.digest, holders=("dora", "emil"))
+    proposal = Proposal(attempt, earlier)
+    sums = listed(*SITES, proposal=proposal)
+    signed = [signed_release(identity(one), one, attempt, sums, digest("masks")) for one in ("dora", "emil")]
+    found = decide_learn(view(), proposal, sums, signed)
+    assert found == NotAllowed("H6", "the attempt does not follow those before it")
+
+
 def test_a_base_is_given_free_when_what_was_signed_for_it_is_closed() -> None:
     assert decide_free(view(memory=memory(reported())), SECOND) == Allowed(BaseFreed("r1", 2, BASE))
     assert decide_free(view(memory=memory(reported(), BaseFreed("r1", 2, BASE))), SECOND) == Allowed(None)

@@ -141,21 +141,24 @@ def _is_what_i_see(view: OwnView, proposal: Proposal, _: object) -> str:
     return ""
 
 
-def _chain_fault(view: OwnView, proposal: Proposal) -> str:
-    """Say why the attempts before this one do not lead to it from what this site did; empty: they do."""
+def _attempts_fault(view: OwnView, proposal: Proposal) -> str:
+    """Say why the attempts before this one do not lead from the plan's holders to it; empty: they do."""
     expected = replace(proposal.context, attempt=1, follows="", holders=view.context.holders)
-    passed = set()
     for attempt in proposal.earlier:
         following = attempt.next_context(view.pins)
         if attempt.context != expected or following is None:
             return "an attempt before was not closed by c + 1 of its holders"
-        passed.add(attempt.context.digest)
         expected = following
-    if proposal.context != expected:
-        return "the attempt does not follow those before it"
-    if not view.standing.contexts <= passed | {proposal.context.digest}:
-        return "this site has signed for another attempt, which is not among those that were closed"
-    return ""
+    return "" if proposal.context == expected else "the attempt does not follow those before it"
+
+
+def _chain_fault(view: OwnView, proposal: Proposal) -> str:
+    """Say why the attempts do not lead from what this site did to this one; empty: they do."""
+    passed = {attempt.context.digest for attempt in proposal.earlier} | {proposal.context.digest}
+    if fault := _attempts_fault(view, proposal):
+        return fault
+    strange = view.standing.contexts - passed
+    return "this site has signed for another attempt, which is not among those that were closed" if strange else ""
 
 
 def _one_base(view: OwnView, proposal: Proposal, _: object) -> str:
@@ -333,9 +336,10 @@ def decide_learn(view: OwnView, proposal: Proposal, listed: SumList, releases: S
 
     All holders have signed for its list. So it is the only sum of the round, whatever the coordinator says.
     """
-    seen = _is_what_i_see(view, proposal, listed)
-    if fault := seen or released_fault(proposal.context, listed, releases, view.pins):
+    if fault := _is_what_i_see(view, proposal, listed) or _attempts_fault(view, proposal):
         return NotAllowed("H6", fault)
+    if fault := released_fault(proposal.context, listed, releases, view.pins):
+        return NotAllowed("H3", fault)
     parts = parts_of(_weights(view, listed))
     known = view.memory.uses.get(proposal.context.base, {}).get(view.place)
     return Allowed(None if known == parts else SumLearned(*view.place, proposal.context.base, parts))
