@@ -2,8 +2,9 @@
 
     python -m benchmarks.secure_sums FOLDER [--sites 3 8] [--model ResNet-50] [--turns 7]
 
-Prints the median seconds of each step, its share of a plain average of as many updates, and the most memory that a new
-process needs for it (an interpreter with numpy is in it). Above eight sites, files are used again.
+Prints the median seconds of each step, and those of processors, which other work changes less; their shares of a
+plain average of as many updates; and the most memory that a new process needs for it (an interpreter with numpy is in
+it). Above eight sites, files are used again.
 
     average     what the coordinator does without secure sums
     quantise    a site, after training: fixed point and tag
@@ -50,14 +51,17 @@ def main() -> None:
     base, updates = models(asked.folder, count, PAYLOADS[asked.model])
     for sites in asked.sites:
         steps = dict(_steps(asked.folder, base, [updates[site % count] for site in range(sites)]))
-        taken: dict[str, list[float]] = {name: [] for name in steps}
+        taken: dict[str, list[tuple[float, float]]] = {name: [] for name in steps}
         for _ in range(asked.turns):
             for name, step in steps.items():
                 taken[name].append(_seconds(step))
-        middle = {name: statistics.median(times) for name, times in taken.items()}
-        for name, seconds in middle.items():
+        middle = {name: tuple(map(statistics.median, zip(*times, strict=True))) for name, times in taken.items()}
+        for name, (wall, processor) in middle.items():
+            shares = " ".join(
+                f"{found / all_:5.2f}" for found, all_ in zip(middle[name], middle["average"], strict=True)
+            )
             memory = f"{peak_bytes(steps[name]) / 2**20:.0f} MiB"
-            say(f"{sites:3} sites  {name:9} {seconds:6.2f} s  {seconds / middle['average']:5.2f}  {memory:>8}")
+            say(f"{sites:3} sites  {name:9} {wall:6.2f} s {processor:6.2f} s of processors  {shares}  {memory:>8}")
 
 
 def _steps(folder: Path, base: Path, updates: list[Path]) -> Iterator[tuple[str, Callable[[], object]]]:
@@ -89,10 +93,11 @@ def _secrets(update: Path) -> list[MaskSecret]:
     return [MaskSecret(bytes([holder]) * 32, update.name.encode()) for holder in range(HOLDERS)]
 
 
-def _seconds(step: Callable[[], object]) -> float:
-    begun = time.perf_counter()
+def _seconds(step: Callable[[], object]) -> tuple[float, float]:
+    """Return the seconds that a step takes, and those of processors."""
+    begun, used = time.perf_counter(), time.process_time()
     step()
-    return time.perf_counter() - begun
+    return time.perf_counter() - begun, time.process_time() - used
 
 
 def peak_bytes(step: Callable[[], object]) -> int:
