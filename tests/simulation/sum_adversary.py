@@ -317,9 +317,7 @@ def split_sets(scene: Scene) -> None:
 def invented_sites(scene: Scene) -> None:
     """A run of one honest site among inventions, who bear the names of the others."""
     victim = scene.dice.choice(scene.honest)
-    holders = tuple(sorted({victim, *scene.terms.holders[1:]}))[: len(scene.terms.holders)]
-    holders = holders if victim in holders else tuple(sorted({*holders[1:], victim}))
-    terms = replace(scene.terms, holders=holders)
+    terms = replace(scene.terms, holders=_held_by(scene, victim))
     scene.runs += 1
     run = f"run-{scene.runs}"
     adversary = scene.adversary
