@@ -24,12 +24,8 @@ NAMES = ("ada", "bob", "cleo", "dora", "emil", "fay", "gus")
 
 def without(rule: str) -> SumRules:
     """Return the tables of the rules without one of them."""
-    tables = ({name: check for name, check in table.items() if name != rule} for table in _tables(RULES))
-    return SumRules(*tables)
-
-
-def _tables(rules: SumRules) -> tuple[dict, dict, dict]:
-    return dict(rules.upload), dict(rules.release), dict(rules.close)
+    tables = (RULES.upload, RULES.release, RULES.close)
+    return SumRules(*({name: check for name, check in table.items() if name != rule} for table in tables))
 
 
 def only(act: str, rule: str) -> SumRules:

@@ -360,18 +360,18 @@ class Site:
 
     def backup(self) -> Site:
         """Return the home as it is in a backup: without the secrets of its runs."""
-        runs = {run: replace_lists(joined) for run, joined in self.runs.items()}
+        runs = {run: own_copy(joined) for run, joined in self.runs.items()}
         return replace(self, disk=list(self.disk), runs=runs)
 
     def restored(self, *, with_secrets: bool = False) -> Site:
         """Return the site that goes on with this home. `with_secrets`: it is a copy of the folder, not a backup."""
         keeps = with_secrets or self.switches.backup_keeps_secrets
         marks: list[Entry] = [HomeRestored()] if self.switches.marks_restored else []
-        runs = {run: replace_lists(joined) for run, joined in self.runs.items()} if keeps else {}
+        runs = {run: own_copy(joined) for run, joined in self.runs.items()} if keeps else {}
         return replace(self, disk=[*self.disk, *marks], runs=runs)
 
 
-def replace_lists(joined: Joined) -> Joined:
+def own_copy(joined: Joined) -> Joined:
     return replace(joined, bases=list(joined.bases), heads=list(joined.heads))
 
 
@@ -388,6 +388,3 @@ def sites(names: Iterable[str], kills: Kills | None = None, switches: Switches |
     """Return honest sites that have pinned each other."""
     pins = {name: public_identity(name) for name in names}
     return {name: Site(name, pins, kills or Kills(), switches or Switches()) for name in pins}
-
-
-Images = Callable[[str], int]
