@@ -10,7 +10,7 @@ import traceback
 import click
 
 from tests.simulation.histories import history
-from tests.simulation.sum_histories import sum_history
+from tests.simulation.sum_histories import honest_history, sum_history
 from tests.simulation.world import ViolationError
 
 
@@ -21,7 +21,8 @@ def rounds(number: int) -> tuple[str, list[str]]:
 
 
 def sums(number: int) -> tuple[str, list[str]]:
-    """Return how many sums a malicious coordinator got, and what it tried."""
+    """Return how many sums a malicious coordinator got, and what it tried; an honest one gets all of them."""
+    honest_history(number)
     found = sum_history(number)
     return f"{found.sums} sums", [f"{found.terms} {sorted(found.colluders)}", *found.attacks]
 

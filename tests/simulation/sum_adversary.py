@@ -298,7 +298,8 @@ def small_list(scene: Scene) -> None:
     """A list of one honest site, or few, with all colluders."""
     if proposal := scene.proposal():
         scene.gather(proposal)
-        names = {*scene.dice.sample(scene.honest, scene.dice.choice([1, 1, 2])), *scene.adversary.colluders}
+        few = scene.dice.sample(scene.honest, min(len(scene.honest), scene.dice.choice([1, 1, 2])))
+        names = {*few, *scene.adversary.colluders}
         scene.adversary.release_all(proposal, scene.adversary.listed(proposal.context, names))
 
 
@@ -316,9 +317,7 @@ def split_sets(scene: Scene) -> None:
 def invented_sites(scene: Scene) -> None:
     """A run of one honest site among inventions, who bear the names of the others."""
     victim = scene.dice.choice(scene.honest)
-    holders = tuple(sorted({victim, *scene.terms.holders[1:]}))[: len(scene.terms.holders)]
-    holders = holders if victim in holders else tuple(sorted({*holders[1:], victim}))
-    terms = replace(scene.terms, holders=holders)
+    terms = replace(scene.terms, holders=_held_by(scene, victim))
     scene.runs += 1
     run = f"run-{scene.runs}"
     adversary = scene.adversary
@@ -461,9 +460,8 @@ def newcomer_holds(scene: Scene) -> None:
     others = [site for site in terms.sites if site != newcomer]
     if len(others) < 3:
         return
-    colluding = [site for site in terms.holders if site in scene.adversary.colluders]
     old_holders = _drawn_holders(scene.dice, others, len(terms.holders))
-    new_holders = tuple(sorted([newcomer, *colluding]))
+    new_holders = _held_by(scene, newcomer)
     first = digest("base of two runs", scene.runs)
     scene.another_run(replace(terms, sites=tuple(others), holders=old_holders, first_base=first))
     if not (proposal := scene.proposal()):
@@ -474,11 +472,48 @@ def newcomer_holds(scene: Scene) -> None:
     if scene.dice.random() < 0.5:
         scene.adversary.publish(proposal, listed, releases, others)
     scene.another_run(replace(terms, holders=new_holders, first_base=first))
+    if scene.dice.random() < 0.5:
+        honest_round(scene)
+    elif proposal := scene.proposal():  # whoever released before would say so
+        forgetful = [site for site in terms.sites if site not in old_holders or site in scene.adversary.colluders]
+        scene.gather(proposal, forgetful)
+        scene.adversary.release_all(proposal, scene.adversary.listed(proposal.context, forgetful))
+
+
+def false_list(scene: Scene) -> None:
+    """The sum of some sites is published as that of all; then all are summed, with the late site as the holder."""
+    terms, adversary = scene.terms, scene.adversary
+    late = scene.dice.choice(scene.honest)
+    others = [site for site in terms.sites if site != late]
+    first = digest("base of two runs", scene.runs)
+    scene.another_run(replace(terms, holders=_drawn_holders(scene.dice, others, len(terms.holders)), first_base=first))
+    if not (proposal := scene.proposal()):
+        return
+    scene.gather(proposal, others)
+    releases = adversary.release_all(proposal, adversary.listed(proposal.context, others))
+    scene.gather(proposal, [late])
+    if len(adversary.colluders) < terms.colluders or scene.dice.random() < 0.7:
+        adversary.publish(proposal, adversary.listed(proposal.context, terms.sites), releases, terms.sites)
+    else:  # an attempt that never was, of holders who sign anything
+        accomplices = tuple(sorted({*adversary.colluders, scene.dice.choice(scene.honest)}))
+        attempt = replace(proposal.context, attempt=2, follows=proposal.context.digest, holders=accomplices)
+        for site in terms.sites:
+            adversary.forge_report(site, attempt, signer=site if site in adversary.colluders else OWN)
+        signed = adversary.release_all(Proposal(attempt), adversary.listed(attempt, terms.sites))
+        adversary.publish(Proposal(attempt), adversary.listed(attempt, terms.sites), signed, terms.sites)
+    scene.another_run(replace(terms, holders=_held_by(scene, late), first_base=first))
     honest_round(scene)
 
 
 def _drawn_holders(dice: random.Random, sites: Sequence[str], count: int) -> tuple[str, ...]:
     return tuple(sorted(dice.sample(list(sites), min(count, len(sites)))))
+
+
+def _held_by(scene: Scene, site: str) -> tuple[str, ...]:
+    """Return c + 1 holders: one site, and as many colluders as there are."""
+    others = sorted(scene.terms.sites, key=lambda other: other not in scene.adversary.colluders)
+    names = dict.fromkeys([site, *others])
+    return tuple(sorted([*names][: scene.terms.colluders + 1]))
 
 
 def restored_homes(scene: Scene) -> None:
@@ -639,6 +674,7 @@ ATTACKS: tuple[Callable[[Scene], None], ...] = (
     second_run,
     ended_run,
     newcomer_holds,
+    false_list,
     restored_homes,
     reopened_round,
     abandoned_holder,

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TypeVar
 
 from fedcervix.trust.holder_rules import NotAllowed, Proposal
-from fedcervix.trust.sum_closes import ClosedAttempt, SignedClose
+from fedcervix.trust.sum_closes import ClosedAttempt
 from fedcervix.trust.sum_lists import SignedRelease, SumList
 from fedcervix.trust.sum_reports import SumReport
 from tests.simulation.sum_world import KilledError, Kills, Site, Terms, Vector, added
@@ -33,7 +33,7 @@ class Round:
     reports: dict[str, tuple[SumReport, Vector]] = field(default_factory=dict)
     listed: SumList | None = None
     releases: dict[str, tuple[SignedRelease, Vector]] = field(default_factory=dict)
-    closes: dict[str, SignedClose] = field(default_factory=dict)
+    total: Vector | None = None
 
 
 @dataclass
@@ -75,8 +75,13 @@ class Coordinator:
         for site in self.terms.sites:
             assert self.ask(partial(self.homes[site].join, self.run, openings))
 
+    def base(self) -> str:
+        """Return the newest base that a site has derived."""
+        return max((home.runs[self.run].bases for home in self.homes.values()), key=len)[-1]
+
     def proposal(self, disk: Round) -> Proposal:
-        first = next(home for name, home in self.homes.items() if name not in self.away).view(self.run).context
+        views = [home.view(self.run).context for name, home in self.homes.items() if name not in self.away]
+        first = max(views, key=lambda context: context.round)
         if not disk.earlier:
             return Proposal(first)
         pins = next(iter(self.homes.values())).pins
@@ -88,6 +93,8 @@ class Coordinator:
         """Return the sum of a round. Raises StalledError while a holder or too many sites are away."""
         disk = disk or Round()
         self.catch_up()
+        if disk.total and disk.listed:
+            return disk.total, disk.listed
         proposal = self.proposal(disk)
         self._gather(disk, proposal)
         if disk.listed is None:
@@ -95,12 +102,13 @@ class Coordinator:
             disk.listed = SumList(proposal.context.digest, reports)
         if self.lost.intersection(proposal.context.holders):
             self._close(disk, proposal)
-            return self.round(Round(earlier=disk.earlier))
+            disk.reports, disk.listed = {}, None
+            return self.round(disk)
         if gone := self.away.intersection(proposal.context.holders):  # who has released cannot close any more
             raise StalledError(gone)
         for holder in proposal.context.holders:
             disk.releases[holder] = allowed(self.ask(partial(self.homes[holder].release, proposal, disk.listed)))
-        total = self.opened(disk)
+        disk.total = total = self.opened(disk)
         self.published.append((proposal, disk.listed, [release for release, _ in disk.releases.values()], total))
         self.catch_up()
         return total, disk.listed

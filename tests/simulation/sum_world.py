@@ -30,6 +30,7 @@ from fedcervix.trust.holder_rules import (
     SumRules,
     decide_close,
     decide_free,
+    decide_learn,
     decide_opening,
     decide_release,
     decide_roster,
@@ -41,7 +42,6 @@ from fedcervix.trust.sum_closes import SignedClose, signed_close
 from fedcervix.trust.sum_lists import (
     SignedRelease,
     SumList,
-    check_released,
     mask_secret,
     parts_of,
     signed_release,
@@ -191,6 +191,8 @@ class Switches:
     """H3, of the openings"""
     own_weights: bool = True
     """H3: weights are recomputed from the roster"""
+    releases_count: bool = True
+    """a sum is known by what its holders signed, not by the coordinator's word"""
     backup_keeps_secrets: bool = False
     """H7"""
     marks_restored: bool = True
@@ -329,14 +331,13 @@ class Site:
         """Take the published sum, and derive the next base from it."""
         run = proposal.context.run.run
         view, joined = self.view(run), self.runs[run]
-        if proposal.context.round != view.context.round or proposal.context.base != view.context.base:
+        decision = decide_learn(view, proposal, listed, releases)
+        if not self.switches.releases_count and proposal.context == view.context:
+            weights = {s: w for s, w in view.roster.weights(view.average).items() if s in listed.sites}
+            decision = Allowed(SumLearned(*view.place, view.context.base, parts_of(weights)))
+        if isinstance(decision, NotAllowed):
             return False
-        try:
-            check_released(proposal.context, listed, releases, self.pins)
-        except RemoteError:
-            return False
-        weights = {s: w for s, w in view.roster.weights(view.average).items() if s in listed.sites}
-        self.kills.write(self.disk, SumLearned(*view.place, view.context.base, parts_of(weights)))
+        self._remember(decision)
         joined.bases.append(digest("model", joined.bases[-1], total.digest))
         joined.heads.append(digest("head", joined.heads[-1], joined.bases[-1]))
         return True
@@ -349,18 +350,18 @@ class Site:
 
     def backup(self) -> Site:
         """Return the home as it is in a backup: without the secrets of its runs."""
-        runs = {run: replace_lists(joined) for run, joined in self.runs.items()}
+        runs = {run: own_copy(joined) for run, joined in self.runs.items()}
         return replace(self, disk=list(self.disk), runs=runs)
 
     def restored(self, *, with_secrets: bool = False) -> Site:
         """Return the site that goes on with this home. `with_secrets`: it is a copy of the folder, not a backup."""
         keeps = with_secrets or self.switches.backup_keeps_secrets
         marks: list[Entry] = [HomeRestored()] if self.switches.marks_restored else []
-        runs = {run: replace_lists(joined) for run, joined in self.runs.items()} if keeps else {}
+        runs = {run: own_copy(joined) for run, joined in self.runs.items()} if keeps else {}
         return replace(self, disk=[*self.disk, *marks], runs=runs)
 
 
-def replace_lists(joined: Joined) -> Joined:
+def own_copy(joined: Joined) -> Joined:
     return replace(joined, bases=list(joined.bases), heads=list(joined.heads))
 
 
@@ -377,6 +378,3 @@ def sites(names: Iterable[str], kills: Kills | None = None, switches: Switches |
     """Return honest sites that have pinned each other."""
     pins: Mapping[str, ec.EllipticCurvePublicKey] = {name: identity(name).public_key() for name in names}
     return {name: Site(name, pins, kills or Kills(), switches or Switches()) for name in pins}
-
-
-Images = Callable[[str], int]

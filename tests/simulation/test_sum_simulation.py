@@ -13,7 +13,7 @@ import pytest
 from tests.simulation.sum_adversary import Scene
 from tests.simulation.sum_algebra import Row, decodable
 from tests.simulation.sum_coordinator import Coordinator, Round, StalledError, StoppedError
-from tests.simulation.sum_histories import BREAKS, sum_history
+from tests.simulation.sum_histories import BREAKS, honest_history, sum_history
 from tests.simulation.sum_world import Kills, Step, Switches, Terms, Vector, added, sites, step_of
 from tests.simulation.world import ViolationError
 
@@ -66,7 +66,8 @@ def test_a_kill_at_every_write_leaves_the_same_sums() -> None:
     for _ in range(2):
         undisturbed.round()
     writes = undisturbed.kills.writes
-    assert writes == 3 * 2 + 2 * (3 + 1 + 3)  # openings, rosters; in two rounds: reports, a release, sums learnt
+    # Openings, rosters; in two rounds: reports, a release, and the sum at those that know it from no release.
+    assert writes == 3 * 2 + 2 * (3 + 1 + 2)
     for number in range(writes):
         for after in (False, True):
             kills = Kills({(number, after)})
@@ -136,6 +137,10 @@ def test_a_roster_is_not_shrunk_by_a_site_that_is_gone() -> None:
     coordinator.away = {"cleo"}
     with pytest.raises(AssertionError, match="at least 3"):
         coordinator.round()
+
+
+def test_rounds_through_kills_absences_and_lost_holders_come_to_the_sum_of_the_steps() -> None:
+    assert sum(honest_history(seed) for seed in range(40)) > 20
 
 
 # --- a malicious coordinator ------------------------------------------------------------------------------------------

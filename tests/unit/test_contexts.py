@@ -25,7 +25,7 @@ CONTEXT = RoundContext(
 OTHERS: dict[str, Any] = {
     "run": replace(RUN, run="r2"),
     "sites": 6,
-    "colluders": 2,
+    "colluders": 0,
     "roster": "1" * 64,
     "round": 4,
     "base": "2" * 64,
@@ -76,6 +76,7 @@ def test_names_do_not_run_into_each_other() -> None:
         {"holders": ("ada", "ada")},
         {"colluders": 5},
         {"colluders": -1},
+        {"holders": ("ada",)},
     ],
 )
 def test_what_is_no_context_cannot_be_built(changed: dict[str, Any]) -> None:
@@ -84,6 +85,7 @@ def test_what_is_no_context_cannot_be_built(changed: dict[str, Any]) -> None:
 
 
 def test_another_attempt_names_the_one_before() -> None:
-    following = CONTEXT.after_close(("bob",))
-    assert (following.attempt, following.follows, following.holders) == (2, CONTEXT.digest, ("bob",))
-    assert replace(following, attempt=1, follows="", holders=CONTEXT.holders) == CONTEXT
+    three = replace(CONTEXT, holders=("ada", "bob", "cleo"))
+    following = three.after_close(("bob", "cleo"))
+    assert (following.attempt, following.follows, following.holders) == (2, three.digest, ("bob", "cleo"))
+    assert replace(following, attempt=1, follows="", holders=three.holders) == three

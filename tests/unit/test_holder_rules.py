@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from fedcervix.errors import RemoteError
 from fedcervix.trust.boxes import OwnKey
 from fedcervix.trust.contexts import RoundContext, RunContext
 from fedcervix.trust.holder_rules import (
@@ -20,12 +19,16 @@ from fedcervix.trust.holder_rules import (
     OwnView,
     Proposal,
     decide_close,
+    decide_free,
+    decide_learn,
+    decide_opening,
     decide_release,
+    decide_roster,
     decide_upload,
     sum_before,
 )
 from fedcervix.trust.sum_closes import ClosedAttempt, may_go_on, signed_close
-from fedcervix.trust.sum_lists import SignedRelease, SumList, check_released, parts_of, signed_release
+from fedcervix.trust.sum_lists import SignedRelease, SumList, parts_of, signed_release
 from fedcervix.trust.sum_memory import (
     OPEN,
     AttemptClosed,
@@ -299,12 +302,56 @@ def releases(sums: SumList = ALL, holders: tuple[str, ...] = HOLDERS) -> list[Si
 
 
 def test_a_sum_counts_when_all_holders_signed_its_list() -> None:
-    check_released(FIRST.context, ALL, releases(), PINS)
+    seen = view(memory=memory(reported()))
+    learnt = SumLearned("r1", 2, BASE, parts_of(IMAGES))
+    assert decide_learn(seen, FIRST, ALL, releases()) == Allowed(learnt)
+    assert decide_learn(view(memory=memory(reported(), learnt)), FIRST, ALL, releases()) == Allowed(None)
     mixed = [*releases(holders=HOLDERS[:2]), *releases(FOUR, HOLDERS[2:])]
     forged = [replace(one, signature=releases()[0].signature) for one in releases()]
     for wrong in (releases(holders=HOLDERS[:2]), mixed, forged, releases(FOUR)):
-        with pytest.raises(RemoteError, match="has not signed for the list of round 2"):
-            check_released(FIRST.context, ALL, wrong, PINS)
+        found = decide_learn(seen, FIRST, ALL, wrong)
+        assert isinstance(found, NotAllowed)
+        assert "has not signed for the list of round 2" in found.why
+    assert isinstance(decide_learn(seen, CHOSEN, listed(*SITES, proposal=CHOSEN), releases()), NotAllowed)
+
+
+@pytest.mark.parametrize("earlier", [(), again("ada", "bob").earlier])
+def test_a_sum_of_an_attempt_with_other_holders_does_not_count(earlier: tuple[ClosedAttempt, ...]) -> None:
+    """Two colluding sites could else sign for an attempt that never was, and each site would remember a false list."""
+    attempt = replace(FIRST.context, attempt=2, follows=FIRST.context.digest, holders=("dora", "emil"))
+    proposal = Proposal(attempt, earlier)
+    sums = listed(*SITES, proposal=proposal)
+    signed = [signed_release(identity(one), one, attempt, sums, digest("masks")) for one in ("dora", "emil")]
+    found = decide_learn(view(), proposal, sums, signed)
+    assert found == NotAllowed("H6", "the attempt does not follow those before it")
+
+
+def test_a_base_is_given_free_when_what_was_signed_for_it_is_closed() -> None:
+    assert decide_free(view(memory=memory(reported())), SECOND) == Allowed(BaseFreed("r1", 2, BASE))
+    assert decide_free(view(memory=memory(reported(), BaseFreed("r1", 2, BASE))), SECOND) == Allowed(None)
+    second = reported("ada", SECOND)
+    for entries in ([reported(), released()], [reported(), closed("ada", "bob"), second]):
+        assert isinstance(decide_free(view(memory=memory(*entries)), SECOND), NotAllowed)
+    assert isinstance(decide_free(view(memory=memory(reported())), FORGED), NotAllowed)
+
+
+def test_a_run_has_one_opening_and_one_roster() -> None:
+    ours, run = OPENINGS[0].digest(RUN), "r1"
+    other = signed_opening(identity("ada"), RUN, KEYS["ada"], 21, bytes(32))
+    assert decide_opening(memory(), RUN, OPENINGS[0]) == Allowed(OpeningMade(run, ours))
+    assert decide_opening(memory(OpeningMade(run, ours)), RUN, OPENINGS[0]) == Allowed(None)
+    assert isinstance(decide_opening(memory(OpeningMade(run, ours)), RUN, other), NotAllowed)
+    joined = decide_roster(memory(OpeningMade(run, ours)), "ada", ROSTER)
+    assert joined == Allowed(RosterJoined(run, ROSTER.digest))
+    for entries, rule in (
+        ([], "H3"),
+        ([OpeningMade(run, other.digest(RUN))], "H3"),
+        ([OpeningMade(run, ours), RosterJoined(run, digest("r"))], "H6"),
+        ([OpeningMade(run, ours), HomeRestored()], "H7"),
+    ):
+        found = decide_roster(memory(*entries), "ada", ROSTER)
+        assert isinstance(found, NotAllowed)
+        assert found.rule == rule
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from fedcervix.models.weights import read_layout, read_tensors, write_tensors
 from fedcervix.trust.boxes import OwnKey
 from fedcervix.trust.contexts import RoundContext, RunContext
 from fedcervix.trust.fixed_point import Share
-from fedcervix.trust.sum_lists import SumList, check_released, signed_release
+from fedcervix.trust.sum_lists import SumList, released_fault, signed_release
 from fedcervix.trust.sum_reports import SumReport, commit_nonce, commitment
 from fedcervix.trust.sum_roster import checked_roster, opened_rho, rho_boxes, signed_opening
 from fedcervix.trust.sum_secrets import attempt_tag, holder_secrets, site_secrets
@@ -96,7 +96,7 @@ class Federation:
             secrets = holder_secrets(self.keys[holder], self.roster, self.context, listed)
             digest = release(self.at(f"release-{holder}"), self.layout, secrets)
             signed.append(signed_release(IDENTITIES[holder], holder, self.context, listed, digest))
-        check_released(self.context, listed, signed, PINS)
+        assert released_fault(self.context, listed, signed, PINS) == ""
         return [self.at(f"release-{holder}") for holder in HOLDERS]
 
 

@@ -78,6 +78,7 @@ class RoundContext:
         check(self.round >= 1 and self.attempt >= 1, "rounds and attempts are counted from 1")
         check(0 <= self.colluders < self.sites, "fewer sites collude than there are")
         check(tuple(sorted(set(self.holders))) == self.holders, "holders stand in alphabetical order, each once")
+        check(len(self.holders) > self.colluders, "there are c + 1 holders or more, so that one does not collude")
         check((self.attempt == 1) == (not self.follows), "every attempt but the first follows another")
 
     @property

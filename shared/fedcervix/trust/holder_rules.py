@@ -18,14 +18,14 @@ before; or it is `NotAllowed`, with the rule and a sentence. Deciding twice give
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import TypeVar
 
 from fedcervix.core.plan import Average
 from fedcervix.trust.contexts import RoundContext, RunContext
 from fedcervix.trust.sum_closes import ClosedAttempt, may_go_on
-from fedcervix.trust.sum_lists import SumList, parts_of
+from fedcervix.trust.sum_lists import SignedRelease, SumList, parts_of, released_fault
 from fedcervix.trust.sum_memory import (
     OPEN,
     AttemptClosed,
@@ -35,6 +35,7 @@ from fedcervix.trust.sum_memory import (
     OpeningMade,
     RosterJoined,
     RoundMemory,
+    SumLearned,
     SumMemory,
     VectorReported,
 )
@@ -140,21 +141,24 @@ def _is_what_i_see(view: OwnView, proposal: Proposal, _: object) -> str:
     return ""
 
 
-def _chain_fault(view: OwnView, proposal: Proposal) -> str:
-    """Say why the attempts before this one do not lead to it from what this site did; empty: they do."""
+def _attempts_fault(view: OwnView, proposal: Proposal) -> str:
+    """Say why the attempts before this one do not lead from the plan's holders to it; empty: they do."""
     expected = replace(proposal.context, attempt=1, follows="", holders=view.context.holders)
-    passed = set()
     for attempt in proposal.earlier:
         following = attempt.next_context(view.pins)
         if attempt.context != expected or following is None:
             return "an attempt before was not closed by c + 1 of its holders"
-        passed.add(attempt.context.digest)
         expected = following
-    if proposal.context != expected:
-        return "the attempt does not follow those before it"
-    if not view.standing.contexts <= passed | {proposal.context.digest}:
-        return "this site has signed for another attempt, which is not among those that were closed"
-    return ""
+    return "" if proposal.context == expected else "the attempt does not follow those before it"
+
+
+def _chain_fault(view: OwnView, proposal: Proposal) -> str:
+    """Say why the attempts do not lead from what this site did to this one; empty: they do."""
+    passed = {attempt.context.digest for attempt in proposal.earlier} | {proposal.context.digest}
+    if fault := _attempts_fault(view, proposal):
+        return fault
+    strange = view.standing.contexts - passed
+    return "this site has signed for another attempt, which is not among those that were closed" if strange else ""
 
 
 def _one_base(view: OwnView, proposal: Proposal, _: object) -> str:
@@ -325,6 +329,20 @@ def decide_close(view: OwnView, proposal: Proposal, remaining: tuple[str, ...], 
     entry = AttemptClosed(*view.place, proposal.context.base, context, remaining)
     done = (context, remaining) in view.standing.closed
     return _decision(_named(rules.close, view, proposal, remaining), None if done else entry)
+
+
+def decide_learn(view: OwnView, proposal: Proposal, listed: SumList, releases: Sequence[SignedRelease]) -> Decision:
+    """Decide whether a published sum is the round's, whose sites and weights this site then remembers.
+
+    All holders have signed for its list. So it is the only sum of the round, whatever the coordinator says.
+    """
+    if fault := _is_what_i_see(view, proposal, listed) or _attempts_fault(view, proposal):
+        return NotAllowed("H6", fault)
+    if fault := released_fault(proposal.context, listed, releases, view.pins):
+        return NotAllowed("H3", fault)
+    parts = parts_of(_weights(view, listed))
+    known = view.memory.uses.get(proposal.context.base, {}).get(view.place)
+    return Allowed(None if known == parts else SumLearned(*view.place, proposal.context.base, parts))
 
 
 def decide_free(view: OwnView, following: Proposal) -> Decision:

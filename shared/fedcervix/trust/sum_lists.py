@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fedcervix.core.plan import check
-from fedcervix.errors import RemoteError
 from fedcervix.trust.boxes import OwnKey, agreed_key
 from fedcervix.trust.contexts import RoundContext, mask_context
 from fedcervix.trust.mask_streams import MaskSecret
@@ -83,8 +82,8 @@ def signed_release(
     return SignedRelease(holder, listed.digest, masks, signature)
 
 
-def check_released(context: RoundContext, listed: SumList, releases: Sequence[SignedRelease], pins: PinnedKeys) -> None:
-    """Raise RemoteError unless all holders released their masks for this very list.
+def released_fault(context: RoundContext, listed: SumList, releases: Sequence[SignedRelease], pins: PinnedKeys) -> str:
+    """Say which holder did not release its masks for this very list; empty: all of them did.
 
     One of them is honest, so there is no other sum of the round. Without it the coordinator could sum over one list
     and publish another one.
@@ -94,8 +93,5 @@ def check_released(context: RoundContext, listed: SumList, releases: Sequence[Si
         release = by_holder.get(holder)
         signed = release is not None and holder in pins and release.holds(pins[holder], context)
         if release is None or not signed or release.listed != listed.digest or listed.context != context.digest:
-            raise RemoteError(
-                f"holder {holder} has not signed for the list of round {context.round}",
-                cause="the coordinator shows another list than the one that was summed",
-                next_step="telephone the holders: each shows the list that it has on its disk",
-            )
+            return f"holder {holder} has not signed for the list of round {context.round}"
+    return ""

@@ -36,7 +36,10 @@ def three_digits(value: float) -> float:
 
 
 def commit_nonce(run_secret: bytes, context: RoundContext, model: str) -> bytes:
-    """Return the 32 bytes that hide a vector behind its commitment. `model`: digest of the trained model."""
+    """Return the 32 bytes that hide a vector behind its commitment.
+
+    `run_secret`: 32 random bytes of this run, which never leave the site. `model`: digest of the trained model.
+    """
     info = tagged("fedcervix sum nonce 1", context.digest, model)
     return HKDF(SHA256(), 32, salt=None, info=info).derive(run_secret)
 
