@@ -40,6 +40,7 @@ from fedcervix.wire import federation_pb2 as wire
 from site_agent.cli import cli as site_agent
 from site_agent.commands.display import Display
 from site_agent.federation import shown
+from site_agent.federation.partners import Partners
 from tests.unit.test_codec import REPORTS
 
 ROOT = Path(__file__).parents[2]
@@ -118,6 +119,8 @@ def with_text(kind: type[Message], way: Way, text: str) -> Message:
         if field.message_type.GetOptions().map_entry:
             at[text] = 1.0
             return message
+        if field.is_repeated:
+            at = at.add()
         at.SetInParent()
     last = way[-1]
     if last.is_repeated:
@@ -286,7 +289,7 @@ def shown_by_the_agent() -> None:
         "run": ALL, "plan": Plan(mode="csfssl", sites=("ada",), profile="paper", terms=Terms(), recipe=Recipe()),
         "task": ALL, "text": ALL, "reason": ALL, "lines": (ALL,), "error": FedcervixError(ALL, cause=ALL),
         "works": True, "at": WorkProgress(ALL, 1, 2, ALL), "findings": None, "deadline_s": 1.0,
-        "answer": ALL,
+        "answer": ALL, "partners": Partners((ALL,), (), (ALL,)), "command": ALL, "names": (ALL,),
     }  # fmt: skip
     kinds = [kind for kind in vars(shown).values() if isinstance(kind, type) and issubclass(kind, shown.Shown)]
     for kind in filter(dataclasses.is_dataclass, kinds):
