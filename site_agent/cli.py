@@ -171,7 +171,7 @@ def identity(home: SiteHome, **options: Any) -> None:
 def pin(home: SiteHome, **options: Any) -> None:
     """Write down which key the partner NAME must have.
 
-    FINGERPRINT is what its `site-agent identity` prints: the digits or the words, with or without spaces. With any
+    FINGERPRINT is what its `site-agent identity` prints: the digits, or the words. With any
     other key under that name, this site takes no part. Written into [pins] of site.toml.
     """
     from site_agent.commands.identity import pin as work
