@@ -215,7 +215,7 @@ class Service:
     def _compare_clocks(self, site: str, request: wire.AttachRequest) -> None:
         """Note how far a site's clock is off, to a second or so: certificates are checked by it. Raises RemoteError."""
         words = renewal.skew(f"site {site}", codec.read_clock(request, time.time()))
-        if words and site not in self._clocks:
+        if words and not self._clocks.get(site):
             self._log.warning("clocks differ", site=site, what=words)
         self._clocks[site] = words
 

@@ -2,7 +2,7 @@
 
 loop        one thread: all connections, the admission of calls, streams
 site        a few threads: what sites ask of the engine and the disk (see coordinator.calls.work)
-operator    a few more, for the operator alone
+operator    a few more, for the operator, and for the coordinator's own certificates
 registry    one that reads the registry
 """
 
@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -155,7 +156,8 @@ class Serving:
         while True:
             await asyncio.sleep(pause_s)
             try:
-                pause_s = await asyncio.to_thread(self._home.reserve.spend, lambda: own.step_s(datetime.now(UTC)))
+                step = partial(own.step_s, datetime.now(UTC))
+                pause_s = await self._control.work.do("own certificates", self._home.reserve.spend, step)
             except FedcervixError as error:
                 logger().warning("own certificates not renewed", what=error.what, next_step=error.next_step)
                 pause_s = own.again_s

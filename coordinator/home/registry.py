@@ -303,8 +303,8 @@ class Registry:
         `fedcervix.transport.renewal`). The present one stays valid. Raises IdentityError where it is not in force.
         """
         with self._transaction() as connection:
-            site, state, key_fingerprint = _certificate(connection, serial)
-            if state not in IN_FORCE:
+            site, written, key_fingerprint = _certificate(connection, serial)
+            if (state := self._state(serial, written)) not in IN_FORCE:
                 raise _closed(site, state)
             newest = connection.execute(
                 "SELECT not_after, certificate FROM credentials WHERE site = ? AND state IN ('issued', 'valid')"
@@ -470,7 +470,11 @@ def _certificate(connection: sqlite3.Connection, serial: str) -> tuple[str, str,
         "SELECT site, state, key_fingerprint FROM credentials WHERE serial = ? AND role = 'site'", (serial,)
     ).fetchone()
     if row is None:
-        raise IdentityError("the coordinator does not know this certificate", cause="its registry was restored")
+        raise IdentityError(
+            "the coordinator does not know this certificate",
+            cause="its home folder was restored from a backup while the site was connected",
+            next_step=RENEW.format(site="SITE"),
+        )
     return row
 
 

@@ -24,8 +24,8 @@ Federate = Callable[..., Federation]
 
 pytestmark = pytest.mark.timeout(120)
 
-LIFE_DAYS = 6 / 86_400
-"""six seconds: renewed after three"""
+LIFE_DAYS = 8 / 86_400
+"""eight seconds, renewed after four: a process of a busy machine has time to start, and to renew"""
 RENEWALS = 5
 AHEAD = ("--ahead-s", str(20 * 86_400))
 """a certificate of thirty days is then due at once, one of ninety is not"""
@@ -74,7 +74,7 @@ def test_certificates_that_end_five_times_within_a_run_change_nothing(
     coordinator = made.coordinate("--mode", "csfssl")
     for site in made.sites:
         made.enrol(site)
-    agents = [made.light(site, "--pace-s", "0.55") for site in made.sites]
+    agents = [made.light(site, "--pace-s", "0.85") for site in made.sites]
     first = identity.identify(made.home.pem("operator.crt"))
     until("the operator's first certificate has ended", lambda: datetime.now(UTC) > first.not_after)
     assert made.overview()["outcome"] is None

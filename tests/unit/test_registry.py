@@ -552,6 +552,8 @@ def test_a_site_that_is_shut_out_is_refused_until_it_has_a_new_certificate(regis
     with pytest.raises(IdentityError, match="the certificate of site north is revoked"):
         registry.roll().admit("c1", "north")
     registry.roll().admit("c2", "south")
+    with pytest.raises(IdentityError, match="the certificate of site north is revoked"):
+        renew(registry, "c1", "c4", NOW + YEAR)
     join(registry, "north", "i3", "c3")
     registry.roll().admit("c3", "north")
 
