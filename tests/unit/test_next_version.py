@@ -243,10 +243,10 @@ def test_no_command_changes_the_registry_under_a_coordinator_of_this_version(
             told = other.refused(home.folder, words)
             assert f"{home.registry} has an earlier format, and a coordinator is running" in told
             assert "restart it: " in told
-    assert (home.registry.read_bytes(), backup_of(home.registry, 1).exists()) == (before, False)
+    assert (home.registry.read_bytes(), backup_of(home.registry, registry.SCHEMA.format).exists()) == (before, False)
     assert not (tmp_path / "alts.toml").exists()
     other.coordinator(home.folder, "revoke nhs")
-    assert backup_of(home.registry, 1).read_bytes() != home.registry.read_bytes()
+    assert backup_of(home.registry, registry.SCHEMA.format).read_bytes() != home.registry.read_bytes()
     kept = backup_of(home.registry, registry.SCHEMA.format)
     assert f"its backup in format {registry.SCHEMA.format} is {kept}" in refused(home.folder, "revoke nhs").what
 
