@@ -45,13 +45,13 @@ from fedcervix.trust.sum_memory import (
 )
 from fedcervix.trust.sum_reports import SumReport, commit_nonce, commitment, three_digits
 from fedcervix.trust.sum_roster import checked_roster, signed_opening
-from tests.simulation.sum_world import LAYOUT, digest, identity, public_identity
+from tests.simulation.sum_world import LAYOUT, digest, identity
 
 SITES = ("ada", "bob", "cleo", "dora", "emil")
 HOLDERS = ("ada", "bob", "cleo")
 """c + 2 for c = 1"""
 RUN = RunContext(federation="cervix", run="r1", plan="a" * 64)
-PINS = {site: public_identity(site) for site in SITES}
+PINS = {site: identity(site).public_key() for site in SITES}
 KEYS = {site: OwnKey(site, bytes([place]) * 32) for place, site in enumerate(SITES, 1)}
 IMAGES = {"ada": 20, "bob": 30, "cleo": 25, "dora": 40, "emil": 10}
 OPENINGS = [signed_opening(identity(site), RUN, KEYS[site], IMAGES[site], bytes(32)) for site in SITES]
