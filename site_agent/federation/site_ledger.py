@@ -20,7 +20,7 @@ from fedcervix.core.events import Event, SiteAttached, SiteRefused
 from fedcervix.disk.files import write_whole
 from fedcervix.errors import IdentityError, LedgerError
 from fedcervix.transport import codec
-from fedcervix.trust.chain import Values, read, text_of
+from fedcervix.trust.chain import INTEGER_MAX, Values, read, text_of
 from fedcervix.trust.heads import SignedHead, conflict, countersign
 from fedcervix.trust.key_texts import private_key, public_key
 from fedcervix.trust.ledger import Ledger, LedgerEntry
@@ -61,20 +61,17 @@ class SiteLedger:
         last = last_federation(home, any_readable=True)
         self._folder = last.run_store.folder if last else home.folder
         self._checked = self._stored() if last else _Checked(Ledger())
-        self._asked_from = self._checked.kept
         self._pending: list[LedgerEntry] = []
         self._now = self._checked.ledger
         """with the entries that wait for their head"""
-        self._again: list[str] = []
-        """entries that are here, and come once more"""
-        self._is_new_stream = True
+        self._texts: tuple[str, ...] = ()
+        """entries that are stored, as far as they were needed"""
 
     # --- what comes ---
 
     def kept(self) -> codec.LedgerKept:
         """Return how far the ledger is here: the next stream goes on from there."""
-        self._asked_from, self._is_new_stream = self._checked.kept, True
-        return self._asked_from
+        return self._checked.kept
 
     def welcomed(self, welcome: codec.Welcome, folder: Path) -> str:
         """Begin a stream of a run, whose folder this is; return what is to be told a person, or nothing.
@@ -86,15 +83,10 @@ class SiteLedger:
         if not welcome.ledger_key:
             return f"run {welcome.run} keeps no ledger: it began with an earlier version" if is_new else ""
         said = self._pin(welcome.ledger_key)
-        if not self._is_new_stream:  # it was said again
-            return said
-        self._is_new_stream = False
         if folder != self._folder:
             self._folder = folder
             self._checked = self._stored()
-        self._pending, self._now, self._again = [], self._checked.ledger, []
-        if self._asked_from.run != welcome.run:
-            self._again = [line.text for line in LedgerStore(folder).read().lines]
+            self._pending, self._now, self._texts = [], self._checked.ledger, ()
         return said
 
     def take(self, part: codec.LedgerPart, when_there_is_room: WhenThereIsRoom) -> None:
@@ -107,9 +99,9 @@ class SiteLedger:
             self._take_head(part, part.head, when_there_is_room)
 
     def _follow(self, part: codec.LedgerPart, line: LedgerEntry) -> None:
-        if self._again:
-            number = self._checked.ledger.end.entries - len(self._again)
-            if self._again.pop(0) != line.text:
+        number = _number(line.text)
+        if number < self._now.end.entries:  # a stream goes on from what was here when it was opened
+            if self._known(number) != line.text:
                 self._refuse(part, f"entry {number} is not the one that this site has")
             return
         before = self._now
@@ -123,6 +115,14 @@ class SiteLedger:
         own = self._key.public_key()
         if before.keys.get(self._site) == own and self._now.keys[self._site] != own:
             self._refuse(part, f"entry {before.end.entries} certifies another key as that of this site")
+
+    def _known(self, number: int) -> str:
+        """Return an entry that came before."""
+        if number >= self._checked.lines:
+            return self._pending[number - self._checked.lines].text
+        if number >= len(self._texts):
+            self._texts = tuple(line.text for line in LedgerStore(self._folder).read().lines)
+        return self._texts[number]
 
     def _check_genesis(self, part: codec.LedgerPart, now: Ledger) -> None:
         """Compare the first entry with what this site knows."""
@@ -251,6 +251,15 @@ def _event(report: codec.Report, site: str) -> Event | None:
             return SiteRefused(site, reason, 0.0)
         case _:
             return report
+
+
+def _number(text: str) -> int:
+    """Return the number of an entry; of what has none, one that no entry has yet."""
+    try:
+        found = read(text).get("entry")
+    except ValueError:
+        found = None
+    return found if isinstance(found, int) and found >= 0 else INTEGER_MAX
 
 
 def _round(record: str) -> int:

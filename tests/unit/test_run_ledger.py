@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from coordinator.calls.ledger_stream import LedgerStream
 from coordinator.run import run_ledger
 from coordinator.run.run_ledger import RunLedger
 from fedcervix.core.events import AggregateStored, ScoreReported, SiteAttached, SiteSilent, Task
@@ -85,6 +86,23 @@ def test_a_restarted_site_goes_on_where_it_was(run: Ledgers) -> None:
     assert read(first.lines[0].text)["entry"] == run.ledger.known.heads[1].entries
     ledger.take(first, lambda act: act())
     assert ledger.kept() == codec.LedgerKept(RUN, run.ledger.known.heads[2].entries)
+
+
+def test_a_stream_that_was_opened_before_the_last_head_came_repeats_what_is_here(run: Ledgers) -> None:
+    """The line was cut, and what had come on it was checked only after the next stream had been asked for."""
+    ledger, early = run.attached("nhs")
+    late = LedgerStream(run.ledger, run.key, ledger.kept())
+    run.play_round()
+    deliver(ledger, early)
+    run.play_round()
+    ledger.welcomed(run.welcome(), run.run_folder("nhs"))
+    deliver(ledger, late)
+    assert ledger.kept().entries == run.ledger.known.heads[2].entries
+    whole = LedgerStream(run.ledger, run.key, codec.LedgerKept()).next()
+    assert whole is not None
+    text = whole.lines[4].text.replace("alts", "alto")
+    with pytest.raises(LedgerError, match="entry 4 is not the one that this site has"):
+        ledger.take(replace(whole, lines=(*whole.lines[:4], LedgerEntry(text))), lambda act: act())
 
 
 def test_what_waits_for_its_head_is_sent_again_on_the_next_line(run: Ledgers) -> None:
