@@ -157,11 +157,10 @@ class SiteLedger:
         self._checked, self._pending = _Checked(now, signed, now.end.entries), []
 
     def _check_said(self, part: codec.LedgerPart, round_: int) -> None:
-        """Find what the coordinator has accepted from this site, in the rounds that are over."""
-        store = LedgerStore(self._folder)
-        owed = {record for record in store.said() if _round(record) <= round_}
-        texts = [*(line.text for line in store.read().lines), *(line.text for line in self._pending)]
-        missing = owed - {str(read(text).get("record")) for text in texts} if owed else set()
+        """Find what the coordinator has accepted from this site in the rounds that are over since the head before."""
+        before = self._checked.head.head.round if self._checked.head else -1
+        owed = {record for record in LedgerStore(self._folder).said() if before < _round(record) <= round_}
+        missing = owed - {str(read(line.text).get("record")) for line in self._pending}
         for record in sorted(missing):
             values = read(record)
             what = f"the {values.get('what')} of this site in round {_round(record)}"
