@@ -135,8 +135,7 @@ def _is_what_i_see(view: OwnView, proposal: Proposal, _: object) -> str:
     for each in fields(seen):
         if getattr(seen, each.name) != getattr(view.context, each.name):
             return f"the coordinator's {each.name} is not the one that this site has verified"
-    known = view.memory.rosters.get(view.context.run.run, view.roster.digest)
-    if known != view.roster.digest or view.context.roster != known:
+    if not view.memory.rosters.get(view.context.run.run) == view.roster.digest == view.context.roster:
         return "the run's roster is not the one that this site has joined"
     return ""
 
