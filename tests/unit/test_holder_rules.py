@@ -33,6 +33,7 @@ from fedcervix.trust.sum_memory import (
     OPEN,
     AttemptClosed,
     BaseFreed,
+    BaseVouched,
     Entry,
     HomeRestored,
     MasksReleased,
@@ -260,6 +261,18 @@ def test_a_site_that_has_nearly_all_images_stops_the_sum() -> None:
     assert found == NotAllowed("H4", 'site bob outweighs the others: the plan must say average = "equal"')
     equal = replace(seen, average="equal")
     assert isinstance(decide_release(equal, proposal, listed(*SITES, proposal=proposal)), Allowed)
+
+
+def test_a_restored_home_begins_no_run_with_a_model_that_nobody_vouches_for() -> None:
+    """It may have forgotten a sum over it; the others that remember can be left out of the list (seed 302198)."""
+    begun = replace(FIRST.context, round=1)
+    seen = view(memory=memory(HomeRestored()), round=1)
+    found = decide_upload(seen, Proposal(begun), COMMIT)
+    assert isinstance(found, NotAllowed)
+    assert found.rule == "H7"
+    assert isinstance(decide_upload(view(memory=memory(HomeRestored())), FIRST, COMMIT), Allowed)
+    vouched = view(memory=memory(HomeRestored(), BaseVouched(BASE)), round=1)
+    assert isinstance(decide_upload(vouched, Proposal(begun), COMMIT), Allowed)
 
 
 def test_every_rule_stands_in_the_tables() -> None:
