@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import base64
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from coordinator.calls.ledger_stream import LedgerStream
 from coordinator.run import run_ledger
 from coordinator.run.run_ledger import RunLedger
-from fedcervix.core.events import AggregateStored, ScoreReported, SiteAttached, SiteSilent, Task
+from fedcervix.core.events import AggregateStored, ScoreReported, SiteAttached, SiteSilent, Task, event_to_json
 from fedcervix.core.rounds.instructions import instruction
 from fedcervix.errors import IdentityError, LedgerError, RemoteError
 from fedcervix.transport import codec, identity
-from fedcervix.trust.chain import End, read, text_of
-from fedcervix.trust.key_texts import public_pem
-from fedcervix.trust.ledger import LEDGER, NOT_SIGNED, Ledger, LedgerEntry
-from fedcervix.trust.records import SAID
+from fedcervix.trust.chain import LINKS, End, read, text_of
+from fedcervix.trust.key_texts import private_key, public_pem
+from fedcervix.trust.ledger import LEDGER, NOT_SIGNED, Ledger, LedgerEntry, Signed, certified_key, event_entry
+from fedcervix.trust.records import RECORD, SAID, values_of
+from fedcervix.trust.statements import sign
 from site_agent.federation.privacy import LEAVES
 from site_agent.federation.site_ledger import PROOF
 from site_agent.store.ledger_store import LedgerStore
@@ -302,6 +306,56 @@ def test_a_site_signs_what_leaves_of_a_report_and_nothing_else() -> None:
     for kind, (_, fields) in SAID.items():
         if kind in LEAVES:
             assert set(fields) == set(LEAVES[kind]), kind
+
+
+def next_entry(run: Ledgers, **values: object) -> LedgerEntry:
+    return LedgerEntry(LEDGER.append(run.ledger.known.end, values)[0])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", [[], {}, None, 1])
+def test_a_kind_that_is_no_text_is_refused(run: Ledgers, kind: object) -> None:
+    with pytest.raises(ValueError, match="it has no kind"):
+        run.ledger.known.follow(next_entry(run, kind=kind, round=1))
+
+
+def test_one_entry_cannot_end_more_rounds_than_the_plan_has(run: Ledgers) -> None:
+    """Each would be a head in memory: with the largest number, one entry would fill the memory of a site."""
+    for number in (run.rounds + 2, 2**53 - 1):
+        with pytest.raises(ValueError, match="it is of a round that the plan does not have"):
+            run.ledger.known.follow(next_entry(run, kind="reader", round=number, site="nhs", model=digest(b"m")))
+    genesis = {key: value for key, value in read(next(run.journal.ledger(RUN))[0]).items() if key not in LINKS}
+    with pytest.raises(ValueError, match="it is of a round that the plan does not have"):
+        Ledger().follow(LedgerEntry(LEDGER.append(End(), {**genesis, "round": 2**53 - 1})[0]))
+
+
+def test_an_unsigned_result_of_another_run_is_no_way_around_the_signature(run: Ledgers) -> None:
+    update = run.update("nhs")
+    other = replace(update, task=replace(update.task, run=RUN.replace("2030", "2031")))
+    entry = next_entry(run, **event_entry(1, event_to_json(other), ""))
+    with pytest.raises(ValueError, match="it is of another run"):
+        run.ledger.known.follow(entry)
+
+
+def test_a_record_that_only_python_takes_for_the_event_is_refused(run: Ledgers) -> None:
+    update = replace(run.update("nhs"), steps=1)
+    record = text_of({**values_of(update, RUN, run.plan.digest), "steps": True})
+    signed = Signed(record, sign(private_key(run.keys["nhs"]), RECORD, record))
+    with pytest.raises(ValueError, match="its record says something else: steps"):
+        run.ledger.known.check_record(update, signed)
+
+
+def test_a_certificate_with_one_extension_twice_is_refused_like_any_other(run: Ledgers) -> None:
+    key, now = identity.new_key(), datetime.now(UTC)
+    who = identity.Identity("cervix", "site", "nhs")
+    pem = identity.issue(run.home.authority(), identity.public_key(key), who, now, identity.AUTHORITY_LIFETIME)
+    der = x509.load_pem_x509_certificate(pem).public_bytes(Encoding.DER)
+    names, usage = (bytes.fromhex(f"0603551d{number}") for number in ("11", "0f"))
+    assert names in der
+    assert usage in der
+    twice = base64.encodebytes(der.replace(usage, names)).decode()
+    text = f"-----BEGIN CERTIFICATE-----\n{twice}-----END CERTIFICATE-----\n"
+    with pytest.raises(ValueError, match="was not issued by the authority"):
+        certified_key(text, run.ledger.known.authority, "fedcervix://cervix/site/nhs")
 
 
 def test_an_unknown_kind_of_entry_is_refused() -> None:
