@@ -80,7 +80,7 @@ def real(number: float) -> str:
 
 def is_same(one: Value, other: Value) -> bool:
     """Say whether two values are written in the same way; to Python, `True` and 1 are equal."""
-    return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
+    return json.dumps(one, sort_keys=True, allow_nan=False) == json.dumps(other, sort_keys=True, allow_nan=False)
 
 
 def read(text: str) -> Values:
