@@ -6,7 +6,6 @@ from fedcervix.errors import LedgerError, RunError
 from fedcervix.printable import printable
 from fedcervix.runtime.printing import say
 from fedcervix.trust.ledger_verdict import Countersignature, Expected, Stored, sentences, verdict
-from fedcervix.trust.pins import Pins
 from site_agent.home import SiteHome
 from site_agent.store.ledger_store import LedgerStore
 from site_agent.store.run_store import last_federation
@@ -31,7 +30,7 @@ def verify(home: SiteHome, run: str | None) -> None:
         found.heads,
         [Countersignature(one.site, one.head, one.signature) for one in found.countersigned],
     )
-    told = verdict(stored, Expected(run, home.known_ledger_key(), Pins()))
+    told = verdict(stored, Expected(run, home.known_ledger_key(), home.pins()))
     if told.fault:
         raise LedgerError(
             f"the ledger of run {run} does not hold: {printable(told.fault)}",
