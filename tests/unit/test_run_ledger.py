@@ -13,10 +13,21 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from coordinator.calls.ledger_stream import LedgerStream
 from coordinator.run import run_ledger
+from coordinator.run.engine import Engine
 from coordinator.run.run_ledger import RunLedger
-from fedcervix.core.events import AggregateStored, ScoreReported, SiteAttached, SiteSilent, Task, event_to_json
+from fedcervix.core.events import (
+    AggregateStored,
+    Answer,
+    ScoreReported,
+    SiteAttached,
+    SiteRevoked,
+    SiteSilent,
+    Task,
+    event_to_json,
+)
 from fedcervix.core.rounds.instructions import instruction
 from fedcervix.errors import IdentityError, LedgerError, RemoteError
+from fedcervix.models.blobs import BlobStore
 from fedcervix.transport import codec, identity
 from fedcervix.trust.chain import LINKS, End, read, text_of
 from fedcervix.trust.fingerprints import Fingerprint
@@ -170,6 +181,17 @@ def test_another_key_for_a_partner_that_is_pinned_is_found_at_once(run: Ledgers)
     run.play_round()
     homes.pin(run.site("nhs"), "alts", pinned)
     assert f"entry {number} certifies another key as that of alts than the pinned one" in refused(run).what
+
+
+def test_a_key_with_which_a_revoked_site_joins_again_is_not_of_this_run(run: Ledgers, tmp_path: Path) -> None:
+    """Its partners have pinned the one before, and go on."""
+    engine = Engine(run.journal, BlobStore(tmp_path / "blobs"), run.record, clock_s=lambda: 1.0)
+    before = engine.ledger.known.keys
+    assert engine.submit(SiteRevoked("alts", 1.0)) is Answer.ACCEPTED
+    key, who = identity.public_key(identity.new_key()), identity.Identity("cervix", "site", "alts")
+    pem = identity.issue(run.home.authority(), key, who, datetime.now(UTC), identity.AUTHORITY_LIFETIME)
+    engine.note_certificates({"alts": pem.decode(), "stranger": pem.decode()})
+    assert engine.ledger.known.keys == before
 
 
 def test_verify_compares_the_certified_keys_with_the_pins(run: Ledgers) -> None:
