@@ -14,7 +14,7 @@ Rules
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -67,6 +67,8 @@ class SiteLedger:
         last = last_federation(home, any_readable=True)
         self._folder = last.run_store.folder if last else home.folder
         self._hashes: list[str] = []
+        self._found: set[str] = set()
+        """records of this site that stand in the ledger"""
         self._checked = self._stored() if last else _Checked(Ledger())
         self._begin()
 
@@ -209,8 +211,10 @@ class SiteLedger:
         """Find what the coordinator has accepted from this site, in the rounds that are over."""
         store = LedgerStore(self._folder)
         owed = {record for record in store.said() if _round(record) <= round_}
-        texts = [*(line.text for line in store.read().lines), *(line.text for line in self._pending)]
-        missing = owed - {str(read(text).get("record")) for text in texts} if owed else set()
+        missing = owed - self._found - _records(self._pending)
+        if missing:  # the answer came after the head of its round, or before this process
+            missing -= _records(store.read().lines)
+        self._found = owed - missing
         for record in sorted(missing):
             values = read(record)
             what = f"the {values.get('what')} of this site in round {_round(record)}"
@@ -312,6 +316,11 @@ def _number(line: LedgerEntry) -> int:
     except ValueError:
         found = None
     return found if type(found) is int and found >= 0 else INTEGER_MAX
+
+
+def _records(lines: Iterable[LedgerEntry]) -> set[str]:
+    """Return the records in entries."""
+    return {str(read(line.text).get("record")) for line in lines}
 
 
 def _round(record: str) -> int:

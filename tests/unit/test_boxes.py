@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from fedcervix.errors import RemoteError
 from fedcervix.trust.boxes import FIELD, LOW_ORDER, NamedKey, OwnKey, agreed_key, boxed, opened
-from fedcervix.trust.chain import tagged
+from fedcervix.trust.statements import tagged
 
 ADA, BOB, EVE = (OwnKey(name, bytes([number]) * 32) for number, name in enumerate(("ada", "bob", "eve"), 1))
 LABEL, CONTEXT, SECRET = "label", b"run 7", bytes(range(32))

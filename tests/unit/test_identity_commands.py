@@ -11,11 +11,11 @@ from pathlib import Path
 import click
 import pytest
 from click.testing import CliRunner, Result
+from cryptography.hazmat.primitives.asymmetric import ec
 
 import coordinator.cli
 from coordinator.home.registry import Registry
 from fedcervix.errors import ConfigError
-from fedcervix.transport import identity
 from fedcervix.trust.fingerprints import Fingerprint
 from site_agent.cli import cli
 from site_agent.home import SiteHome
@@ -24,7 +24,7 @@ from tests.unit.coordinator_homes import made
 from tests.unit.fake_link import RUN, plan
 from tests.unit.test_joining import Federation
 
-KEY = identity.public_key(identity.new_key())
+KEY = ec.derive_private_key(5, ec.SECP256R1()).public_key()
 ALTS, OTHER = Fingerprint.of(KEY), Fingerprint(bytes(32))
 TYPO = " ".join(ALTS.words).replace(ALTS.words[4], "x" + ALTS.words[4], 1)
 

@@ -108,6 +108,23 @@ def test_a_restarted_site_goes_on_where_it_was(run: Ledgers) -> None:
     assert ledger.kept() == codec.LedgerKept(RUN, run.ledger.known.heads[2].entries)
 
 
+def test_a_stream_that_was_opened_before_the_last_head_came_repeats_what_is_here(run: Ledgers) -> None:
+    """The line was cut, and what had come on it was checked only after the next stream had been asked for."""
+    ledger, early = run.attached("nhs")
+    late = LedgerStream(run.ledger, run.key, ledger.kept())
+    run.play_round()
+    deliver(ledger, early)
+    run.play_round()
+    ledger.welcomed(run.welcome(), run.run_folder("nhs"))
+    deliver(ledger, late)
+    assert ledger.kept().entries == run.ledger.known.heads[2].entries
+    whole = LedgerStream(run.ledger, run.key, codec.LedgerKept()).next()
+    assert whole is not None
+    text = whole.lines[4].text.replace("alts", "alto")
+    with pytest.raises(LedgerError, match="entry 4 is not the one that this site has"):
+        ledger.take(replace(whole, lines=(*whole.lines[:4], LedgerEntry(text))), lambda act: act())
+
+
 def test_what_waits_for_its_head_is_sent_again_on_the_next_line(run: Ledgers) -> None:
     run.play_round()
     ledger, stream = run.attached("nhs")
@@ -323,6 +340,18 @@ def test_an_accepted_update_that_is_left_out_is_found_by_its_site(run: Ledgers) 
     deliver(ledger, stream)
     message = codec.write_report(run.update("nhs", "left out"), 0.0)
     ledger.sign(message)
+    ledger.accepted(message)
+    run.play_round()
+    with pytest.raises(LedgerError, match="the update of this site in round 1 is missing in the ledger"):
+        deliver(ledger, stream)
+
+
+def test_an_answer_that_comes_after_the_head_of_its_round_counts_too(run: Ledgers) -> None:
+    ledger, stream = run.attached("nhs")
+    message = codec.write_report(run.update("nhs", "left out"), 0.0)
+    ledger.sign(message)
+    run.play_round()
+    deliver(ledger, stream)
     ledger.accepted(message)
     run.play_round()
     with pytest.raises(LedgerError, match="the update of this site in round 1 is missing in the ledger"):

@@ -18,14 +18,14 @@ from fedcervix.trust.sum_roster import (
     rho_boxes,
     signed_opening,
 )
-from tests.simulation.sum_world import identity, public_identity
+from tests.simulation.sum_world import identity
 
 SITES = ("ada", "bob", "cleo")
 RUN = RunContext(federation="cervix", run="r1", plan="a" * 64)
 KEYS = {site: OwnKey(site, bytes([place]) * 32) for place, site in enumerate(SITES, 1)}
 RHOS = {site: bytes([place]) * 32 for place, site in enumerate(SITES, 11)}
 IMAGES = {"ada": 100, "bob": 200, "cleo": 50}
-PINS = {site: public_identity(site) for site in SITES}
+PINS = {site: identity(site).public_key() for site in SITES}
 
 
 def opening(site: str, run: RunContext = RUN, signer: str = "") -> Opening:
