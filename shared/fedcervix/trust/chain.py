@@ -51,8 +51,8 @@ class Why(StrEnum):
     MISSING = "is missing"
     MOVED = "does not stand in its place"
     CUT_OFF = "is missing, and so are those after it"
-    SURPLUS = "is one too many"
-    REWRITTEN = "does not lead to the head that was signed: it, or an entry after the head before, was rewritten"
+    SURPLUS = "is more than was signed"
+    REWRITTEN = "was changed, or entries before it: they do not give the hash that the coordinator signed"
 
 
 @dataclass(frozen=True, slots=True)
