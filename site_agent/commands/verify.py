@@ -30,7 +30,8 @@ def verify(home: SiteHome, run: str | None) -> None:
         found.heads,
         [Countersignature(one.site, one.head, one.signature) for one in found.countersigned],
     )
-    told = verdict(stored, Expected(run, home.known_ledger_key(), home.pins()))
+    known_key = home.known_ledger_key()
+    told = verdict(stored, Expected(run, known_key, home.pins()))
     if told.fault:
         raise LedgerError(
             f"the ledger of run {run} does not hold: {printable(told.fault)}",
@@ -39,3 +40,5 @@ def verify(home: SiteHome, run: str | None) -> None:
         )
     for line in sentences(told):
         say(line)
+    if not known_key:
+        say(f"the ledger key is not known here ({home.key_file('ledger.pub')}): anybody may have signed these heads")
