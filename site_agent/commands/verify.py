@@ -30,8 +30,8 @@ def verify(home: SiteHome, run: str | None) -> None:
         found.heads,
         [Countersignature(one.site, one.head, one.signature) for one in found.countersigned],
     )
-    own = home.certificate().identity.name
-    told = verdict(stored, Expected(run, home.known_ledger_key(), home.pins(), own))
+    own, known_key = home.certificate().identity.name, home.known_ledger_key()
+    told = verdict(stored, Expected(run, known_key, home.pins(), own))
     if told.fault:
         raise LedgerError(
             f"the ledger of run {run} does not hold: {printable(told.fault)}",
@@ -42,3 +42,5 @@ def verify(home: SiteHome, run: str | None) -> None:
         )
     for line in sentences(told):
         say(line)
+    if not known_key:
+        say(f"the ledger key is not known here ({home.key_file('ledger.pub')}): anybody may have signed these heads")

@@ -33,7 +33,17 @@ from fedcervix.trust.chain import LINKS, End, read, text_of
 from fedcervix.trust.fingerprints import Fingerprint
 from fedcervix.trust.heads import countersign, sign_head
 from fedcervix.trust.key_texts import private_key, public_pem
-from fedcervix.trust.ledger import LEDGER, NOT_SIGNED, Ledger, LedgerEntry, Signed, certified_key, event_entry
+from fedcervix.trust.ledger import (
+    LEDGER,
+    NOT_SIGNED,
+    Ledger,
+    LedgerEntry,
+    Signed,
+    certificate,
+    certified_key,
+    event_entry,
+    reader,
+)
 from fedcervix.trust.records import RECORD, SAID, values_of
 from fedcervix.trust.statements import sign
 from site_agent import home as homes
@@ -510,6 +520,28 @@ def test_an_unsigned_result_of_another_run_is_no_way_around_the_signature(run: L
     entry = next_entry(run, **event_entry(1, event_to_json(other), ""))
     with pytest.raises(ValueError, match="it is of another run"):
         run.ledger.known.follow(entry)
+
+
+def test_nobody_outside_the_plan_has_a_part_in_the_ledger(run: Ledgers) -> None:
+    key, who = identity.public_key(identity.new_key()), identity.Identity("cervix", "site", "ghost")
+    pem = identity.issue(run.home.authority(), key, who, datetime.now(UTC), identity.AUTHORITY_LIFETIME).decode()
+    ghost = replace(run.update("nhs"), site="ghost")
+    drafts = (certificate(1, "ghost", pem), reader(1, "ghost", digest(b"m")), event_entry(1, event_to_json(ghost), ""))
+    for values in drafts:
+        with pytest.raises(ValueError, match="its site is not in the plan"):
+            run.ledger.known.follow(next_entry(run, **values))
+
+
+def test_verify_says_where_it_does_not_know_whose_heads_these_are(
+    run: Ledgers, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run.play_round()
+    deliver(*run.attached("nhs"))
+    verify(run.site("nhs"), RUN)
+    assert "anybody may have signed" not in capsys.readouterr().out
+    run.site("nhs").key_file("ledger.pub").unlink()
+    verify(run.site("nhs"), RUN)
+    assert "anybody may have signed these heads" in capsys.readouterr().out
 
 
 def test_a_record_that_only_python_takes_for_the_event_is_refused(run: Ledgers) -> None:

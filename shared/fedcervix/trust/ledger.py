@@ -32,7 +32,7 @@ from fedcervix.core.events import (
     event_from_json,
 )
 from fedcervix.core.plan import Plan, check
-from fedcervix.trust.chain import Chain, End, Values, is_same, read
+from fedcervix.trust.chain import Chain, End, Value, Values, is_same, read
 from fedcervix.trust.heads import Head, is_countersigned
 from fedcervix.trust.key_texts import p256, public_key
 from fedcervix.trust.records import RECORD, SAID, SIGNED_CHARS_MAX, values_of
@@ -183,7 +183,7 @@ def _genesis(_: Ledger, values: Values, __: LedgerEntry | None) -> Ledger:
 
 
 def _certificate(known: Ledger, values: Values, _: LedgerEntry | None) -> Ledger:
-    site, pem = _text(values, "site"), _text(values, "certificate")
+    site, pem = _site(known, values.get("site")), _text(values, "certificate")
     key = certified_key(pem, known.authority, f"fedcervix://{known.federation}/site/{site}")
     return replace(
         known,
@@ -197,7 +197,8 @@ def _event(known: Ledger, values: Values, line: LedgerEntry | None) -> Ledger:
     event = event_from_json(_text(values, "event"))
     if type(event) not in SAID:
         return known
-    site, record = event.site, _text(values, "record") if "record" in values else ""  # type: ignore[union-attr]
+    site = _site(known, event.site)  # type: ignore[union-attr]
+    record = _text(values, "record") if "record" in values else ""
     check(not isinstance(event, OF_A_TASK) or event.task.run == known.run, "it is of another run")
     if record:
         if line is not None:
@@ -213,7 +214,7 @@ def is_owed(known: Ledger, event: Event) -> bool:
 
 
 def _reader(known: Ledger, values: Values, _: LedgerEntry | None) -> Ledger:
-    return replace(known, readers=known.readers | {(_text(values, "site"), _text(values, "model"))})
+    return replace(known, readers=known.readers | {(_site(known, values.get("site")), _text(values, "model"))})
 
 
 def _end(known: Ledger, _: Values, __: LedgerEntry | None) -> Ledger:
@@ -254,6 +255,12 @@ def certified_key(pem: str, authority_pem: str, uri: str) -> PublicKey:
         raise ValueError("the certificate was not issued by the authority of the federation") from error
     check(uri in names.get_values_for_type(x509.UniformResourceIdentifier), f"the certificate is not that of {uri}")
     return key
+
+
+def _site(known: Ledger, name: Value) -> str:
+    """Return the name of a site of the plan. Raises ValueError for any other: nobody has agreed to its part."""
+    check(isinstance(name, str) and known.plan is not None and name in known.plan.sites, "its site is not in the plan")
+    return cast(str, name)
 
 
 def _text(values: Values, name: str) -> str:
