@@ -68,7 +68,7 @@ def _watch(home: Home, *, as_json: bool) -> None:
 
 
 def sites(home: Home) -> None:
-    """List all sites that were invited, with the fingerprints of their keys."""
+    """List the invited sites and the fingerprints of their keys."""
     from coordinator.home.registry import Registry  # with SQLite
     from fedcervix.trust.fingerprints import Fingerprint  # with `cryptography`
 
