@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from fedcervix.trust.statements import PrivateKey
-
 from coordinator.run.run_ledger import RunLedger
 from fedcervix.transport.codec import Countersigned, LedgerKept, LedgerPart
 from fedcervix.trust.heads import Head, sign_head
+from fedcervix.trust.statements import PrivateKey
 
 
 class LedgerStream:

@@ -7,8 +7,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from fedcervix.trust.statements import sign
-
 from coordinator.calls.ledger_stream import LedgerStream
 from coordinator.home.home import Home
 from coordinator.run.history import begin_of
@@ -31,6 +29,7 @@ from fedcervix.transport import codec, identity
 from fedcervix.trust.key_texts import private_key, public_pem
 from fedcervix.trust.ledger import NOT_SIGNED, Signed
 from fedcervix.trust.records import RECORD, record_of
+from fedcervix.trust.statements import sign
 from fedcervix.wire import federation_pb2 as wire
 from site_agent.federation.site_ledger import SiteLedger
 from site_agent.home import SiteHome
@@ -70,6 +69,7 @@ class Ledgers:
     def _settle(self, site: str) -> None:
         home = self.site(site)
         home.key_file("").mkdir(parents=True)
+        home.config_file.touch()
         home.key_file("site.key").write_bytes(self.keys[site])
         home.key_file("site.crt").write_text(self.certificates[site])
         home.key_file("authority.crt").write_bytes(self.home.pem("authority.crt"))

@@ -6,9 +6,9 @@ import random
 from collections.abc import Callable
 
 import pytest
-from fedcervix.trust.statements import tagged
 
 from fedcervix.trust.chain import NOTHING, Chain, End, Fault, Why, read, real, text_of
+from fedcervix.trust.statements import tagged
 
 CHAIN = Chain("a chain of this test 1")
 LARGE = 10_000

@@ -5,12 +5,12 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from fedcervix.trust.statements import holds
 
 from fedcervix.transport import identity
 from fedcervix.trust.chain import NOTHING, End
 from fedcervix.trust.heads import Head, conflict, countersign, is_countersigned, may_begin, sign_head
 from fedcervix.trust.key_texts import private_key, public_key, public_pem
+from fedcervix.trust.statements import holds
 
 KEY, OTHER = private_key(identity.new_key()), private_key(identity.new_key())
 PUBLIC = KEY.public_key()

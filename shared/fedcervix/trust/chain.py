@@ -78,6 +78,11 @@ def real(number: float) -> str:
     return float(number).hex()
 
 
+def is_same(one: Value, other: Value) -> bool:
+    """Say whether two values are written in the same way; to Python, `True` and 1 are equal."""
+    return json.dumps(one, sort_keys=True, allow_nan=False) == json.dumps(other, sort_keys=True, allow_nan=False)
+
+
 def read(text: str) -> Values:
     """Return the values of a text. Raises ValueError where it is not written by rule 1."""
     check(text.isascii() and text.isprintable(), "it is not printable ASCII")

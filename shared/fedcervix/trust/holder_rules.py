@@ -6,7 +6,8 @@
     H4   no site outweighs the others that do not collude (`sum_roster.outweighs`)
     H5   one base for a round; all sums over a base have the same sites and weights, whatever run they are of
     H6   base, head, roster and plan are those that this site has verified itself
-    H7   a home that was restored or copied takes no part in the runs that it had begun before
+    H7   a home that was restored or copied takes no part in the runs that it had begun before, nor in the first round
+         of another one unless somebody vouches for its first model
 
 How to think about it. A holder's masks of a round are a secret that opens one sum. An honest holder opens one for each
 round (H1), of enough sites (H2, H4) that exist (H3), and never two that differ (H5, H6); nobody can make it forget
@@ -126,8 +127,12 @@ def _restored(run: str) -> str:
 
 
 def _takes_part(view: OwnView, _: Proposal, __: object) -> str:
-    run = view.context.run.run
-    return _restored(run) if run in view.memory.barred else ""
+    run, memory = view.context.run.run, view.memory
+    if run in memory.barred:
+        return _restored(run)
+    if memory.restored and view.context.round == 1 and view.context.base not in memory.vouched:
+        return "this home was restored or copied, and does not know whether the first model was in a sum before"
+    return ""
 
 
 def _is_what_i_see(view: OwnView, proposal: Proposal, _: object) -> str:
@@ -135,8 +140,7 @@ def _is_what_i_see(view: OwnView, proposal: Proposal, _: object) -> str:
     for each in fields(seen):
         if getattr(seen, each.name) != getattr(view.context, each.name):
             return f"the coordinator's {each.name} is not the one that this site has verified"
-    known = view.memory.rosters.get(view.context.run.run, view.roster.digest)
-    if known != view.roster.digest or view.context.roster != known:
+    if not view.memory.rosters.get(view.context.run.run) == view.roster.digest == view.context.roster:
         return "the run's roster is not the one that this site has joined"
     return ""
 

@@ -32,7 +32,8 @@ from fedcervix.core.events import (
     event_from_json,
 )
 from fedcervix.core.plan import Plan, check
-from fedcervix.trust.chain import Chain, End, Values, read
+from fedcervix.trust.chain import Chain, End, Values, is_same, read
+from fedcervix.trust.heads import Head, is_countersigned
 from fedcervix.trust.key_texts import p256, public_key
 from fedcervix.trust.records import RECORD, SAID, SIGNED_CHARS_MAX, values_of
 from fedcervix.trust.statements import PublicKey, holds
@@ -77,6 +78,8 @@ class Ledger:
     round: int = 0
     keys: Mapping[str, PublicKey] = field(default_factory=dict)
     """by site, the newest one"""
+    all_keys: Mapping[str, tuple[PublicKey, ...]] = field(default_factory=dict)
+    """by site, in order"""
     certificates: frozenset[str] = frozenset()
     """PEM"""
     signs: frozenset[str] = frozenset()
@@ -96,11 +99,22 @@ class Ledger:
         """
         values, end = LEDGER.follow(self.end, line.text)
         check(not self.ended, "it stands after the end")
-        kind = values.get("kind")
+        kind = _text(values, "kind")
         check((kind == "genesis") == (self.end.entries == 0), "the genesis is the first entry, and no other")
         check(kind in _KINDS, "it is of an unknown kind")
-        found = _KINDS[str(kind)](self, values, line if signatures else None)
+        found = _KINDS[kind](self, values, line if signatures else None)
         return _in_round(replace(found, end=end), _whole(values, "round"))
+
+    def check_countersigned(self, site: str, head: Head, signature: bytes) -> None:
+        """Raise ValueError unless a site has countersigned a head of this ledger, with a key that was certified.
+
+        It may be one that the site has lost since.
+        """
+        what = f"the countersignature of {site} over the head of round {head.round}"
+        ours = head.run == self.run and self.heads.get(head.round) == head.end
+        check(ours, f"{what} is over a head that this ledger does not have")
+        keys = self.all_keys.get(site, ())
+        check(any(is_countersigned(key, signature, site, head) for key in keys), f"{what} does not hold")
 
     def check_record(self, event: Event, signed: Signed) -> None:
         """Raise ValueError unless a record says what an event says, and is signed by the site of the event."""
@@ -109,7 +123,7 @@ class Ledger:
         check(type(event) in SAID and self.plan is not None, "no site says this")
         assert self.plan is not None
         said, found = values_of(event, self.run, self.plan.digest), read(signed.record)
-        other = [name for name, value in said.items() if found.get(name) != value]
+        other = [name for name, value in said.items() if not is_same(found.get(name), value)]
         check(not other, f"its record says something else: {', '.join(other)}")
         check(site in self.keys, f"no key of {site} is known")
         check(holds(self.keys[site], signed.signature, RECORD, signed.record), f"the signature is not that of {site}")
@@ -118,6 +132,9 @@ class Ledger:
 def _in_round(found: Ledger, round_: int) -> Ledger:
     """Note the round after an entry, and the heads that it completes."""
     check(round_ >= found.round, "it goes back to an earlier round")
+    check(
+        found.plan is not None and round_ <= found.plan.rounds_max + 1, "it is of a round that the plan does not have"
+    )
     over = range(found.round, round_ + (1 if found.ended else 0))
     if not over:
         return found
@@ -168,7 +185,12 @@ def _genesis(_: Ledger, values: Values, __: LedgerEntry | None) -> Ledger:
 def _certificate(known: Ledger, values: Values, _: LedgerEntry | None) -> Ledger:
     site, pem = _text(values, "site"), _text(values, "certificate")
     key = certified_key(pem, known.authority, f"fedcervix://{known.federation}/site/{site}")
-    return replace(known, keys={**known.keys, site: key}, certificates=known.certificates | {pem})
+    return replace(
+        known,
+        keys={**known.keys, site: key},
+        all_keys={**known.all_keys, site: (*(one for one in known.all_keys.get(site, ()) if one != key), key)},
+        certificates=known.certificates | {pem},
+    )
 
 
 def _event(known: Ledger, values: Values, line: LedgerEntry | None) -> Ledger:
@@ -176,6 +198,7 @@ def _event(known: Ledger, values: Values, line: LedgerEntry | None) -> Ledger:
     if type(event) not in SAID:
         return known
     site, record = event.site, _text(values, "record") if "record" in values else ""  # type: ignore[union-attr]
+    check(not isinstance(event, OF_A_TASK) or event.task.run == known.run, "it is of another run")
     if record:
         if line is not None:
             known.check_record(event, Signed(record, line.signature))
@@ -206,6 +229,17 @@ _KINDS: Mapping[str, Callable[[Ledger, Values, LedgerEntry | None], Ledger]] = {
 }
 
 
+_NO_CERTIFICATE = (
+    InvalidSignature,
+    UnsupportedAlgorithm,
+    TypeError,
+    ValueError,
+    x509.DuplicateExtension,
+    x509.ExtensionNotFound,
+    x509.UnsupportedGeneralNameType,
+)
+
+
 def certified_key(pem: str, authority_pem: str, uri: str) -> PublicKey:
     """Return the key of a certificate (PEM) that the authority issued for a party. Raises ValueError.
 
@@ -216,7 +250,7 @@ def certified_key(pem: str, authority_pem: str, uri: str) -> PublicKey:
         found.verify_directly_issued_by(authority)
         names = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         key = p256(found.public_key())
-    except (InvalidSignature, UnsupportedAlgorithm, TypeError, x509.ExtensionNotFound) as error:
+    except _NO_CERTIFICATE as error:
         raise ValueError("the certificate was not issued by the authority of the federation") from error
     check(uri in names.get_values_for_type(x509.UniformResourceIdentifier), f"the certificate is not that of {uri}")
     return key

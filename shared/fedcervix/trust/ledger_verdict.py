@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from fedcervix.trust.chain import End
 from fedcervix.trust.fingerprints import Fingerprint
-from fedcervix.trust.heads import Head, SignedHead, conflict, is_countersigned
+from fedcervix.trust.heads import Head, SignedHead, conflict
 from fedcervix.trust.key_texts import public_key
 from fedcervix.trust.ledger import LEDGER, Ledger, LedgerEntry
 from fedcervix.trust.pins import Pins
@@ -114,7 +114,8 @@ def _followed(stored: Stored, expected: Expected) -> Verdict:
             if now.heads.get(one.head.round) != one.head.end or one.head.run != now.run:
                 return Verdict(f"the head of round {one.head.round} is not where that round ends", now)
         for found in stored.countersigned:
-            signed[found.head.round] = (*signed.get(found.head.round, ()), _signer(now, found))
+            now.check_countersigned(found.site, found.head, found.signature)
+            signed[found.head.round] = (*signed.get(found.head.round, ()), found.site)
     except ValueError as error:
         return Verdict(str(error), now)
     sites = {round_: tuple(sorted(set(found))) for round_, found in sorted(signed.items())}
@@ -132,17 +133,6 @@ def _check_known(now: Ledger, expected: Expected) -> None:
     for site, found in ((site, Fingerprint.of(key)) for site, key in now.keys.items() if site in pinned):
         if found != pinned[site]:
             raise ValueError(f"site {site} has the key {found.groups} here, and is pinned to {pinned[site].groups}")
-
-
-def _signer(now: Ledger, found: Countersignature) -> str:
-    """Return the site that has countersigned a head of this ledger. Raises ValueError."""
-    what = f"the countersignature of {found.site} over the head of round {found.head.round}"
-    if now.heads.get(found.head.round) != found.head.end:
-        raise ValueError(f"{what} is over a head that this ledger does not have")
-    key = now.keys.get(found.site)
-    if key is None or not is_countersigned(key, found.signature, found.site, found.head):
-        raise ValueError(f"{what} does not hold")
-    return found.site
 
 
 def sentences(found: Verdict) -> list[str]:

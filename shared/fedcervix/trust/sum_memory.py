@@ -90,6 +90,13 @@ class HomeRestored:
     """The home was restored from a backup, or is a copy: what it did since is not in it."""
 
 
+@dataclass(frozen=True, slots=True)
+class BaseVouched:
+    """A first model was in no sum before: a person says so after a restore, or it was made from the run's roster."""
+
+    base: str
+
+
 Entry = (
     OpeningMade | RosterJoined | VectorReported | MasksReleased | AttemptClosed | SumLearned | BaseFreed | HomeRestored
 )
@@ -128,6 +135,10 @@ class SumMemory:
     """by base: the rounds in which it was used, each with the parts of its sum, or OPEN"""
     barred: frozenset[str] = frozenset()
     """runs in which this home takes no part any more"""
+    restored: bool = False
+    """it may have forgotten bases"""
+    vouched: frozenset[str] = frozenset()
+    """first models that were in no sum, since the last restore"""
 
     def used_elsewhere(self, base: str, place: Place) -> set[str]:
         """Return the parts of all other sums over a base; OPEN is among them for a sum that is not known."""
@@ -176,7 +187,7 @@ def _freed(memory: SumMemory, entry: BaseFreed) -> SumMemory:
 
 
 def _restored(memory: SumMemory, _: HomeRestored) -> SumMemory:
-    return replace(memory, barred=memory.barred | memory.openings.keys())
+    return replace(memory, barred=memory.barred | memory.openings.keys(), restored=True, vouched=frozenset())
 
 
 _FOLDS: Mapping[type, Callable[[SumMemory, Any], SumMemory]] = {
@@ -188,4 +199,5 @@ _FOLDS: Mapping[type, Callable[[SumMemory, Any], SumMemory]] = {
     SumLearned: lambda memory, entry: _used(memory, entry, entry.parts),
     BaseFreed: _freed,
     HomeRestored: _restored,
+    BaseVouched: lambda memory, entry: replace(memory, vouched=memory.vouched | {entry.base}),
 }
