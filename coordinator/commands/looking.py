@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from coordinator.commands.status_view import render, runs_table
@@ -67,7 +68,7 @@ def _watch(home: Home, *, as_json: bool) -> None:
 
 
 def sites(home: Home) -> None:
-    """List all sites that were invited, with the fingerprints of their keys."""
+    """List the invited sites and the fingerprints of their keys."""
     from coordinator.home.registry import Registry  # with SQLite
     from fedcervix.trust.fingerprints import Fingerprint  # with `cryptography`
 
@@ -76,9 +77,11 @@ def sites(home: Home) -> None:
         say(f"no site was invited yet; next: {home.command('invite SITE')}")
     else:
         say("below the name of each site: the fingerprint of its key, in digits and in words; all times are UTC")
+    now = datetime.now(UTC)
     for one in found:
         since, until = f"{one.since:%Y-%m-%d %H:%M}", f"{one.not_after:%Y-%m-%d %H:%M}"
-        say(f"{one.site}: {STATES[one.state].format(since=since, until=until)}")
+        ended = "" if one.state == "revoked" or now < one.not_after else " (it has ended)"
+        say(f"{one.site}: {STATES[one.state].format(since=since, until=until)}{ended}")
         if one.key_fingerprint:
             say("\n".join(f"  {line}" for line in Fingerprint(bytes.fromhex(one.key_fingerprint)).lines()))
 

@@ -22,7 +22,7 @@ def verify(home: Home, run: str | None) -> None:
     """Verify the ledger of a run, or of the last one. Raises LedgerError, RunError, StorageError."""
     if not home.has(home.journal):
         raise RunError("no run has begun here yet", next_step=home.command("start --mode csfssl"))
-    with closing(Journal(home.journal, read_only=True)) as journal:
+    with closing(Journal(home.journal, read_only=True)) as journal, journal.snapshot():  # a run may be going on
         records = journal.runs()
         record = history.found(records, run or (records[-1].run if records else ""), home)
         run = record.run

@@ -119,6 +119,8 @@ def _line(name: str, pinned: Fingerprint | None, last: StoredRun | None) -> str:
     told = last.run_store.keys().get(name) if last else None
     found = Fingerprint.of(told) if told else None
     run = last.run if last else ""
+    if pinned and last and name not in last.plan.sites:
+        return f"{name}: pinned: {pinned.groups}; run {run} has no site of this name: is it misspelt?"
     if pinned is None:
         return f"{name}: not pinned; " + (f"in run {run}: {found.groups}" if found else "no key of it was told yet")
     if found in (None, pinned):

@@ -13,6 +13,7 @@ from site_agent.store.run_store import last_federation
 
 def verify(home: SiteHome, run: str | None) -> None:
     """Verify the ledger of a run, or of the last one. Raises LedgerError, RunError, StorageError."""
+    own = home.certificate().identity.name
     if run is None:
         last = last_federation(home, any_readable=True)
         run = last.run if last else ""
@@ -21,7 +22,7 @@ def verify(home: SiteHome, run: str | None) -> None:
     if not run or not (found.lines or found.heads):
         raise RunError(
             f"there is no ledger of run {run} here" if run else "this site has not taken part in a run yet",
-            cause="the run began with an earlier version, or the name is misspelt",
+            cause="the run began with an earlier version, or the name is misspelt" if run else "no run has begun",
             next_step=home.command("verify") if run else home.command(),
         )
     last_head = max((head.head.end.entries for head in found.heads), default=0)
@@ -30,7 +31,7 @@ def verify(home: SiteHome, run: str | None) -> None:
         found.heads,
         [Countersignature(one.site, one.head, one.signature) for one in found.countersigned],
     )
-    own, known_key = home.certificate().identity.name, home.known_ledger_key()
+    known_key = home.known_ledger_key()
     told = verdict(stored, Expected(run, known_key, home.pins(), own))
     if told.fault:
         raise LedgerError(

@@ -145,6 +145,7 @@ def test_partners_are_listed_with_the_keys_of_the_last_run(home: SiteHome) -> No
     call(home, "pin", "alts", ALTS.hex)
     assert f"alts: pinned: {ALTS.groups}; the same in run {RUN}" in call(home, "pins").output
     assert "nhs" not in call(home, "pins").output.replace(str(home.folder), "")
+    assert f"run {RUN} has no site of this name: is it misspelt?" in call(home, "pin", "atls", OTHER.hex).output
 
 
 def test_the_operator_can_read_out_the_key_of_a_site_that_has_joined(tmp_path: Path) -> None:

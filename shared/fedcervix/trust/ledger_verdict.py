@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from typing import NamedTuple
 
+from fedcervix.errors import IdentityError
 from fedcervix.trust.chain import End
 from fedcervix.trust.fingerprints import Fingerprint
 from fedcervix.trust.heads import Head, SignedHead, conflict
