@@ -131,7 +131,7 @@ class Service:
         who = identity.Identity(self._federation, "site", invitation.identity.name)
         issue = partial(self._issued, self._home.authority(), key, who, now)
         pem = self._registry.redeem(invitation.serial, identity.key_fingerprint(key), issue, now)
-        self._engine.ledger.note_certificates({who.name: pem.decode()})
+        self._engine.note_certificates({who.name: pem.decode()})
         self._log.info("site joined", site=who.name)
         return wire.EnrollReply(certificate_pem=pem)
 
@@ -228,7 +228,7 @@ class Service:
 
         Raises VersionError, StorageError; the operator sees that the site waits.
         """
-        self._engine.ledger.note_certificates(self._registry.certificates())
+        self._engine.note_certificates(self._registry.certificates())
         try:
             return agreed(build, self._build, at="coordinator")
         except VersionError as error:

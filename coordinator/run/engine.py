@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from coordinator.alarms.alarm_sources import new_alarms
@@ -29,7 +29,7 @@ from coordinator.run.site_streams import SiteStreams
 from coordinator.run.streams import Stream
 from fedcervix.core.events import AggregateStored, Answer, AverageUnusable, Event, RunAborted, Tick
 from fedcervix.core.rounds.coordinator_work import AverageWork, coordinator_work
-from fedcervix.core.rounds.state import Run
+from fedcervix.core.rounds.state import Presence, Run
 from fedcervix.core.rounds.step import step
 from fedcervix.core.rounds.waits import deadline
 from fedcervix.disk.journal import Journal, RunRecord
@@ -132,6 +132,16 @@ class Engine:
                 self._say(before, after, event)
                 self.models.retire(before, after, event)
             return answer
+
+    def note_certificates(self, certificates: Mapping[str, str]) -> None:
+        """Write down which keys of sites were certified (site -> PEM), where that is new. Raises StorageError.
+
+        A site that was revoked takes part from the next run on: a key with which it has joined again is not of this
+        one, and partners that have pinned the one before go on.
+        """
+        run = self.run
+        here = {site for site in run.plan.sites if run.site(site).presence is not Presence.REVOKED}
+        self.ledger.note_certificates({site: pem for site, pem in certificates.items() if site in here})
 
     def _set_aside(self, event: Event) -> Answer:
         """Let the log know now and then. Called under the lock."""

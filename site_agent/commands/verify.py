@@ -30,12 +30,15 @@ def verify(home: SiteHome, run: str | None) -> None:
         found.heads,
         [Countersignature(one.site, one.head, one.signature) for one in found.countersigned],
     )
-    told = verdict(stored, Expected(run, home.known_ledger_key(), home.pins()))
+    own = home.certificate().identity.name
+    told = verdict(stored, Expected(run, home.known_ledger_key(), home.pins(), own))
     if told.fault:
         raise LedgerError(
             f"the ledger of run {run} does not hold: {printable(told.fault)}",
-            cause="a file was changed or the disk is failing; or somebody wrote what nobody signed",
-            next_step=f"compare {store.entries} with the file of another site, or of the coordinator",
+            cause="a file was changed, or the disk is failing; a site joined again later, and was pinned again; "
+            "or the coordinator has written what nobody signed",
+            next_step=f"ask the other sites for the output of: site-agent verify {run}; where it holds, compare their "
+            f"{store.entries.name} and {store.signatures.name} with those in {store.entries.parent}",
         )
     for line in sentences(told):
         say(line)

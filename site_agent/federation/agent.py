@@ -292,6 +292,8 @@ class Agent:
     def _instructed(self, instruction: Instruction) -> None:
         if isinstance(instruction, Task):
             self._membership.check_agreed(instruction)
+            if self._context.ledger is not None:
+                self._context.ledger.check_told(instruction)
         self._session = session.instructed(self._session, instruction)
 
     def _line_down(self, error: LinkError | StorageError) -> None:

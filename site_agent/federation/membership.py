@@ -77,7 +77,7 @@ class Membership:
         check_welcome(welcome, self._federation)
         pins, run_store = self._context.home.pins(), RunStore(self._context.home.run_folder(welcome.run))
         before = run_store.keys()
-        keys = known_keys(pins, before, welcome.keys)
+        keys = known_keys(pins, before, welcome.keys, own=self._context.site)
         new = self.run is None or self.run.run != welcome.run
         if new:
             self._begin(welcome, run_store, pins)

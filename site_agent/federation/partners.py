@@ -5,7 +5,8 @@ Rules
    coordinator tells another key, the agent ends. Where it tells none, the site waits: the partner has not joined yet,
    or the coordinator keeps the key back.
 2. The keys of a run are remembered at first sight (`RunStore.keys`). A site that joins later may appear once; one that
-   was revoked may disappear; another key under a known name ends the agent, whether the name is pinned or not.
+   was revoked may disappear; another key under a known name ends the agent, whether the name is pinned or not. So does
+   one key under two names: two sites of one hand. This site's own key may change: it has joined again.
 3. A partner without a pin is named at every start: for all that this site knows, the coordinator has invented it.
 """
 
@@ -31,14 +32,26 @@ class Partners:
     unpinned: tuple[str, ...] = ()
 
 
-def known_keys(pins: Pins, before: SiteKeys, told: SiteKeys) -> SiteKeys:
-    """Return the keys of a run's sites as they are known once the coordinator has told these. Raises IdentityError."""
+def known_keys(pins: Pins, before: SiteKeys, told: SiteKeys, *, own: str = "") -> SiteKeys:
+    """Return the keys of a run's sites as they are known once the coordinator has told these. Raises IdentityError.
+
+    `own`: the name of this site.
+    """
     for name, key in told.items():
         found = Fingerprint.of(key)
         pins.check(name, found)
-        if name in before:
+        if name in before and name != own:
             pins.check_unchanged(name, Fingerprint.of(before[name]), found)
-    return {**before, **told}
+    known = {**before, **told}
+    names: dict[Fingerprint, str] = {}
+    for name, key in known.items():
+        if (other := names.setdefault(Fingerprint.of(key), name)) != name:
+            raise IdentityError(
+                f"sites {other} and {name} have the same key; this site sends nothing",
+                cause="one home was copied to two sites, or somebody takes the part of both",
+                next_step=f"telephone both, compare what `identity` prints there, then {pins.command} NAME FINGERPRINT",
+            )
+    return known
 
 
 def partners(pins: Pins, plan: Plan, site: str, keys: SiteKeys) -> Partners:

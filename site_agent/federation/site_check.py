@@ -182,9 +182,9 @@ def _coordinator(home: SiteHome, on_welcome: Callable[[codec.Welcome], None]) ->
 
 def _partners(home: SiteHome, heard: codec.Welcome) -> str | CheckNote:
     """Compare the keys of the run's sites with the pins, and with those of this run before."""
-    pins = home.pins()
-    keys = known_keys(pins, RunStore(home.run_folder(heard.run)).keys(), heard.keys)
-    found = partners(pins, heard.plan, home.certificate().identity.name, keys)
+    pins, own = home.pins(), home.certificate().identity.name
+    keys = known_keys(pins, RunStore(home.run_folder(heard.run)).keys(), heard.keys, own=own)
+    found = partners(pins, heard.plan, own, keys)
     if found.awaited:
         return CheckNote(str(shown.AwaitsKeys(found.awaited, home.command("unpin"))))
     return str(shown.Acquainted(found, home.command("pin"))) or "none"

@@ -6,24 +6,28 @@ Rules
 2. What is here stays: the ledger that comes goes on from it. A coordinator that shows another one, or a shorter one, is
    not believed, and what it has signed is kept as proof.
 3. What the coordinator has accepted from this site stands in the ledger, with this site's signature.
-4. A site signs what it reports, and the last head that it has checked.
+4. No other key is certified for this site, nor for a partner that is pinned here.
+5. Before a task of a round comes the head of the round before: a coordinator that keeps the ledger back is not obeyed.
+6. A site signs what it reports, and the last head that it has checked.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from fedcervix.core.events import Event, SiteAttached, SiteRefused
+from fedcervix.core.events import Event, SiteAttached, SiteRefused, Task
 from fedcervix.disk.files import write_whole
 from fedcervix.errors import IdentityError, LedgerError
 from fedcervix.transport import codec
-from fedcervix.trust.chain import INTEGER_MAX, Values, read, text_of
+from fedcervix.trust.chain import INTEGER_MAX, Values, read
+from fedcervix.trust.fingerprints import Fingerprint
 from fedcervix.trust.heads import SignedHead, conflict, countersign
 from fedcervix.trust.key_texts import private_key, public_key
-from fedcervix.trust.ledger import Ledger, LedgerEntry
+from fedcervix.trust.ledger import LEDGER, Ledger, LedgerEntry
 from fedcervix.trust.records import RECORD, record_of
 from fedcervix.trust.statements import sign
 from fedcervix.wire import federation_pb2 as wire
@@ -33,6 +37,8 @@ from site_agent.store.run_store import last_federation
 
 PROOF = "ledger-proof.json"
 CAUSE = "the coordinator's home was restored from an old backup or changed, or it is not honest"
+PENDING_CHARS_MAX, ENTRY_CHARS = 2**28, 256
+"""of the entries that wait for a head, and what each costs beside its text; of 1,000 rounds of 64 sites: 2**27"""
 
 WhenThereIsRoom = Callable[[Callable[[], None]], None]
 """does what writes to the disk, and waits where it is full"""
@@ -60,34 +66,63 @@ class SiteLedger:
         self._welcome: codec.Welcome | None = None
         last = last_federation(home, any_readable=True)
         self._folder = last.run_store.folder if last else home.folder
+        self._hashes: list[str] = []
+        self._found: set[str] = set()
+        """records of this site that stand in the ledger"""
         self._checked = self._stored() if last else _Checked(Ledger())
-        self._pending: list[LedgerEntry] = []
-        self._now = self._checked.ledger
-        """with the entries that wait for their head"""
-        self._texts: tuple[str, ...] = ()
-        """entries that are stored, as far as they were needed"""
+        self._begin()
 
     # --- what comes ---
 
+    def _begin(self) -> None:
+        """Wait for what follows what is checked."""
+        self._now = self._checked.ledger
+        """with the entries that wait for their head"""
+        self._pending: list[LedgerEntry] = []
+        self._room_chars = PENDING_CHARS_MAX
+        """left for more of them"""
+
     def kept(self) -> codec.LedgerKept:
-        """Return how far the ledger is here: the next stream goes on from there."""
+        """Return how far the ledger is here: the next stream goes on from there.
+
+        The part before may still wait for the loop. So entries that are here may come once more.
+        """
         return self._checked.kept
 
     def welcomed(self, welcome: codec.Welcome, folder: Path) -> str:
-        """Begin a stream of a run, whose folder this is; return what is to be told a person, or nothing.
+        """Hear of a run, whose folder this is; return what is to be told a person, or nothing.
 
-        Raises IdentityError where the ledger key is not the one that this site knows, StorageError.
+        Raises IdentityError where the ledger key is not the one that this site knows, LedgerError where the run has no
+        ledger any more, StorageError.
         """
-        is_new = self._welcome is None or self._welcome.run != welcome.run
+        before = self._welcome if self._welcome and self._welcome.run == welcome.run else None
         self._welcome = welcome
-        if not welcome.ledger_key:
-            return f"run {welcome.run} keeps no ledger: it began with an earlier version" if is_new else ""
-        said = self._pin(welcome.ledger_key)
         if folder != self._folder:
             self._folder = folder
             self._checked = self._stored()
-            self._pending, self._now, self._texts = [], self._checked.ledger, ()
-        return said
+            self._begin()
+        if welcome.ledger_key:
+            return self._pin(welcome.ledger_key)
+        if self._checked.lines or (before and before.ledger_key):
+            raise LedgerError(
+                f"the coordinator says that run {welcome.run} keeps no ledger; this site has "
+                f"{self._checked.lines} entries of it",
+                cause=CAUSE,
+                next_step="compare with the other sites and the coordinator's operator",
+            )
+        return "" if before else f"run {welcome.run} keeps no ledger: it began with an earlier version"
+
+    def check_told(self, task: Task) -> None:
+        """Raise LedgerError where a task comes before the head of the round before it (rule 5)."""
+        if self._welcome is None or not self._welcome.ledger_key or task.round == 0:
+            return
+        head = self._checked.head.head if self._checked.head else None
+        if head is None or head.run != task.run or head.round < task.round - 1:
+            raise LedgerError(
+                f"asked to {task}, and the ledger of the rounds before it has not come",
+                cause="the coordinator keeps the ledger back from this site: it is faulty, or it is not honest",
+                next_step="compare with the other sites and the coordinator's operator",
+            )
 
     def take(self, part: codec.LedgerPart, when_there_is_room: WhenThereIsRoom) -> None:
         """Check a part of the ledger; with its head, keep it. Raises LedgerError, StorageError."""
@@ -99,30 +134,34 @@ class SiteLedger:
             self._take_head(part, part.head, when_there_is_room)
 
     def _follow(self, part: codec.LedgerPart, line: LedgerEntry) -> None:
-        number = _number(line.text)
-        if number < self._now.end.entries:  # a stream goes on from what was here when it was opened
-            if self._known(number) != line.text:
+        before = self._now
+        if (number := _number(line)) < before.end.entries:
+            if LEDGER.hash(line.text) != self._hashes[number]:
                 self._refuse(part, f"entry {number} is not the one that this site has")
             return
-        before = self._now
         try:
             self._now = before.follow(line)
         except ValueError as error:
             self._refuse(part, f"entry {before.end.entries} does not hold: {error}")
         self._pending.append(line)
+        self._hashes.append(self._now.end.hash)
+        self._room_chars -= len(line.text) + ENTRY_CHARS
+        if self._room_chars < 0:
+            self._refuse(part, f"there is no head after {len(self._pending)} entries")
         if before.run == "":
             self._check_genesis(part, self._now)
-        own = self._key.public_key()
-        if before.keys.get(self._site) == own and self._now.keys[self._site] != own:
-            self._refuse(part, f"entry {before.end.entries} certifies another key as that of this site")
+        if self._now.keys is not before.keys:
+            self._check_certified(part, before, self._now)
 
-    def _known(self, number: int) -> str:
-        """Return an entry that came before."""
-        if number >= self._checked.lines:
-            return self._pending[number - self._checked.lines].text
-        if number >= len(self._texts):
-            self._texts = tuple(line.text for line in LedgerStore(self._folder).read().lines)
-        return self._texts[number]
+    def _check_certified(self, part: codec.LedgerPart, before: Ledger, now: Ledger) -> None:
+        """Compare the keys that an entry certifies with what this site knows (rule 4)."""
+        pins, own, number = self._home.pins(), self._key.public_key(), before.end.entries
+        for site, key in now.keys.items():
+            if site != self._site:
+                if pins.keys.get(site, found := Fingerprint.of(key)) != found:
+                    self._refuse(part, f"entry {number} certifies another key as that of {site} than the pinned one")
+            elif before.keys.get(site) == own and key != own:
+                self._refuse(part, f"entry {number} certifies another key as that of this site")
 
     def _check_genesis(self, part: codec.LedgerPart, now: Ledger) -> None:
         """Compare the first entry with what this site knows."""
@@ -151,16 +190,31 @@ class SiteLedger:
         if (head.run, head.end, now.heads.get(head.round)) != (now.run, now.end, head.end):
             self._refuse(part, f"the head of round {head.round} is not where entry {now.end.entries - 1} leads to")
         self._check_said(part, head.round)
+        self._check_countersigned(part, now)
         store, first, lines = LedgerStore(self._folder), self._checked.lines, tuple(self._pending)
         own = codec.Countersigned(self._site, head, countersign(self._key, self._site, head))
         when_there_is_room(lambda: store.add(first, lines, signed, (*part.countersigned, own)))
-        self._checked, self._pending = _Checked(now, signed, now.end.entries), []
+        self._checked = _Checked(now, signed, now.end.entries)
+        self._begin()
+
+    def _check_countersigned(self, part: codec.LedgerPart, now: Ledger) -> None:
+        """Check what other sites have signed: it may be over another ledger than the one that is shown here."""
+        if now.plan is not None and len(part.countersigned) > len(now.plan.sites):
+            self._refuse(part, "there are more countersignatures than sites")
+        for one in part.countersigned:
+            try:
+                now.check_countersigned(one.site, one.head, one.signature)
+            except ValueError as error:
+                self._refuse(part, str(error))
 
     def _check_said(self, part: codec.LedgerPart, round_: int) -> None:
-        """Find what the coordinator has accepted from this site in the rounds that are over since the head before."""
-        before = self._checked.head.head.round if self._checked.head else -1
-        owed = {record for record in LedgerStore(self._folder).said() if before < _round(record) <= round_}
-        missing = owed - {str(read(line.text).get("record")) for line in self._pending}
+        """Find what the coordinator has accepted from this site, in the rounds that are over."""
+        store = LedgerStore(self._folder)
+        owed = {record for record in store.said() if _round(record) <= round_}
+        missing = owed - self._found - _records(self._pending)
+        if missing:  # the answer came after the head of its round, or before this process
+            missing -= _records(store.read().lines)
+        self._found = owed - missing
         for record in sorted(missing):
             values = read(record)
             what = f"the {values.get('what')} of this site in round {_round(record)}"
@@ -175,8 +229,9 @@ class SiteLedger:
             if signed is not None:
                 proof[name] = {"head": signed.head.text, "signature": signed.signature.hex()}
         sent = [{"text": line.text, "signature": line.signature.hex()} for line in (*self._pending, *part.lines)]
-        write_whole(file, text_of({**proof, "lines": sent}).encode())
         two = mine and theirs and self._now.ledger_key and conflict(mine, theirs, public_key(self._now.ledger_key))
+        if two or not file.exists():  # two heads are proof for everybody, and stay
+            write_whole(file, json.dumps({**proof, "lines": sent}, sort_keys=True).encode())
         raise LedgerError(
             f"the ledger of the run does not hold: {why}"
             + ("; the coordinator has signed two ledgers, and both heads prove it" if two else ""),
@@ -214,6 +269,8 @@ class SiteLedger:
                     cause="the file was changed by hand, or the disk is failing",
                     next_step=f"look which entry it is: {self._home.command(f'verify {self._folder.name}')}",
                 ) from error
+        self._hashes = [LEDGER.hash(line.text) for line in stored.lines]
+        """of the entries, by number"""
         head = max(stored.heads, key=lambda one: one.head.end.entries, default=None)
         return _Checked(ledger, head, len(stored.lines))
 
@@ -252,13 +309,18 @@ def _event(report: codec.Report, site: str) -> Event | None:
             return report
 
 
-def _number(text: str) -> int:
-    """Return the number of an entry; of what has none, one that no entry has yet."""
+def _number(line: LedgerEntry) -> int:
+    """Return the number of an entry, as it says itself; that of none where it says none."""
     try:
-        found = read(text).get("entry")
+        found = read(line.text).get("entry")
     except ValueError:
         found = None
-    return found if isinstance(found, int) and found >= 0 else INTEGER_MAX
+    return found if type(found) is int and found >= 0 else INTEGER_MAX
+
+
+def _records(lines: Iterable[LedgerEntry]) -> set[str]:
+    """Return the records in entries."""
+    return {str(read(line.text).get("record")) for line in lines}
 
 
 def _round(record: str) -> int:

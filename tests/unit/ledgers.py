@@ -69,6 +69,7 @@ class Ledgers:
     def _settle(self, site: str) -> None:
         home = self.site(site)
         home.key_file("").mkdir(parents=True)
+        home.config_file.touch()
         home.key_file("site.key").write_bytes(self.keys[site])
         home.key_file("site.crt").write_text(self.certificates[site])
         home.key_file("authority.crt").write_bytes(self.home.pem("authority.crt"))

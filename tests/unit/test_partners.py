@@ -73,6 +73,17 @@ def test_a_site_may_appear_once_and_disappear_but_not_change() -> None:
         known_keys(Pins(), both, {"alts": OLD, "cuba": OTHER})
 
 
+def test_one_key_is_not_two_sites_however_late_that_is_told() -> None:
+    with pytest.raises(IdentityError, match="sites alts and cuba have the same key"):
+        known_keys(Pins(), {"alts": OLD}, {"cuba": OLD})
+
+
+def test_a_site_that_has_joined_again_is_no_stranger_to_itself() -> None:
+    assert known_keys(Pins(), {"nhs": OWN, "alts": OLD}, {"nhs": NEW}, own="nhs") == {"nhs": NEW, "alts": OLD}
+    with pytest.raises(IdentityError, match="site alts has another key"):
+        known_keys(Pins(), {"nhs": OWN, "alts": OLD}, {"nhs": NEW, "alts": OTHER}, own="nhs")
+
+
 def test_a_run_whose_keys_are_not_the_pinned_ones_is_in_doubt() -> None:
     pins = Pins({"alts": Fingerprint.of(OLD)})
     assert not list(doubts(pins, PLAN, "nhs", {"alts": OLD}))

@@ -13,16 +13,32 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from coordinator.calls.ledger_stream import LedgerStream
 from coordinator.run import run_ledger
+from coordinator.run.engine import Engine
 from coordinator.run.run_ledger import RunLedger
-from fedcervix.core.events import AggregateStored, ScoreReported, SiteAttached, SiteSilent, Task, event_to_json
+from fedcervix.core.events import (
+    AggregateStored,
+    Answer,
+    ScoreReported,
+    SiteAttached,
+    SiteRevoked,
+    SiteSilent,
+    Task,
+    event_to_json,
+)
 from fedcervix.core.rounds.instructions import instruction
 from fedcervix.errors import IdentityError, LedgerError, RemoteError
+from fedcervix.models.blobs import BlobStore
 from fedcervix.transport import codec, identity
 from fedcervix.trust.chain import LINKS, End, read, text_of
+from fedcervix.trust.fingerprints import Fingerprint
+from fedcervix.trust.heads import countersign, sign_head
 from fedcervix.trust.key_texts import private_key, public_pem
 from fedcervix.trust.ledger import LEDGER, NOT_SIGNED, Ledger, LedgerEntry, Signed, certified_key, event_entry
 from fedcervix.trust.records import RECORD, SAID, values_of
 from fedcervix.trust.statements import sign
+from site_agent import home as homes
+from site_agent.commands.verify import verify
+from site_agent.federation import site_ledger
 from site_agent.federation.privacy import LEAVES
 from site_agent.federation.site_ledger import PROOF
 from site_agent.store.ledger_store import LedgerStore
@@ -167,11 +183,175 @@ def test_an_update_without_a_signature_is_found_once_a_site_has_signed(run: Ledg
     assert "nhs signs its records, and has not signed this one" in refused(run, "alts").what
 
 
+def another_certificate(run: Ledgers, site: str) -> None:
+    """Let the authority certify another key as that of a site, which then signs in its name."""
+    who, run.keys[site] = identity.Identity("cervix", "site", site), identity.new_key()
+    key, authority = identity.public_key(run.keys[site]), run.home.authority()
+    pem = identity.issue(authority, key, who, datetime.now(UTC), identity.AUTHORITY_LIFETIME)
+    run.ledger.note_certificates({site: pem.decode()})
+
+
+def test_another_key_for_a_partner_that_is_pinned_is_found_at_once(run: Ledgers) -> None:
+    number = run.ledger.known.end.entries
+    pinned = Fingerprint.of(identity.public_key(run.keys["alts"]))
+    another_certificate(run, "alts")
+    run.play_round()
+    homes.pin(run.site("nhs"), "alts", pinned)
+    assert f"entry {number} certifies another key as that of alts than the pinned one" in refused(run).what
+
+
+def test_a_key_with_which_a_revoked_site_joins_again_is_not_of_this_run(run: Ledgers, tmp_path: Path) -> None:
+    """Its partners have pinned the one before, and go on."""
+    engine = Engine(run.journal, BlobStore(tmp_path / "blobs"), run.record, clock_s=lambda: 1.0)
+    before = engine.ledger.known.keys
+    assert engine.submit(SiteRevoked("alts", 1.0)) is Answer.ACCEPTED
+    key, who = identity.public_key(identity.new_key()), identity.Identity("cervix", "site", "alts")
+    pem = identity.issue(run.home.authority(), key, who, datetime.now(UTC), identity.AUTHORITY_LIFETIME)
+    engine.note_certificates({"alts": pem.decode(), "stranger": pem.decode()})
+    assert engine.ledger.known.keys == before
+
+
+def test_verify_compares_the_certified_keys_with_the_pins(run: Ledgers) -> None:
+    run.play_round()
+    deliver(*run.attached("nhs"))
+    verify(run.site("nhs"), RUN)
+    homes.pin(run.site("nhs"), "alts", Fingerprint.of(identity.public_key(identity.new_key())))
+    with pytest.raises(LedgerError, match="site alts has another key than the one pinned"):
+        verify(run.site("nhs"), RUN)
+
+
+def test_what_a_site_has_countersigned_with_a_key_that_it_lost_later_still_holds(run: Ledgers) -> None:
+    run.play_round()
+    for site in run.sites:
+        ledger, stream = run.attached(site)
+        deliver(ledger, stream)
+        run.countersign(ledger, site)
+    another_certificate(run, "alts")
+    run.play_round()
+    deliver(*run.attached("nhs"))
+    verify(run.site("nhs"), RUN)
+
+
+def test_a_countersignature_over_another_ledger_is_found(run: Ledgers) -> None:
+    """It shows that another site was shown another ledger."""
+    run.play_round()
+    ledger, stream = run.attached("nhs")
+    whole = stream.next()
+    assert whole is not None
+    assert whole.head is not None
+    other = replace(whole.head.head, end=replace(whole.head.head.end, hash="f" * 64))
+    signature = countersign(private_key(run.keys["alts"]), "alts", other)
+    with pytest.raises(LedgerError, match="of alts over the head of round 1 is over a head that this ledger does not"):
+        ledger.take(replace(whole, countersigned=(codec.Countersigned("alts", other, signature),)), lambda act: act())
+    signature = countersign(private_key(run.keys["nhs"]), "alts", whole.head.head)
+    forged = codec.Countersigned("alts", whole.head.head, signature)
+    for said, why in (((forged,), "does not hold"), ((forged,) * 3, "more countersignatures than sites")):
+        ledger, _ = run.attached("nhs")
+        with pytest.raises(LedgerError, match=why):
+            ledger.take(replace(whole, countersigned=said), lambda act: act())
+
+
+def test_a_line_that_was_cut_while_the_ledger_waited_for_the_disk_accuses_nobody(run: Ledgers) -> None:
+    """The next line asks for what was not checked yet when it began: so entries that are here come once more."""
+    run.play_round()
+    ledger, stream = run.attached("nhs")
+    waits = stream.next()
+    assert waits is not None
+    again = LedgerStream(run.ledger, run.key, ledger.kept())  # the listener has dialled again
+    ledger.welcomed(run.welcome(), run.run_folder("nhs"))  # of the line before: a key was told
+    ledger.take(replace(waits, lines=waits.lines[:5], head=None), lambda act: act())
+    ledger.take(replace(waits, lines=waits.lines[5:]), lambda act: act())
+    ledger.welcomed(run.welcome(), run.run_folder("nhs"))
+    run.play_round()
+    deliver(ledger, again)
+    assert ledger.kept().entries == run.ledger.known.heads[2].entries
+
+
+def test_an_entry_that_comes_once_more_is_the_same(run: Ledgers) -> None:
+    run.play_round()
+    ledger, stream = run.attached("nhs")
+    whole = stream.next()
+    assert whole is not None
+    ledger.take(whole, lambda act: act())
+    changed = text_of({**read(whole.lines[3].text), "round": 1})
+    with pytest.raises(LedgerError, match="entry 3 is not the one that this site has"):
+        ledger.take(replace(whole, lines=(*whole.lines[:3], LedgerEntry(changed))), lambda act: act())
+
+
+def test_a_ledger_that_is_kept_back_is_found_at_the_next_task(run: Ledgers) -> None:
+    ledger, stream = run.attached("nhs")
+    task = instruction(run.run, "nhs")
+    assert isinstance(task, Task)
+    with pytest.raises(LedgerError, match="the ledger of the rounds before it has not come"):
+        ledger.check_told(task)
+    deliver(ledger, stream)
+    ledger.check_told(task)
+    with pytest.raises(LedgerError, match="the ledger of the rounds before it has not come"):
+        ledger.check_told(replace(task, round=2))
+    with pytest.raises(LedgerError, match="the ledger of the rounds before it has not come"):
+        ledger.check_told(replace(task, run=RUN.replace("2030", "2031")))
+
+
+def test_a_run_does_not_lose_its_ledger(run: Ledgers) -> None:
+    ledger, stream = run.attached("nhs")
+    with pytest.raises(LedgerError, match="keeps no ledger; this site has 0 entries of it"):
+        ledger.welcomed(run.welcome(ledger_key=""), run.run_folder("nhs"))
+    ledger, stream = run.attached("nhs")
+    deliver(ledger, stream)
+    with pytest.raises(LedgerError, match="keeps no ledger; this site has"):
+        run.attached("nhs", ledger_key="")
+
+
+def test_entries_without_a_head_do_not_fill_the_memory(run: Ledgers, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(site_ledger, "PENDING_CHARS_MAX", 8000)
+    run.play_round()
+    ledger, stream = run.attached("nhs")
+    whole = stream.next()
+    assert whole is not None
+    with pytest.raises(LedgerError, match="there is no head after"):
+        ledger.take(replace(whole, head=None), lambda act: act())
+
+
+def test_a_large_part_that_does_not_hold_is_kept_as_proof_and_two_heads_stay(run: Ledgers) -> None:
+    run.play_round()
+    ledger, stream = run.attached("nhs")
+    whole = stream.next()
+    assert whole is not None
+    ledger.take(whole, lambda act: act())
+    large = LedgerEntry(text_of({"text": "x" * 2**19}))
+    with pytest.raises(LedgerError, match="does not hold"):
+        ledger.take(codec.LedgerPart((large,) * 3), lambda act: act())
+    file = run.run_folder("nhs") / PROOF
+    assert file.stat().st_size > 3 * 2**19
+    assert whole.head is not None
+    other = sign_head(run.key, replace(whole.head.head, end=replace(whole.head.head.end, hash="f" * 64)))
+    ledger, _ = run.attached("nhs")
+    with pytest.raises(LedgerError, match="both heads prove it"):
+        ledger.take(codec.LedgerPart((), other), lambda act: act())
+    two = file.read_bytes()
+    ledger, _ = run.attached("nhs")
+    with pytest.raises(LedgerError, match="does not hold"):
+        ledger.take(codec.LedgerPart((large,)), lambda act: act())
+    assert file.read_bytes() == two
+
+
 def test_an_accepted_update_that_is_left_out_is_found_by_its_site(run: Ledgers) -> None:
     ledger, stream = run.attached("nhs")
     deliver(ledger, stream)
     message = codec.write_report(run.update("nhs", "left out"), 0.0)
     ledger.sign(message)
+    ledger.accepted(message)
+    run.play_round()
+    with pytest.raises(LedgerError, match="the update of this site in round 1 is missing in the ledger"):
+        deliver(ledger, stream)
+
+
+def test_an_answer_that_comes_after_the_head_of_its_round_counts_too(run: Ledgers) -> None:
+    ledger, stream = run.attached("nhs")
+    message = codec.write_report(run.update("nhs", "left out"), 0.0)
+    ledger.sign(message)
+    run.play_round()
+    deliver(ledger, stream)
     ledger.accepted(message)
     run.play_round()
     with pytest.raises(LedgerError, match="the update of this site in round 1 is missing in the ledger"):
@@ -216,12 +396,8 @@ def test_a_coordinator_that_was_restored_from_an_earlier_round_is_not_believed(r
 
 
 def test_another_certificate_in_the_name_of_this_site_is_found_by_it(run: Ledgers) -> None:
-    number, key = run.ledger.known.end.entries, identity.new_key()
-    who = identity.Identity("cervix", "site", "nhs")
-    authority = run.home.authority()
-    pem = identity.issue(authority, identity.public_key(key), who, datetime.now(UTC), identity.AUTHORITY_LIFETIME)
-    run.ledger.note_certificates({"nhs": pem.decode()})
-    run.keys["nhs"] = key
+    number = run.ledger.known.end.entries
+    another_certificate(run, "nhs")
     run.play_round()
     assert f"entry {number} certifies another key as that of this site" in refused(run).what
 

@@ -33,6 +33,7 @@ from fedcervix.core.events import (
 )
 from fedcervix.core.plan import Plan, check
 from fedcervix.trust.chain import Chain, End, Values, is_same, read
+from fedcervix.trust.heads import Head, is_countersigned
 from fedcervix.trust.key_texts import p256, public_key
 from fedcervix.trust.records import RECORD, SAID, SIGNED_CHARS_MAX, values_of
 from fedcervix.trust.statements import PublicKey, holds
@@ -77,6 +78,8 @@ class Ledger:
     round: int = 0
     keys: Mapping[str, PublicKey] = field(default_factory=dict)
     """by site, the newest one"""
+    all_keys: Mapping[str, tuple[PublicKey, ...]] = field(default_factory=dict)
+    """by site, in order"""
     certificates: frozenset[str] = frozenset()
     """PEM"""
     signs: frozenset[str] = frozenset()
@@ -101,6 +104,17 @@ class Ledger:
         check(kind in _KINDS, "it is of an unknown kind")
         found = _KINDS[kind](self, values, line if signatures else None)
         return _in_round(replace(found, end=end), _whole(values, "round"))
+
+    def check_countersigned(self, site: str, head: Head, signature: bytes) -> None:
+        """Raise ValueError unless a site has countersigned a head of this ledger, with a key that was certified.
+
+        It may be one that the site has lost since.
+        """
+        what = f"the countersignature of {site} over the head of round {head.round}"
+        ours = head.run == self.run and self.heads.get(head.round) == head.end
+        check(ours, f"{what} is over a head that this ledger does not have")
+        keys = self.all_keys.get(site, ())
+        check(any(is_countersigned(key, signature, site, head) for key in keys), f"{what} does not hold")
 
     def check_record(self, event: Event, signed: Signed) -> None:
         """Raise ValueError unless a record says what an event says, and is signed by the site of the event."""
@@ -171,7 +185,12 @@ def _genesis(_: Ledger, values: Values, __: LedgerEntry | None) -> Ledger:
 def _certificate(known: Ledger, values: Values, _: LedgerEntry | None) -> Ledger:
     site, pem = _text(values, "site"), _text(values, "certificate")
     key = certified_key(pem, known.authority, f"fedcervix://{known.federation}/site/{site}")
-    return replace(known, keys={**known.keys, site: key}, certificates=known.certificates | {pem})
+    return replace(
+        known,
+        keys={**known.keys, site: key},
+        all_keys={**known.all_keys, site: (*(one for one in known.all_keys.get(site, ()) if one != key), key)},
+        certificates=known.certificates | {pem},
+    )
 
 
 def _event(known: Ledger, values: Values, line: LedgerEntry | None) -> Ledger:
