@@ -26,7 +26,7 @@ MODE = click.Choice(list(MODES))
 @home_option("coordinator")
 @verbose_option
 def cli() -> None:
-    """Coordinate a federation. Images and patient data are never sent here."""
+    """Coordinate a federation. Images and patient data are never sent to the coordinator."""
 
 
 def _home() -> Home:
@@ -61,10 +61,16 @@ def with_home(function: Function) -> Function:
 )
 @click.option("--sites", default="nhs,alts", show_default=True, help="Names of the sites, separated by commas.")
 @click.option(
-    "--profile", default="paper", show_default=True, help="Training settings to begin with: paper, recommended or demo."
+    "--profile",
+    default="paper",
+    show_default=True,
+    help="Name of the training settings to write into coordinator.toml: paper, recommended or demo.",
 )
 def init(**options: Any) -> None:
-    """Make a home folder: keys, certificates, coordinator.toml."""
+    """Make a home folder: keys, certificates, coordinator.toml.
+
+    FOLDER is the new home folder. Without FOLDER: the one that --home names.
+    """
     from coordinator.commands.commands import init as work
 
     work(_home(), **options)
@@ -88,7 +94,8 @@ def invite(home: Home, **options: Any) -> None:
 def renew(home: Home, **options: Any) -> None:
     """Make a one-time file that renews a site's expired certificate.
 
-    Certificates renew themselves while coordinator and agent run. The site keeps its key and its home folder.
+    Certificates are normally renewed automatically. Use this only if one has expired. The site keeps its key and its
+    home folder.
     """
     from coordinator.commands.commands import renew as work
 
@@ -102,7 +109,9 @@ def renew(home: Home, **options: Any) -> None:
     required=True,
     help="csfssl: average the models of all sites. ppfssl: pass one model around a ring.",
 )
-@click.option("--new", is_flag=True, help="End an unfinished run first. It cannot be continued.")
+@click.option(
+    "--new", is_flag=True, help="End the unfinished run, then create a new one. The old run cannot be continued."
+)
 @with_home
 def begin(home: Home, **options: Any) -> None:
     """Create a run and exit. The service, or `coordinator start`, then carries it out."""
@@ -114,7 +123,9 @@ def begin(home: Home, **options: Any) -> None:
 @cli.command()
 @click.option("--mode", type=MODE, help="As in `begin`. Default: the mode of the unfinished run.")
 @click.option("--bind", default="", help="HOST:PORT to listen on. Default: [listen] bind of coordinator.toml.")
-@click.option("--new", is_flag=True, help="End an unfinished run and start a new one. The old run cannot be continued.")
+@click.option(
+    "--new", is_flag=True, help="End the unfinished run, then start a new one. The old run cannot be continued."
+)
 @with_home
 def start(home: Home, **options: Any) -> None:
     """Run the federation; an unfinished run is continued."""
@@ -158,9 +169,9 @@ def sites(home: Home) -> None:
 @click.argument("run", required=False)
 @with_home
 def verify(home: Home, **options: Any) -> None:
-    """Verify the ledger of a run, from its first entry on. Without RUN: of the last one.
+    """Check the complete ledger of RUN (default: the last run).
 
-    It reads files only. It names the first entry that does not hold.
+    It needs no connection. If an entry is wrong, it prints the first wrong one.
     """
     from coordinator.commands.verifying import verify as work
 
@@ -229,7 +240,7 @@ def backup(home: Home, **options: Any) -> None:
 @cli.command()
 @click.argument("file", type=ANY_PATH)
 def restore(**options: Any) -> None:
-    """Make a home folder from a backup FILE. Name the new folder with --home."""
+    """Make a home folder from a backup FILE. Give the path of the new folder with --home."""
     from coordinator.commands.backups import restore as work
 
     work(_home(), **options)

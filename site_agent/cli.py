@@ -97,7 +97,7 @@ def recipe_options(function: Function) -> Function:
             type=click.IntRange(min=0),
             help="Seed of the random numbers. Default: that of the last run, or 0.",
         ),
-        click.option("--recipe", "recipe_file", type=ANY_PATH, help="TOML file with keys of the recipe."),
+        click.option("--recipe", "recipe_file", type=ANY_PATH, help="TOML file with training settings."),
         click.option(
             "--profile",
             type=click.Choice(list(PROFILES)),
@@ -131,8 +131,8 @@ def ignore_column_option(function: Function) -> Function:
 def join(home: SiteHome, **options: Any) -> None:
     """Join a federation.
 
-    Makes this site's key on this machine, obtains its certificate, and writes site.toml. Everything is checked
-    before the invitation is used up.
+    Makes this site's key on this machine, obtains its certificate, and writes site.toml. The invitation works only
+    once. `join` checks everything else before it uses it.
     """
     from site_agent.commands.federation import join as work
 
@@ -157,7 +157,7 @@ def check(home: SiteHome) -> None:
 def identity(home: SiteHome, **options: Any) -> None:
     """Show who this site is, with the fingerprint of its key.
 
-    The people of the partner sites compare it by telephone, and pin it (see site-agent pin).
+    Read the fingerprint to your partners by telephone. They then store it with `site-agent pin`.
     """
     from site_agent.commands.identity import identity as work
 
@@ -169,10 +169,10 @@ def identity(home: SiteHome, **options: Any) -> None:
 @click.argument("fingerprint", nargs=-1, required=True, callback=fingerprint)
 @with_home
 def pin(home: SiteHome, **options: Any) -> None:
-    """Write down which key the partner NAME must have.
+    """Store the key that the partner NAME must have.
 
-    FINGERPRINT is what its `site-agent identity` prints: the digits, or the words. With any
-    other key under that name, this site takes no part. Written into [pins] of site.toml.
+    FINGERPRINT is what `site-agent identity` prints at the partner: the digits, or the words. It is written into
+    [pins] of site.toml. If the coordinator shows another key for NAME, this site refuses to take part.
     """
     from site_agent.commands.identity import pin as work
 
@@ -183,7 +183,10 @@ def pin(home: SiteHome, **options: Any) -> None:
 @click.argument("name", callback=site_name)
 @with_home
 def unpin(home: SiteHome, **options: Any) -> None:
-    """Accept any key of the partner NAME again."""
+    """Remove the pin of NAME. After that, any key is accepted for it.
+
+    Within one run, the key of a partner still must not change.
+    """
     from site_agent.commands.identity import unpin as work
 
     work(home, **options)
@@ -202,9 +205,9 @@ def pins(home: SiteHome) -> None:
 @click.argument("run", required=False)
 @with_home
 def verify(home: SiteHome, **options: Any) -> None:
-    """Verify the ledger of a run, from its first entry on. Without RUN: of the last one.
+    """Check the complete ledger of RUN (default: the last run).
 
-    It reads files only. It names the first entry that does not hold.
+    It needs no connection. If an entry is wrong, it prints the first wrong one.
     """
     from site_agent.commands.verify import verify as work
 
@@ -259,8 +262,9 @@ def pretrain(home: SiteHome, profile: str | None, recipe_file: Path | None, seed
 def finetune(home: SiteHome, profile: str | None, recipe_file: Path | None, seed: int | None, **options: Any) -> None:
     """Fine-tune classifiers on this site's labels.
 
-    One classifier from each start. Classifiers of one set are compared with each other, so train them with one
-    recipe. An earlier classifier from the same start is moved to history/ (see site-agent history).
+    It makes one classifier from each start (initial weights). `evaluate` compares the classifiers of one set with
+    each other: use the same recipe for all of them. An earlier classifier from the same start is moved to history/
+    (see site-agent history).
     """
     from site_agent.commands.loading import loading
     from site_agent.commands.setting import setting
@@ -296,10 +300,12 @@ def _numbers(_context: click.Context, parameter: click.Parameter, text: str) -> 
 def sweep(home: SiteHome, profile: str | None, recipe_file: Path | None, seed: int | None, **options: Any) -> None:
     """Compare batch sizes and widths of the dense layer on this site's images.
 
-    The classifier's validation loss decides. Test images are not used. Finished combinations are kept: an
-    interrupted sweep continues when started again.
+    It trains a model and a classifier with each combination. The best combination is the one with the lowest
+    validation loss of its classifier. Test images are not used. Finished combinations are kept: an interrupted sweep
+    continues when started again.
 
-    E (epochs_per_round) exists only in a federation: run one with each E, and compare the mean validation losses.
+    The number of epochs in a round (E, epochs_per_round) exists only in a federation, so `sweep` cannot vary it: make
+    a federated run with each E, and compare the mean validation losses.
     """
     from site_agent.commands.loading import loading
     from site_agent.commands.setting import setting
@@ -318,12 +324,14 @@ def sweep(home: SiteHome, profile: str | None, recipe_file: Path | None, seed: i
     callback=set_name,
     help="Evaluate the classifiers that `finetune --name NAME` made. Default: those made without --name.",
 )
-@click.option("--run", default="", help="Report on this federation run. Default: the newest.")
+@click.option(
+    "--run", default="", help="Name of the federated run whose model the report is about. Default: the newest."
+)
 @click.option(
     "--name",
     "title",
     callback=folder_name,
-    help="Text after the date in the report folder's name. Default: the run, or NAME of --set.",
+    help="Name of the report: its folder is reports/DATE-NAME. Default: the name of the run, or NAME of --set.",
 )
 @with_home
 def evaluate(home: SiteHome, **options: Any) -> None:
@@ -359,9 +367,9 @@ def predict(home: SiteHome, **options: Any) -> None:
 
     CLASSIFIER is the name of a folder below classifiers/ (random, ssl, csfssl, ...), or a path to one.
 
-    IMAGES are files or folders. The result has a row for every file below them, linked folders included: its
-    probability, or why it has none. Hidden files, tables and text are skipped and counted. Files are recognised
-    by content, not by name.
+    IMAGES are files or folders. The result has a row for each image, also in folders inside these folders and in
+    linked ones: its probability, or why it has none. An image is recognised by its content, not by its name. Hidden
+    files, tables and text have no row: they are skipped, and their number is printed.
     """
     home.config()
     from site_agent.commands.predict import predict as work
@@ -374,7 +382,7 @@ def predict(home: SiteHome, **options: Any) -> None:
 def history(context: click.Context) -> None:
     """List this site's models, classifiers and reports.
 
-    It shows digests and dates. Earlier versions, which are in history/, are listed too.
+    It shows digests and dates. Older versions, in the folder history/, are listed too.
     """
     if context.invoked_subcommand is None:
         set_up()
@@ -444,10 +452,12 @@ def _collection_options(function: Function) -> Function:
     "--write-pairs", type=FILE, help="Write the image pairs that look alike to this CSV file, for a person to judge."
 )
 def data_check(manifest: Path | None, **options: Any) -> None:
-    """Show what MANIFEST contains: women and images by split and class, unreadable files, copies, shared pictures.
+    """Show what MANIFEST contains: women and images by split and class, unreadable files, copies.
 
-    With --home (or FEDCERVIX_SITE_HOME), table [data] of site.toml and the site's splits.csv are used, so that this
-    shows what the site trains on. In the home folder, only the cache is written. Without MANIFEST: the site's own.
+    It also lists pictures that stand under several patients. Nothing is sent. Without MANIFEST: the site's own.
+
+    With --home (or FEDCERVIX_SITE_HOME), it uses table [data] of site.toml and the site's splits.csv. So it shows
+    what the site trains on. In the home folder, it writes only the cache.
     """
     from site_agent.commands.data import check as work
 
@@ -459,13 +469,19 @@ def data_check(manifest: Path | None, **options: Any) -> None:
 @_collection_options
 @click.argument("picture", metavar="OUT.png", type=FILE)
 @click.option(
-    "--images", "count", type=click.IntRange(1, 200), default=16, show_default=True, help="Images of each split."
+    "--images",
+    "count",
+    type=click.IntRange(1, 200),
+    default=16,
+    show_default=True,
+    help="Largest number of images of each split.",
 )
 @click.option("--force", is_flag=True, help="Replace OUT.png if it exists already.")
 def data_sheet(manifest: Path, **options: Any) -> None:
-    """Draw a contact sheet of MANIFEST's images to OUT.png. It shows patients: it must not leave the site.
+    """Draw small copies of some of MANIFEST's images into one picture, OUT.png.
 
-    With --home, table [data] of site.toml and the site's splits.csv are used.
+    The picture shows patients: it must not leave the site. With --home, it uses table [data] of site.toml and the
+    site's splits.csv.
     """
     from site_agent.commands.data import sheet as work
 
@@ -501,7 +517,8 @@ def data_sheet(manifest: Path, **options: Any) -> None:
     type=click.IntRange(min=0),
     default=0,
     show_default=True,
-    help="Number of additional labelled women, for testing only. manifest.csv then gives the split of every woman.",
+    help="Number of additional labelled women, only for the test. If this is above 0, manifest.csv has a column "
+    "`split`.",
 )
 def data_phantom(**options: Any) -> None:
     """Write a phantom institution to FOLDER (new or empty): drawn images and manifest.csv."""

@@ -79,9 +79,9 @@ def join(
     write_whole(home.key_file("site.crt"), certificate)
     for file in (NEW_KEY, RENEWED, BEFORE):
         home.key_file(file).unlink(missing_ok=True)
-    done = f"renewed the certificate of site {who.name}" if invited.renews else ""
+    done = f"renewed the certificate of site {who.name}; it is" if invited.renews else ""
     done = done or f"joined federation {who.federation} as site {who.name}; certificate"
-    say(f"{done} until {found.not_after:%Y-%m-%d}")
+    say(f"{done} valid until {found.not_after:%Y-%m-%d}")
     say(f"the invitation is used up: delete {invitation}")
     if has_another_key:
         say(f"this site has a new key: partners that pinned the earlier one must pin it: {home.command('identity')}")

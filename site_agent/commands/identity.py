@@ -46,7 +46,7 @@ def identity(home: SiteHome, *, as_json: bool) -> None:
         say(to_text(shown, indent=2))
         return
     groups, *words = own.lines()
-    say(f"site {who.name} of federation {who.federation}; certificate until {moment(found.not_after)}")
+    say(f"site {who.name} of federation {who.federation}; certificate valid until {moment(found.not_after)}")
     say(f"fingerprint of its key:\n  {groups}\nthe same in words, to read out:")
     say("\n".join(f"  {line}" for line in words))
     say(

@@ -132,7 +132,7 @@ def _certificate(home: SiteHome, now: datetime) -> str | CheckNote:
     identity.check_validity(certificate, now)
     if words := renewal.warning("this site", certificate.not_before, certificate.not_after, now):
         return CheckNote(f"{words}; a running agent renews it: {home.command()}")
-    return f"{certificate.identity.uri}, until {certificate.not_after:%Y-%m-%d}"
+    return f"{certificate.identity.uri}, valid until {certificate.not_after:%Y-%m-%d}"
 
 
 def _line(home: SiteHome) -> str:

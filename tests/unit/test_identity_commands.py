@@ -41,7 +41,7 @@ def call(home: SiteHome, *words: str) -> Result:
 def test_a_site_shows_its_key_in_both_forms(home: SiteHome) -> None:
     own = Fingerprint(bytes.fromhex(home.certificate().key_fingerprint))
     text = call(home, "identity").output
-    assert "site nhs of federation cervix; certificate until 20" in text
+    assert "site nhs of federation cervix; certificate valid until 20" in text
     for line in own.lines():
         assert f"  {line}\n" in text
     document = json.loads(call(home, "identity", "--json").output)
