@@ -148,7 +148,7 @@ def status(home: Home, **options: Any) -> None:
 @cli.command()
 @with_home
 def sites(home: Home) -> None:
-    """List all sites that were invited, with the fingerprints of their keys."""
+    """List the invited sites and the fingerprints of their keys."""
     from coordinator.commands.looking import sites as work
 
     work(home)

@@ -102,6 +102,6 @@ class Control:
                 if request.revoked in self._engine.run.plan.sites:
                     gone = SiteRevoked(request.revoked, datetime.now(UTC).timestamp())
                     await self.work.do(call.serial, self._engine.submit, gone)
-                return wire.CommandReply(text=f"the streams of {request.revoked} are closed, then its connections")
+                return wire.CommandReply(text=f"{request.revoked} is refused from now on; its connections are closed")
             case _:
                 raise RemoteError("an empty command")

@@ -386,7 +386,11 @@ def revoke(home: Home, site: str) -> None:
     except IdentityError as error:
         error.cause += f"; the roster is {', '.join(home.config().run.sites)}"
         raise
-    say(f"revoked {count} certificate(s) and invitation(s) of {site}")
+    say(
+        f"revoked {count} certificate(s) and invitation(s) of {site}"
+        if count
+        else f"{site} has no certificate or invitation in force: it was revoked before, or they have ended"
+    )
     reply = ask(home, rpc.COMMAND, wire.CommandRequest(revoked=site))
     say(reply.text if reply else "no coordinator is running; the site will be refused at the next start")
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
 from coordinator.commands.status_view import render, runs_table
 from coordinator.home.home import Home
 from coordinator.run import history
@@ -9,6 +12,15 @@ from fedcervix.errors import RunError
 from fedcervix.runtime.cli_runtime import stdout_console
 from fedcervix.runtime.printing import say
 from fedcervix.runtime.typed_json import to_text
+
+if TYPE_CHECKING:
+    from coordinator.home.registry import SiteState  # with SQLite
+
+STATES: dict[SiteState, str] = {
+    "invited": "invited {since}; the invitation can be used until {until}",
+    "joined": "joined; its certificate is from {since}, and valid until {until}",
+    "revoked": "revoked {since}",
+}
 
 
 def status(home: Home, run: str | None, *, watch: bool, as_json: bool) -> None:
@@ -56,15 +68,20 @@ def _watch(home: Home, *, as_json: bool) -> None:
 
 
 def sites(home: Home) -> None:
-    """List all sites that were invited, with the fingerprints of their keys."""
+    """List the invited sites and the fingerprints of their keys."""
     from coordinator.home.registry import Registry  # with SQLite
     from fedcervix.trust.fingerprints import Fingerprint  # with `cryptography`
 
     found = Registry(home.registry).sites()
     if not found:
         say(f"no site was invited yet; next: {home.command('invite SITE')}")
+    else:
+        say("below the name of each site: the fingerprint of its key, in digits and in words; all times are UTC")
+    now = datetime.now(UTC)
     for one in found:
-        say(f"{one.site}: {one.state} since {one.since:%Y-%m-%d %H:%M} UTC, until {one.not_after:%Y-%m-%d %H:%M} UTC")
+        since, until = f"{one.since:%Y-%m-%d %H:%M}", f"{one.not_after:%Y-%m-%d %H:%M}"
+        ended = "" if one.state == "revoked" or now < one.not_after else " (it has ended)"
+        say(f"{one.site}: {STATES[one.state].format(since=since, until=until)}{ended}")
         if one.key_fingerprint:
             say("\n".join(f"  {line}" for line in Fingerprint(bytes.fromhex(one.key_fingerprint)).lines()))
 

@@ -7,7 +7,7 @@ from contextlib import closing
 from coordinator.home.home import Home
 from coordinator.run import history
 from fedcervix.core.events import event_to_json
-from fedcervix.disk.journal import Journal
+from fedcervix.disk.journal import Journal, RunRecord, UnreadRun
 from fedcervix.errors import LedgerError, RunError
 from fedcervix.printable import printable
 from fedcervix.runtime.printing import say
@@ -22,9 +22,10 @@ def verify(home: Home, run: str | None) -> None:
     """Verify the ledger of a run, or of the last one. Raises LedgerError, RunError, StorageError."""
     if not home.has(home.journal):
         raise RunError("no run has begun here yet", next_step=home.command("start --mode csfssl"))
-    with closing(Journal(home.journal, read_only=True)) as journal:
+    with closing(Journal(home.journal, read_only=True)) as journal, journal.snapshot():  # a run may be going on
         records = journal.runs()
-        run = history.found(records, run or (records[-1].run if records else ""), home).run
+        record = history.found(records, run or (records[-1].run if records else ""), home)
+        run = record.run
         entries = [LedgerEntry(*found) for found in journal.ledger(run)]
         if not entries:
             raise RunError(
@@ -32,7 +33,7 @@ def verify(home: Home, run: str | None) -> None:
                 cause="it began with an earlier version",
                 next_step=home.command("runs"),
             )
-        told = _verdict(home, journal, run, entries)
+        told = _verdict(home, journal, record, entries)
     if told.fault:
         raise LedgerError(
             f"the ledger of run {run} does not hold: {printable(told.fault)}",
@@ -43,9 +44,9 @@ def verify(home: Home, run: str | None) -> None:
         say(line)
 
 
-def _verdict(home: Home, journal: Journal, run: str, entries: list[LedgerEntry]) -> Verdict:
+def _verdict(home: Home, journal: Journal, record: RunRecord | UnreadRun, entries: list[LedgerEntry]) -> Verdict:
     """Return what is found. The coordinator keeps no heads: they follow from the entries, and it signs them again."""
-    key = private_key(home.pem("ledger.key"))
+    run, key = record.run, private_key(home.pem("ledger.key"))
     end = End(len(entries), LEDGER.hash(entries[-1].text))
     ledger = Ledger()
     if fault := LEDGER.fault([entry.text for entry in entries], end):
@@ -57,6 +58,8 @@ def _verdict(home: Home, journal: Journal, run: str, entries: list[LedgerEntry])
         return Verdict(f"entry {ledger.end.entries} does not hold: {error}")
     if missing := _missing(journal, run, entries):
         return Verdict(missing, ledger)
+    if history.replayed(journal, record).ended and not ledger.ended:
+        return Verdict(f"the run has ended, and entry {len(entries)}, which says how, is missing", ledger)
     heads = [sign_head(key, Head(run, round_, over)) for round_, over in ledger.heads.items()]
     countersigned = [
         Countersignature(site, Head(run, round_, ledger.heads.get(round_, End(1, NOTHING))), signature)

@@ -69,6 +69,7 @@ def join(
     found = identity.identify(certificate)
     if not identity.matches(key, certificate) or found.identity != who:
         raise IdentityError("the certificate that came back is not for this site's key", cause="a faulty coordinator")
+    has_another_key = home.key_file("site.key").exists() and home.pem("site.key") != key
     # The certificate comes last and the new key stays until then: a join that is killed here can be repeated.
     write(home, config)
     write_whole(home.key_file("authority.crt"), invited.authority_pem)
@@ -82,6 +83,12 @@ def join(
     done = done or f"joined federation {who.federation} as site {who.name}; certificate"
     say(f"{done} until {found.not_after:%Y-%m-%d}")
     say(f"the invitation is used up: delete {invitation}")
+    if has_another_key:
+        say(f"this site has a new key: partners that pinned the earlier one must pin it: {home.command('identity')}")
+    _say_what_is_missing(home)
+
+
+def _say_what_is_missing(home: SiteHome) -> None:
     _say_refusal(home)
     if not home.config().data.manifest:
         say(f"the manifest is not configured yet: write its path into {home.config_file}, [data] manifest")

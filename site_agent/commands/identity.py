@@ -5,6 +5,7 @@ What they compare goes from person to person, never through the coordinator.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fedcervix.errors import ConfigError
@@ -63,12 +64,30 @@ def pin(home: SiteHome, name: str, fingerprint: Fingerprint) -> None:
             cause="a site pins its partners",
             next_step=f"let them have this site's fingerprint: {home.command('identity')}",
         )
-    before = home.pins().keys.get(name)
+    pinned = home.pins().keys
+    _check_new(home, name, fingerprint, pinned)
+    before = pinned.get(name)
     homes.pin(home, name, fingerprint)
     if before not in (None, fingerprint):
         say(f"{name} was pinned before, to another key: {before.groups}")
     say(_line(name, fingerprint, last_federation(home)))
     say("the agent checks it each time that it connects")
+
+
+def _check_new(home: SiteHome, name: str, fingerprint: Fingerprint, pinned: Mapping[str, Fingerprint]) -> None:
+    """Raise ConfigError where this key is the one of another site: each site has its own."""
+    if home.key_file("site.crt").exists() and home.certificate().key_fingerprint == fingerprint.hex:
+        raise ConfigError(
+            f"this is the fingerprint of this site itself, not of {name}",
+            cause="the output of `identity` here was copied; the one of the partner is needed",
+            next_step=f"ask the people of {name} what `site-agent identity` prints there",
+        )
+    for other in (other for other, key in pinned.items() if key == fingerprint and other != name):
+        raise ConfigError(
+            f"this fingerprint is pinned already, as the one of {other}; each site has its own key",
+            cause=f"one of the two names is wrong: {other} or {name}",
+            next_step=home.command("pins"),
+        )
 
 
 def unpin(home: SiteHome, name: str) -> None:
@@ -100,6 +119,8 @@ def _line(name: str, pinned: Fingerprint | None, last: StoredRun | None) -> str:
     told = last.run_store.keys().get(name) if last else None
     found = Fingerprint.of(told) if told else None
     run = last.run if last else ""
+    if pinned and last and name not in last.plan.sites:
+        return f"{name}: pinned: {pinned.groups}; run {run} has no site of this name: is it misspelt?"
     if pinned is None:
         return f"{name}: not pinned; " + (f"in run {run}: {found.groups}" if found else "no key of it was told yet")
     if found in (None, pinned):

@@ -110,7 +110,7 @@ class RunStore:
     def keep_keys(self, keys: SiteKeys) -> None:
         """Write down which key each site of the run has. Raises StorageError."""
         written = {site: key_bytes(key).hex() for site, key in keys.items()}
-        write_whole(self._keys, json.dumps({"keys": written}, indent=1).encode())
+        write_whole(self._keys, json.dumps({"keys": written}, indent=1, allow_nan=False).encode())
 
     def keys(self) -> SiteKeys:
         """Return the keys that were written down; none before the first welcome. Raises StorageError."""

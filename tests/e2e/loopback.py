@@ -255,6 +255,16 @@ class Federation:
             return 0
         return int(count)
 
+    def last(self, kind: str) -> dict[str, Any]:
+        """Return the newest event of a kind in the journal."""
+        with contextlib.closing(sqlite3.connect(f"file:{self.home.journal}?mode=ro", uri=True)) as journal:
+            like = f'%"event":"{kind}%'
+            [(text,)] = journal.execute(
+                "SELECT event FROM events WHERE event LIKE ? ORDER BY seq DESC LIMIT 1", (like,)
+            )
+        event: dict[str, Any] = json.loads(text)
+        return event
+
     def watch(self) -> Process:
         """Start `coordinator status --watch`: one document a line."""
         return self._start("watch", [BIN / "coordinator", "--home", self.home.folder, "status", "--watch", "--json"])

@@ -41,8 +41,8 @@ MORE_FIELDS: tuple[Edit, ...] = (
     (PROTO, "    Stand stand = 3;", "    Stand next_stand = 1001;\n    Stand stand = 3;"),
     (
         CODEC,
-        "SINCE: Mapping[str, int] = {}",
-        f"SINCE: Mapping[str, int] = {{'FromSite.next_ready': {NEXT}, 'FromCoordinator.next_stand': {NEXT}}}",
+        "SINCE: Mapping[str, int] = {\n",
+        f"SINCE: Mapping[str, int] = {{\n    'FromSite.next_ready': {NEXT}, 'FromCoordinator.next_stand': {NEXT},\n",
     ),
     (
         CODEC,

@@ -231,7 +231,7 @@ def test_a_revoked_site_is_cut_off_at_once_in_mid_stream(federate: Federate) -> 
 
     code, text = call("coordinator", "--home", made.home.folder, "revoke", "nhs", cwd=made.folder)
     assert code == 0, text
-    assert "the streams of nhs are closed" in text
+    assert "nhs is refused from now on; its connections are closed" in text
     assert agent.ended(timeout_s=10) == IdentityError.exit_code
     assert "the certificate of site nhs is revoked" in agent.text
     assert 'likely cause: the coordinator says "the operator revoked this site' in agent.text
@@ -258,6 +258,7 @@ def test_a_site_that_is_revoked_and_invited_again_waits_for_the_next_run(federat
     home = made.site("nhs").folder
     code, text = call("site-agent", "--home", home, "join", "nhs.invitation.toml", cwd=made.folder)
     assert code == 0, text
+    assert "this site has a new key: partners that pinned the earlier one must pin it" in text
     assert "cannot take part in run" in text
     assert "wait for the next run" in text
     link = made.link("nhs")

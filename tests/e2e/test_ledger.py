@@ -12,6 +12,8 @@ from click.testing import CliRunner, Result
 from coordinator.cli import cli as coordinator_cli
 from fedcervix.disk.journal import Journal
 from fedcervix.errors import LedgerError
+from fedcervix.trust.fingerprints import Fingerprint
+from site_agent import home as homes
 from site_agent.cli import cli as site_cli
 from site_agent.store.ledger_store import LedgerStore
 from tests.e2e.loopback import Federation, federation
@@ -68,10 +70,12 @@ def test_each_role_verifies_from_files_alone_and_names_what_was_changed(light: F
     site = light.site("nhs")
     ours, theirs = verified(coordinator_cli, light.home.folder), verified(site_cli, site.folder, run)
     assert (ours.exit_code, theirs.exit_code) == (0, 0), (ours.output, theirs.output, ours.exception, theirs.exception)
-    assert "hold, from the genesis to the end of the run" in ours.output
+    assert "entries hold, from the first to the end of the run" in ours.output
+    ours_entries = texts(light)
     for output in (ours.output, theirs.output):
-        assert "head of round 1: countersigned by alts, nhs" in output
-    assert "not pinned): alts, nhs" in theirs.output
+        assert "head after round 1: countersigned by alts, nhs" in output
+    assert "not pinned): alts\n" in theirs.output
+    assert "not pinned" not in ours.output
 
     file = LedgerStore(site.run_folder(run)).entries
     whole = file.read_text()
@@ -84,7 +88,22 @@ def test_each_role_verifies_from_files_alone_and_names_what_was_changed(light: F
     assert "was changed" in error.what
     file.write_text("\n".join(line for line in lines if line != lines[place]))
     assert "is missing" in str(verified(site_cli, site.folder, run).exception)
+    file.write_text(whole)
+    signatures = LedgerStore(site.run_folder(run)).signatures
+    signed = signatures.read_text()
+    signatures.write_text("")
+    assert "no head is stored" in str(verified(site_cli, site.folder, run).exception)
+    signatures.write_text(signed)
+    homes.pin(site, "alts", Fingerprint(bytes(32)))
+    error = verified(site_cli, site.folder, run).exception
+    assert isinstance(error, LedgerError)
+    assert "and is pinned to 0000 0000" in error.what
 
+    with closing(Journal(light.home.journal)) as journal:
+        journal._db.execute("DELETE FROM ledger WHERE entry = (SELECT max(entry) FROM ledger)")
+    error = verified(coordinator_cli, light.home.folder, run).exception
+    assert isinstance(error, LedgerError)
+    assert f"the run has ended, and entry {len(ours_entries) - 1}, which says how, is missing" in error.what
     with closing(Journal(light.home.journal)) as journal:
         journal._db.execute("DELETE FROM ledger WHERE entry = 9")
     error = verified(coordinator_cli, light.home.folder, run).exception

@@ -181,7 +181,14 @@ def test_a_certificate_that_has_expired(federate: Federate) -> None:
     made = datetime.now(UTC) - timedelta(minutes=3)
     old = identity.issue(federation.home.authority(), identity.public_key(key), who, made, timedelta(minutes=1))
     home.key_file("site.crt").write_bytes(old)
-    assert_ends(federation.agent("nhs"), IdentityError, "has expired", "this machine's clock says", "coordinator renew")
+    assert_ends(
+        federation.agent("nhs"),
+        IdentityError,
+        "has expired",
+        "this machine's clock says",
+        "coordinator renew",
+        f"`site-agent --home {home.folder} join",
+    )
 
 
 def test_a_plan_that_the_site_s_policy_forbids_is_refused_in_words(federate: Federate) -> None:

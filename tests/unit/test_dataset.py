@@ -70,7 +70,7 @@ def test_an_image_is_decoded_once_where_the_recipe_is_known_when_it_is_indexed(t
 def test_more_memory_than_there_can_be_is_refused(tmp_path: Path) -> None:
     for wrong in (-1.0, 4097.0):
         home = site(tmp_path / str(wrong), wrong)
-        with pytest.raises(ConfigError, match="images_in_memory_gib is 0 to 4096"):
+        with pytest.raises(ConfigError, match="images_in_memory_gib must be 0 to 4096"):
             home.config()
 
 

@@ -148,6 +148,7 @@ def test_a_line_is_found_behind_one_that_was_torn(tmp_path: Path) -> None:
 OTHER_WRITERS = {
     "site_agent/data/pixel_store.py": "its squares grow in place",
     "shared/fedcervix/models/blobs.py": "a transfer goes on where it was interrupted",
+    "coordinator/backup/placing.py": "it gives a file that is complete its name where the disk knows one name only",
     "site_agent/federation/fencing.py": "on a full disk it writes in place",
 }
 """files of the product that sync what they wrote themselves, and why"""

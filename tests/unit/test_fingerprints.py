@@ -73,9 +73,12 @@ def test_spaces_and_case_mean_nothing(text: str) -> None:
     [
         (TEXT.replace("Pacific", "Pacifik"), "word 6, 'Pacifik', is not in the word list: did you mean 'pacific'?"),
         (TEXT.replace("Pacific", "qqq"), "word 6, 'qqq', is not in the word list$"),
-        (TEXT.replace("Pluto ", ""), "word 3, 'vagabond', is a word for even places: one was left out or said twice"),
-        (TEXT.replace("Pluto vagabond", "vagabond Pluto"), "word 3, 'vagabond', is a word for even places"),
-        (TEXT.replace("vagabond", "Pluto Pluto"), "word 4, 'Pluto', is a word for odd places"),
+        (TEXT.replace("Pluto ", ""), "word 3, 'vagabond', is in the list, but only for even places"),
+        (
+            TEXT.replace("Pluto vagabond", "vagabond Pluto"),
+            "word 3, 'vagabond', is in the list, but only for even places",
+        ),
+        (TEXT.replace("vagabond", "Pluto Pluto"), "word 4, 'Pluto', is in the list, but only for odd places"),
         (TEXT.removesuffix(" aardvark adroitness"), "a fingerprint has 32 words; found 30"),
         (TEXT + " aardvark", "a fingerprint has 32 words; found 33"),
         ("", "a fingerprint has 32 words; found 0"),

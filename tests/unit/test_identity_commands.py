@@ -80,6 +80,18 @@ def test_a_site_does_not_pin_itself(home: SiteHome) -> None:
     assert error.next_step.endswith(home.command("identity"))
 
 
+def test_one_key_is_not_pinned_under_two_names(home: SiteHome) -> None:
+    call(home, "pin", "alts", ALTS.hex)
+    error = call(home, "pin", "cuba", ALTS.hex).exception
+    assert isinstance(error, ConfigError)
+    assert "pinned already, as the one of alts" in error.what
+    own = home.certificate().key_fingerprint
+    error = call(home, "pin", "cuba", own).exception
+    assert isinstance(error, ConfigError)
+    assert "of this site itself, not of cuba" in error.what
+    assert home.pins().keys == {"alts": ALTS}
+
+
 def test_a_pin_that_replaces_another_one_says_so(home: SiteHome) -> None:
     call(home, "pin", "alts", OTHER.hex)
     assert f"was pinned before, to another key: {OTHER.groups}" in call(home, "pin", "alts", ALTS.hex).output
@@ -133,6 +145,7 @@ def test_partners_are_listed_with_the_keys_of_the_last_run(home: SiteHome) -> No
     call(home, "pin", "alts", ALTS.hex)
     assert f"alts: pinned: {ALTS.groups}; the same in run {RUN}" in call(home, "pins").output
     assert "nhs" not in call(home, "pins").output.replace(str(home.folder), "")
+    assert f"run {RUN} has no site of this name: is it misspelt?" in call(home, "pin", "atls", OTHER.hex).output
 
 
 def test_the_operator_can_read_out_the_key_of_a_site_that_has_joined(tmp_path: Path) -> None:
@@ -143,8 +156,8 @@ def test_the_operator_can_read_out_the_key_of_a_site_that_has_joined(tmp_path: P
     registry.redeem("1", ALTS.hex, lambda: (b"certificate", "2", end), now)
     registry.invite("nhs", "3", end, now)
     text = CliRunner().invoke(coordinator.cli.cli, ["--home", str(home.folder), "sites"]).output
-    assert "alts: joined since" in text
+    assert "alts: joined; its certificate is from" in text
     assert text.count("  ") == len(ALTS.lines())
     for line in ALTS.lines():
         assert f"  {line}\n" in text
-    assert "nhs: invited since" in text
+    assert f"nhs: invited {now:%Y-%m-%d %H:%M}; the invitation can be used until" in text

@@ -124,6 +124,15 @@ def test_reading_a_long_journal_takes_no_more_memory_than_a_short_one(path: Path
 # --- bad disks ----------------------------------------------------------------------------------------------------
 
 
+def test_a_snapshot_stays_as_it_is_while_another_connection_writes(path: Path) -> None:
+    with closing(begun(path)) as writer, closing(Journal(path, read_only=True)) as reader:
+        with reader.snapshot():
+            assert list(reader.events("run")) == EVENTS
+            writer.append("run", Tick(4.0))
+            assert list(reader.events("run")) == EVENTS
+        assert list(reader.events("run")) == [*EVENTS, Tick(4.0)]
+
+
 def test_a_full_disk_is_a_storage_error_and_loses_nothing(path: Path) -> None:
     journal = begun(path)
     (pages,) = journal._db.execute("PRAGMA page_count").fetchone()

@@ -308,7 +308,7 @@ def test_test_images_that_are_there_change_nothing(tmp_path: Path) -> None:
     ("words", "said"),
     [
         (("--batch-images", "8;16"), "whole numbers with commas between them, as 8,16,32"),
-        (("--width", "0"), "width is 1 to 4096; found 0"),
+        (("--width", "0"), "width must be 1 to 4096; found 0"),
         (("--name", "../out"), "a-z, 0-9 and inner hyphens"),
     ],
 )

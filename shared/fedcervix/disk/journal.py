@@ -221,6 +221,20 @@ class Journal:
         with self._lock, _translated(self._path):
             return self._db.execute(query, (run, since)).fetchall()
 
+    @contextlib.contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Read everything within as it stood at the first read, although another process goes on writing.
+
+        Only where nothing is written here. Raises StorageError.
+        """
+        with self._lock, _translated(self._path):
+            self._db.execute("BEGIN")
+        try:
+            yield
+        finally:
+            with self._lock, _translated(self._path):
+                self._db.execute("ROLLBACK")
+
     def close(self) -> None:
         """Close the file."""
         with self._lock:

@@ -90,26 +90,30 @@ def meant_here(text: str) -> str:
 
 
 class WorkCommand(click.Command):
-    """A command whose logging is set up when it is called, and whose hints contain the --home that was given."""
+    """A command whose logging is set up when it is called."""
 
     def invoke(self, context: click.Context) -> Any:
         """Do the work."""
         set_up()
-        try:
-            return super().invoke(context)
-        except FedcervixError as error:
-            error.next_step = meant_here(error.next_step)
-            raise
+        return super().invoke(context)
 
 
 class Program(click.Group):
-    """A program with commands, or a group of commands within one."""
+    """A program with commands, or a group of commands within one; its hints contain the --home that was given."""
 
     command_class = WorkCommand
     group_class = type  # groups within are of this class
 
     def __init__(self, *positional: Any, **named: Any) -> None:
         super().__init__(*positional, **{"context_settings": HELP, **named})
+
+    def invoke(self, context: click.Context) -> Any:
+        """Do the work of a command, or that of the program itself."""
+        try:
+            return super().invoke(context)
+        except FedcervixError as error:
+            error.next_step = meant_here(error.next_step)
+            raise
 
     def resolve_command(
         self, context: click.Context, words: list[str]

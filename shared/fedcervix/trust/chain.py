@@ -51,8 +51,8 @@ class Why(StrEnum):
     MISSING = "is missing"
     MOVED = "does not stand in its place"
     CUT_OFF = "is missing, and so are those after it"
-    SURPLUS = "is one too many"
-    REWRITTEN = "does not lead to the head that was signed: it, or an entry after the head before, was rewritten"
+    SURPLUS = "is more than was signed"
+    REWRITTEN = "was changed, or entries before it: they do not give the hash that the coordinator signed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ def real(number: float) -> str:
 
 def is_same(one: Value, other: Value) -> bool:
     """Say whether two values are written in the same way; to Python, `True` and 1 are equal."""
-    return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
+    return json.dumps(one, sort_keys=True, allow_nan=False) == json.dumps(other, sort_keys=True, allow_nan=False)
 
 
 def read(text: str) -> Values:

@@ -40,6 +40,7 @@ SiteKeys = Mapping[str, ec.EllipticCurvePublicKey]
 _VALUES = tuple({word.lower(): value for value, word in enumerate(words)} for words in (EVEN, ODD))
 _PLACES = ("odd", "even")
 """as people count, from 1: the first word is of the list that its authors call even"""
+_EXAMPLES = ("1st, 3rd, ...", "2nd, 4th, ...")
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +119,8 @@ def _value(word: str, place: int) -> int:
         return here[said]
     if said in elsewhere:
         raise ValueError(
-            f"{shown} is a word for {_PLACES[1 - place % 2]} places: one was left out or said twice before it"
+            f"{shown} is in the list, but only for {_PLACES[1 - place % 2]} places ({_EXAMPLES[1 - place % 2]}): "
+            "a word before it was left out or written twice, or two words are in the wrong order"
         )
     near = difflib.get_close_matches(said[:SHOWN_CHARS_MAX], here, n=1)
     raise ValueError(f"{shown} is not in the word list" + (f": did you mean {near[0]!r}?" if near else ""))

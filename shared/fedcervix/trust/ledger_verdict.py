@@ -41,7 +41,10 @@ class Expected:
     run: str
     ledger_key: str = ""
     """PEM; empty: it is taken from the ledger itself, which then proves less"""
-    pins: Pins = field(default_factory=Pins)
+    pins: Pins | None = None
+    """None: nobody pins keys here"""
+    own: str = ""
+    """the site whose people ask: nobody need pin its key"""
     end: End | None = None
     """where the chain ends, where that is known without a head"""
 
@@ -68,6 +71,8 @@ def verdict(stored: Stored, expected: Expected) -> Verdict:
     except ValueError as error:
         return Verdict(str(error))
     last = expected.end or max((one.head.end for one in stored.heads), key=lambda end: end.entries, default=End())
+    if stored.entries and last == End():
+        return Verdict("no head is stored, so nothing of it is signed by the coordinator")
     known = {one.head.end.entries: one.head.end.hash for one in stored.heads}
     texts = [entry.text for entry in stored.entries]
     if fault := LEDGER.fault(texts, last, known):
@@ -116,30 +121,42 @@ def _followed(stored: Stored, expected: Expected) -> Verdict:
     except ValueError as error:
         return Verdict(str(error), now)
     sites = {round_: tuple(sorted(set(found))) for round_, found in sorted(signed.items())}
-    return Verdict("", now, sites, expected.pins.unpinned(sorted(now.keys)))
+    others = sorted(site for site in now.keys if site != expected.own)
+    return Verdict("", now, sites, expected.pins.unpinned(others) if expected.pins else ())
 
 
 def _check_known(now: Ledger, expected: Expected) -> None:
-    """Compare with what is known from elsewhere. Raises ValueError, IdentityError."""
+    """Compare with what is known from elsewhere. Raises ValueError."""
     if now.run != expected.run:
         raise ValueError(f"it is the ledger of run {now.run}")
     if expected.ledger_key and now.ledger_key.strip() != expected.ledger_key.strip():
         raise ValueError("it names another ledger key than the one that is known here")
-    for site, key in now.keys.items():
-        expected.pins.check(site, Fingerprint.of(key))
+    pinned = expected.pins.keys if expected.pins else {}
+    for site, found in ((site, Fingerprint.of(key)) for site, key in now.keys.items() if site in pinned):
+        if found != pinned[site]:
+            raise ValueError(f"site {site} has the key {found.groups} here, and is pinned to {pinned[site].groups}")
 
 
 def sentences(found: Verdict) -> list[str]:
     """Return a verdict that all holds as lines for a person."""
     ledger = found.ledger
-    ends = "to the end of the run" if ledger.ended else f"into round {ledger.round}; the end of the run is not in it"
-    lines = [f"run {ledger.run}: all {ledger.end.entries} entries hold, from the genesis {ends}"]
+    ends = ", from the first to the end of the run" if ledger.ended else "; the end of the run is not among them"
+    lines = [f"run {ledger.run}: all {ledger.end.entries} entries hold{ends}"]
     lines += [
-        f"head of round {round_}: countersigned by {', '.join(found.countersigned.get(round_, ())) or 'nobody yet'}"
+        f"{_place(ledger, round_)}: countersigned by {', '.join(found.countersigned.get(round_, ())) or 'no site'}"
         for round_ in sorted(ledger.heads)
     ]
+    if ledger.heads and len(found.countersigned.get(max(ledger.heads), ())) < len(ledger.keys):
+        lines.append("the last head is countersigned later, or never: a missing signature there is no fault")
     if ledger.unsigned:
         lines.append(f"not signed, by an earlier version: the first reports of {', '.join(sorted(ledger.unsigned))}")
     if found.unpinned:
         lines.append(f"keys that nobody here has compared (not pinned): {', '.join(found.unpinned)}")
     return lines
+
+
+def _place(ledger: Ledger, round_: int) -> str:
+    """Return which head that of a round is, for a person."""
+    if ledger.ended and round_ == ledger.round:
+        return "head at the end of the run"
+    return f"head after round {round_}" if round_ else "head before round 1"

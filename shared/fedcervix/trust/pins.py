@@ -70,7 +70,7 @@ class Pins:
             "\n".join((f"site {name} has another key than the one {when}; this site sends nothing", *forms)),
             cause=f"site {name} has lost its key and joined again, or somebody else has taken its place: the "
             f"coordinator, or a person who got an invitation of that name{typed}",
-            next_step=f"telephone site {name} on a number that you know, and compare the key of now with what "
-            f"`identity` prints there. Only if they are equal: {self.command} {name} {found.hex}; "
+            next_step=f"telephone site {name} on a number that you know, and compare the words above with those that "
+            f"`site-agent identity` prints there. Only if they are equal: {self.command} {name} {found.hex}; "
             "otherwise tell the coordinator's operator",
         )
