@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from coordinator.calls.ledger_stream import LedgerStream
@@ -542,6 +543,27 @@ def test_verify_says_where_it_does_not_know_whose_heads_these_are(
     run.site("nhs").key_file("ledger.pub").unlink()
     verify(run.site("nhs"), RUN)
     assert "anybody may have signed these heads" in capsys.readouterr().out
+
+
+def test_an_event_that_can_be_read_in_two_ways_is_refused(run: Ledgers) -> None:
+    text = event_to_json(SiteSilent("nhs", 1.0)).replace("{", '{"site":"alts",', 1)
+    with pytest.raises(ValueError, match="a key occurs twice"):
+        run.ledger.known.follow(next_entry(run, **event_entry(1, text, "")))
+
+
+def test_a_certificate_of_two_sites_is_of_none(run: Ledgers) -> None:
+    authority = run.home.authority()
+    issuer, signer = (
+        x509.load_pem_x509_certificate(authority.certificate_pem),
+        private_key(run.home.pem("authority.key")),
+    )
+    uris = [x509.UniformResourceIdentifier(f"fedcervix://cervix/site/{site}") for site in run.sites]
+    made = x509.CertificateBuilder(issuer.subject, issuer.subject, signer.public_key(), 1)
+    made = made.not_valid_before(issuer.not_valid_before_utc).not_valid_after(issuer.not_valid_after_utc)
+    signed = made.add_extension(x509.SubjectAlternativeName(uris), critical=False).sign(signer, hashes.SHA256())
+    pem = signed.public_bytes(Encoding.PEM).decode()
+    with pytest.raises(ValueError, match="is not that of fedcervix://cervix/site/nhs alone"):
+        run.ledger.known.follow(next_entry(run, **certificate(1, "nhs", pem)))
 
 
 def test_a_record_that_only_python_takes_for_the_event_is_refused(run: Ledgers) -> None:

@@ -32,6 +32,7 @@ from fedcervix.core.events import (
     event_from_json,
 )
 from fedcervix.core.plan import Plan, check
+from fedcervix.json_text import parsed
 from fedcervix.trust.chain import Chain, End, Value, Values, is_same, read
 from fedcervix.trust.heads import Head, is_countersigned
 from fedcervix.trust.key_texts import p256, public_key
@@ -39,6 +40,8 @@ from fedcervix.trust.records import RECORD, SAID, SIGNED_CHARS_MAX, values_of
 from fedcervix.trust.statements import PublicKey, holds
 
 LEDGER = Chain("fedcervix ledger 1")
+SCHEME = "fedcervix://"
+"""of the names of parties in certificates"""
 OF_A_TASK = (UpdateStored, ScoreReported, ModelUnusable, ModelAdopted)
 
 
@@ -194,7 +197,8 @@ def _certificate(known: Ledger, values: Values, _: LedgerEntry | None) -> Ledger
 
 
 def _event(known: Ledger, values: Values, line: LedgerEntry | None) -> Ledger:
-    event = event_from_json(_text(values, "event"))
+    parsed(text := _text(values, "event"), object_pairs_hook=_each_once)
+    event = event_from_json(text)
     if type(event) not in SAID:
         return known
     site = _site(known, event.site)  # type: ignore[union-attr]
@@ -253,8 +257,16 @@ def certified_key(pem: str, authority_pem: str, uri: str) -> PublicKey:
         key = p256(found.public_key())
     except _NO_CERTIFICATE as error:
         raise ValueError("the certificate was not issued by the authority of the federation") from error
-    check(uri in names.get_values_for_type(x509.UniformResourceIdentifier), f"the certificate is not that of {uri}")
+    own = [name for name in names.get_values_for_type(x509.UniformResourceIdentifier) if name.startswith(SCHEME)]
+    check(own == [uri], f"the certificate is not that of {uri} alone")
     return key
+
+
+def _each_once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """Refuse what one reader could take for another event than the next."""
+    found = dict(pairs)
+    check(len(found) == len(pairs), "a key occurs twice in its event")
+    return found
 
 
 def _site(known: Ledger, name: Value) -> str:
