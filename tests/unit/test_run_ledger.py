@@ -227,7 +227,7 @@ def test_verify_compares_the_certified_keys_with_the_pins(run: Ledgers) -> None:
     deliver(*run.attached("nhs"))
     verify(run.site("nhs"), RUN)
     homes.pin(run.site("nhs"), "alts", Fingerprint.of(identity.public_key(identity.new_key())))
-    with pytest.raises(LedgerError, match="site alts has the key .* here, and is pinned to"):
+    with pytest.raises(LedgerError, match=r"site alts has the key .* here, and is pinned to"):
         verify(run.site("nhs"), RUN)
 
 
