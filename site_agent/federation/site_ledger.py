@@ -231,7 +231,7 @@ class SiteLedger:
         sent = [{"text": line.text, "signature": line.signature.hex()} for line in (*self._pending, *part.lines)]
         two = mine and theirs and self._now.ledger_key and conflict(mine, theirs, public_key(self._now.ledger_key))
         if two or not file.exists():  # two heads are proof for everybody, and stay
-            write_whole(file, json.dumps({**proof, "lines": sent}, sort_keys=True).encode())
+            write_whole(file, json.dumps({**proof, "lines": sent}, sort_keys=True, allow_nan=False).encode())
         raise LedgerError(
             f"the ledger of the run does not hold: {why}"
             + ("; the coordinator has signed two ledgers, and both heads prove it" if two else ""),
