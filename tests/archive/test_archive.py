@@ -12,6 +12,8 @@ from tests.e2e.loopback import Process, call, start
 from tests.e2e.test_study import PROGRAM, finished
 
 RELEASES = sorted(folder.name for folder in HERE.iterdir() if (folder / "release.json").exists())
+SLICE = {Kind("csfssl", "none"), Kind("ppfssl", "bfloat16"), Kind("csfssl", "int8")}
+"""of the kinds of runs: those that `make test` ends"""
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
@@ -24,7 +26,9 @@ def said(federation: Archived, *words: str | Path) -> str:
 
 
 @pytest.mark.parametrize("release", RELEASES)
-@pytest.mark.parametrize("kind", KINDS, ids=str)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=() if kind in SLICE else pytest.mark.long) for kind in KINDS], ids=str
+)
 def test_homes_that_were_killed_in_mid_run_are_shown_and_end_with_the_right_model(
     release: str, kind: Kind, tmp_path: Path
 ) -> None:
