@@ -2,6 +2,7 @@
 
     python -m tests.e2e.light_site HOME [--pace-s SECONDS] [--numbers COUNT] [--worker] [--diary FILE]
         [--silence-s S] [--spoils F] [--upgrade-s S] [--ahead-s S] [--dies-at STEP]
+        [--images COUNT] [--loss LOSS] [--keep FOLDER]
 
 A task takes milliseconds instead of seconds, and no torch is loaded; so a test can kill this process at many moments.
 `--ahead-s`: how far its clock is ahead of this machine's. `--dies-at`: `kill -9` at a step of a renewal.
@@ -116,6 +117,9 @@ def main() -> None:
     options.add_argument("--upgrade-s", type=float, default=UPGRADE_S)
     options.add_argument("--ahead-s", type=float, default=0.0)
     options.add_argument("--dies-at", default="")
+    options.add_argument("--images", type=int, default=10)
+    options.add_argument("--loss", type=float, default=1.0)
+    options.add_argument("--keep", default="")
     given = options.parse_args()
     home, display = SiteHome(given.home), Display()
     site = home.certificate().identity.name
@@ -129,7 +133,14 @@ def main() -> None:
 
         link = DyingLink(home.config().link.coordinator, claim=succeed(home), clock_s=clock_s, ledger=ledger, **pems)
         link.dies_at = given.dies_at
-        work = LightWork(home, site, given.pace_s, given.numbers, given.diary, given.spoils)
+        work = LightWork(
+            home,
+            site,
+            **{
+                name: getattr(given, name)
+                for name in ("pace_s", "numbers", "diary", "spoils", "images", "loss", "keep")
+            },
+        )
         worker = in_a_process(work) if given.worker else LightWorker(work)
         federation = home.certificate().identity.federation
         context = AgentContext(home, site, link, display.show, clock_s=clock_s, ledger=ledger)
