@@ -23,12 +23,12 @@ from fedcervix.core.events import Event, SiteAttached, SiteRefused, Task
 from fedcervix.disk.files import write_whole
 from fedcervix.errors import IdentityError, LedgerError
 from fedcervix.transport import codec
-from fedcervix.trust.chain import INTEGER_MAX, Values, read
+from fedcervix.trust.chain import INTEGER_MAX, End, Values, read
 from fedcervix.trust.fingerprints import Fingerprint
 from fedcervix.trust.heads import SignedHead, conflict, countersign
 from fedcervix.trust.key_texts import private_key, public_key
 from fedcervix.trust.ledger import LEDGER, Ledger, LedgerEntry
-from fedcervix.trust.records import RECORD, record_of
+from fedcervix.trust.records import RECORD, place_of, record_of
 from fedcervix.trust.statements import sign
 from fedcervix.wire import federation_pb2 as wire
 from site_agent.home import SiteHome
@@ -276,17 +276,20 @@ class SiteLedger:
 
     # --- what is signed ---
 
-    def sign(self, message: wire.FromSite) -> None:
-        """Add to a report what this site signs: its record, and the last head. Signs of life have neither."""
+    def sign(self, message: wire.FromSite, egress: End | None = None) -> None:
+        """Add to a report what this site signs: its record, and the last head. Signs of life have neither.
+
+        `egress`: where the ledger of what has left this site ends.
+        """
         welcome = self._welcome
         event = _event(codec.read_report(message, site=self._site, at=0.0), self._site)
         if welcome is None or not welcome.ledger_key or event is None:
             return
-        record = record_of(event, welcome.run, welcome.plan.digest)
-        message.record, message.signature = record.encode(), sign(self._key, RECORD, record)
         checked = self._checked
-        if checked.head is not None and checked.ledger.run == welcome.run:
-            head = checked.head.head
+        head = checked.head.head if checked.head and checked.ledger.run == welcome.run else None
+        record = record_of(event, welcome.run, welcome.plan.digest, place_of(head, egress))
+        message.record, message.signature = record.encode(), sign(self._key, RECORD, record)
+        if head is not None:
             message.head = head.text.encode()
             message.countersignature = countersign(self._key, self._site, head)
 

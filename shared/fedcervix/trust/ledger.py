@@ -128,8 +128,15 @@ class Ledger:
         said, found = values_of(event, self.run, self.plan.digest), read(signed.record)
         other = [name for name, value in said.items() if not is_same(found.get(name), value)]
         check(not other, f"its record says something else: {', '.join(other)}")
+        check("head" not in found or self._has(found["head"]), "its record names a head that this ledger does not have")
         check(site in self.keys, f"no key of {site} is known")
         check(holds(self.keys[site], signed.signature, RECORD, signed.record), f"the signature is not that of {site}")
+
+    def _has(self, head: Value) -> bool:
+        """Say whether a record names a head of this ledger."""
+        round_ = head.get("round") if isinstance(head, dict) else None
+        ours = self.heads.get(round_) if type(round_) is int else None
+        return ours is not None and is_same(head, {"round": round_, "hash": ours.hash})
 
 
 def _in_round(found: Ledger, round_: int) -> Ledger:
