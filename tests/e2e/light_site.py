@@ -37,6 +37,7 @@ from site_agent.federation.listener import UPGRADE_S
 from site_agent.federation.renewing import Renewing
 from site_agent.federation.site_ledger import SiteLedger
 from site_agent.home import SiteHome
+from site_agent.store.egress import Egress
 from site_agent.store.task_results import TaskResult
 from site_agent.worker.hang_detection import FLOOR_S
 from site_agent.worker.worker import CancelledError, Worker
@@ -131,7 +132,9 @@ def main() -> None:
         def clock_s() -> float:
             return time.time() + float(given.ahead_s)
 
-        link = DyingLink(home.config().link.coordinator, claim=succeed(home), clock_s=clock_s, ledger=ledger, **pems)
+        address = home.config().link.coordinator
+        kept = {"ledger": ledger, "egress": Egress(home.egress, address, clock_s)}
+        link = DyingLink(address, claim=succeed(home), clock_s=clock_s, **kept, **pems)
         link.dies_at = given.dies_at
         work = LightWork(
             home,
