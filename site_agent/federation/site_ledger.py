@@ -32,13 +32,16 @@ from fedcervix.trust.fingerprints import Fingerprint
 from fedcervix.trust.heads import SignedHead, conflict, countersign, may_begin
 from fedcervix.trust.key_texts import private_key, public_key
 from fedcervix.trust.ledger import LEDGER, Ledger, LedgerEntry
+from fedcervix.trust.ledger_verdict import unfitting
 from fedcervix.trust.pins import Pins
 from fedcervix.trust.records import RECORD, place_of, record_of
 from fedcervix.trust.statements import PublicKey, sign
 from fedcervix.wire import federation_pb2 as wire
 from site_agent.home import SiteHome
+from site_agent.store import egress
+from site_agent.store.egress_account import egressed
 from site_agent.store.ledger_store import LedgerStore
-from site_agent.store.run_store import last_federation
+from site_agent.store.run_store import RunStore, last_federation
 
 PROOF = "ledger-proof.json"
 CAUSE = "the coordinator's home was restored from an old backup or changed, or it is not honest"
@@ -127,6 +130,20 @@ class SiteLedger:
             )
         return "" if before else f"run {welcome.run} keeps no ledger: it began with an earlier version"
 
+    def check_kept(self, welcome: codec.Welcome) -> None:
+        """Raise LedgerError where a run that this site has never heard of keeps no ledger, though its coordinator can.
+
+        To be called before anything is written down of the run.
+        """
+        known = self._home.run_folder(welcome.run).exists()
+        if welcome.ledger_key or known or not self._home.known_ledger_key():
+            return
+        raise LedgerError(
+            f"the coordinator says that the new run {welcome.run} keeps no ledger; it has kept one before",
+            cause="the run began with an earlier version, before this site joined; or the coordinator is not honest",
+            next_step="ask the coordinator's operator for a new run: coordinator start --new",
+        )
+
     def check_told(self, task: Task) -> None:
         """Raise LedgerError where a task comes before the head of the round before it (rule 5)."""
         if self._welcome is None or not self._welcome.ledger_key or task.round == 0:
@@ -191,18 +208,30 @@ class SiteLedger:
             self._refuse(part, f"there is no head after {len(self._pending)} entries")
         if before.run == "":
             self._check_genesis(part, self._now)
+        if self._site in self._now.unsigned and self._site not in before.unsigned and not self._worked_before():
+            self._refuse(part, f"entry {before.end.entries} holds a result of this site, which has given none")
         if self._now.keys is not before.keys:
             self._check_certified(part, before, self._now)
 
+    def _worked_before(self) -> bool:
+        """Say whether this site has worked for the run: then maybe with an earlier version, which signs nothing."""
+        return RunStore(self._folder).has_worked()
+
     def _check_certified(self, part: codec.LedgerPart, before: Ledger, now: Ledger) -> None:
         """Compare the keys that an entry certifies with what this site knows (rule 4)."""
-        pins, own, number = self._pins(), self._key.public_key(), before.end.entries
-        for site, key in now.keys.items():
-            if site != self._site:
-                if pins.keys.get(site, found := Fingerprint.of(key)) != found:
-                    self._refuse(part, f"entry {number} certifies another key as that of {site} than the pinned one")
-            elif before.keys.get(site) == own and key != own:
-                self._refuse(part, f"entry {number} certifies another key as that of this site")
+        number, own = before.end.entries, self._key.public_key()
+        if site := unfitting(before, now, self._pins()):
+            self._refuse(part, f"entry {number} certifies another key as that of {site} than the pinned one")
+        found = now.keys.get(self._site, own)
+        if found != own and (before.keys.get(self._site) == own or self._is_foreign(found, now.begun_at)):
+            self._refuse(part, f"entry {number} certifies another key as that of this site")
+
+    def _is_foreign(self, key: PublicKey, begun_at: float) -> bool:
+        """Say whether this site has never had a key, in a run that began after it had joined. Raises StorageError."""
+        try:
+            return egressed(egress.entries(self._home.egress)).never_had(Fingerprint.of(key).hex, begun_at)
+        except ValueError:
+            return False  # `verify` says what is wrong with that ledger
 
     def _pins(self) -> Pins:
         """Return the pins. A person may change them at any time; the file is read again when it has changed."""

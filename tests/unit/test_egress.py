@@ -14,7 +14,7 @@ import pytest
 from fedcervix.core.events import Answer, ScoreReported, SiteFailed, UpdateStored
 from fedcervix.errors import FullDiskError, LinkError
 from fedcervix.models.blobs import BlobStore
-from fedcervix.transport import codec, rpc
+from fedcervix.transport import codec, identity, rpc
 from fedcervix.trust.chain import read, text_of
 from fedcervix.wire import federation_pb2 as wire
 from site_agent.federation.link import GrpcLink
@@ -119,12 +119,13 @@ def told(file: Path) -> Egressed:
 def test_all_that_arrives_was_written_down_before(
     link: GrpcLink, coordinator: Coordinator, blobs: BlobStore, file: Path
 ) -> None:
+    wish = identity.request(key := identity.new_key(), identity.Identity("cervix", "site", "nhs"))
     link.push(NAME, blobs, nothing, task=TRAIN)
     link.report(UPDATE)
     link.report(ScoreReported("nhs", SCORE, 6.0, 4, 10, (), 1.0))
     link.report(codec.Ready(RUN, "0" * 64))
     link.report(SiteFailed("nhs", "agent", "a hint", "INC-0000-0000", 1.0))
-    link.renew(b"please")
+    link.renew(wish)
     assert b"".join(coordinator.models) == MODEL
     assert all(coordinator.before), "bytes arrived before anything was written down"
     [account] = [one for one in told(file).runs() if one.run == RUN]
@@ -143,7 +144,8 @@ def test_all_that_arrives_was_written_down_before(
     assert len(reports) == 4
     assert all(messages[one.digest] == one.bytes for one in reports)
     [request] = [one for one in told(file).departures if one.kind == "request"]
-    assert (request.what, request.digest, request.bytes) == ("renew", digest(b"please"), 6)
+    assert (request.what, request.digest, request.bytes) == ("renew", digest(wish), len(wish))
+    assert request.key == identity.key_fingerprint(identity.public_key(key))
 
 
 def test_an_upload_that_is_cut_and_resumed_is_accounted_byte_for_byte(
@@ -206,15 +208,15 @@ def test_two_processes_write_one_chain(file: Path) -> None:
     """`check` and `join` run beside the agent."""
     one, other = Egress(file, WHERE), Egress(file, WHERE)
     for number in range(6):
-        (one, other)[number % 2].request("renew", b"%d" % number)
+        (one, other)[number % 2].request("renew", b"%d" % number, "key")
     assert [departure.digest for departure in told(file).departures] == [digest(b"%d" % number) for number in range(6)]
 
 
 def test_a_line_that_a_power_cut_has_torn_is_no_entry(file: Path) -> None:
-    Egress(file, WHERE).request("renew", b"one")
+    Egress(file, WHERE).request("renew", b"one", "key")
     with file.open("a") as out:
         out.write('\n{"at":"0x1.8p+1","bytes":3,"dig')
-    Egress(file, WHERE).request("renew", b"two")
+    Egress(file, WHERE).request("renew", b"two", "key")
     assert [departure.digest for departure in told(file).departures] == [digest(b"one"), digest(b"two")]
 
 
@@ -254,7 +256,7 @@ def test_on_a_full_disk_a_site_is_not_mute_and_its_words_are_written_down_when_t
 def test_what_was_changed_in_it_is_named(file: Path, place: int) -> None:
     egress = Egress(file, WHERE)
     for number in range(6):
-        egress.request("renew", b"%d" % number)
+        egress.request("renew", b"%d" % number, "key")
     lines = ledger.entries(file)
     end = egress.end()
     changed = text_of({**read(lines[place]), "bytes": 7})
@@ -273,7 +275,7 @@ def test_what_was_changed_in_it_is_named(file: Path, place: int) -> None:
 
 def test_an_end_that_ends_nothing_does_not_hold(file: Path) -> None:
     egress = Egress(file, WHERE)
-    egress.request("renew", b"one")
+    egress.request("renew", b"one", "key")
     for of in (0, 5):
         egress._note("left", {"of": of, "bytes": 1})
         with pytest.raises(ValueError, match="entry 1 does not hold"):

@@ -42,6 +42,8 @@ from fedcervix.trust.statements import PublicKey, holds
 LEDGER = Chain("fedcervix ledger 1")
 SCHEME = "fedcervix://"
 """of the names of parties in certificates"""
+READERS_MAX = 2**14
+"""in one round; of 64 sites each may read 256 models"""
 OF_A_TASK = (UpdateStored, ScoreReported, ModelUnusable, ModelAdopted)
 
 
@@ -78,6 +80,8 @@ class Ledger:
     ledger_key: str = ""
     """PEM"""
     plan: Plan | None = None
+    begun_at: float = 0.0
+    """Unix seconds, by the coordinator's clock"""
     round: int = 0
     keys: Mapping[str, PublicKey] = field(default_factory=dict)
     """by site, the newest one"""
@@ -190,6 +194,7 @@ def _genesis(_: Ledger, values: Values, __: LedgerEntry | None) -> Ledger:
         authority=_text(values, "authority"),
         ledger_key=_text(values, "ledger_key"),
         plan=Plan.parse(_text(values, "plan")),
+        begun_at=float.fromhex(_text(values, "at")),
     )
 
 
@@ -226,6 +231,7 @@ def is_owed(known: Ledger, event: Event) -> bool:
 
 
 def _reader(known: Ledger, values: Values, _: LedgerEntry | None) -> Ledger:
+    check(len(known.readers) < READERS_MAX, "more models were read in this round than a round can have")
     return replace(known, readers=known.readers | {(_site(known, values.get("site")), _text(values, "model"))})
 
 
