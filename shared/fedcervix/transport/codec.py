@@ -208,6 +208,7 @@ SINCE: Mapping[str, int] = {
             "FromSite.boxed",
             "FromSite.released",
             "FromSite.closed",
+            "Task.attempt",
             "Task.Kind.KIND_BOX",
             "Task.Kind.KIND_RELEASE",
             "Task.Kind.KIND_CLOSE",
@@ -334,7 +335,7 @@ _ANSWERS_BACK = {number: answer for answer, number in _ANSWERS.items()}
 
 def write_task(task: Task) -> wire.Task:
     """Return the message of a task."""
-    later = task.attempt if task.attempt > 1 else 0
+    later = task.attempt if task.attempt > 1 else None
     return wire.Task(run=task.run, kind=_KINDS[task.kind], round=task.round, base=task.base, attempt=later)
 
 
