@@ -13,6 +13,7 @@ models/               cervix models, each with whose images made it
 classifiers/          fine-tuned classifiers, each with its provenance
 history/              earlier models, classifiers and choices: nothing is overwritten
 reports/DATE-NAME/    a report with its numbers and predictions; they hold images, name patients and stay here
+egress.jsonl          what has left this site, entry by entry
 account.json          how much federations have had of this site: runs, rounds, epochs and bytes of the last 30 days
 instances.json        which processes of the agent ran here last
 incidents/            full traces of failures; they stay here
@@ -190,6 +191,8 @@ class SiteHome:
     """The processes of the agent that ran here, newest first (see site_agent.federation.fencing)."""
     account = Below("account.json")
     """How much federations have had of this site, day by day (see site_agent.federation.account)."""
+    egress = Below("egress.jsonl")
+    """What has left this site (see site_agent.store.egress)."""
     incidents = Below("incidents")
     """Full traces of failures."""
     untold = Below("untold")

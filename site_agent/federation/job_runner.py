@@ -197,7 +197,7 @@ class JobRunner:
     def _deliver_once(self, job: Job, result: session.Result) -> tuple[Answer, str]:
         if isinstance(result, UpdateStored):
             on_bytes = self._on_bytes(job, result.task, "uploading")
-            self._uploads.push(result.task.run, result.packed or result.digest, on_bytes, job.cancelled)
+            self._uploads.push(result.task, result.packed or result.digest, on_bytes, job.cancelled)
         return self._context.link.report(result)
 
     def _with_room(self, job: Job, task: Task, act: Callable[[], T]) -> T:
