@@ -46,6 +46,7 @@ from fedcervix.trust.holder_rules import (
     decide_upload,
     sum_before,
 )
+from fedcervix.trust.ledger_run import KnownRound
 from fedcervix.trust.mask_streams import MaskSecret
 from fedcervix.trust.statements import PrivateKey
 from fedcervix.trust.sum_closes import ClosedAttempt, SignedClose, signed_close
@@ -69,19 +70,6 @@ from site_agent.store.sum_journal import SumJournal
 
 WIDTH = 32
 """bits of a masked number"""
-
-
-@dataclass(frozen=True, slots=True)
-class KnownRound:
-    """A round as this site knows it by itself: from the ledger up to the head before it."""
-
-    round: int
-    base: str
-    """digest of the model that it begins with"""
-    head: str
-    """hash of the last entry before it"""
-    last_step: tuple[str, str] | None = None
-    """the models from which and to which the round before went, where server momentum needs them: (later, earlier)"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,12 +22,13 @@ from fedcervix.models.blobs import BlobStore
 from fedcervix.models.secure_sums import open_sum
 from fedcervix.models.weights import read_layout, read_tensors, write_tensors
 from fedcervix.trust.contexts import RunContext
+from fedcervix.trust.ledger_run import KnownRound
 from fedcervix.trust.sum_closes import SignedClose
 from fedcervix.trust.sum_lists import SignedRelease, SumList
 from fedcervix.trust.sum_memory import Entry
 from fedcervix.trust.sum_plan import SumTerms
 from fedcervix.trust.sum_reports import SumReport
-from site_agent.federation.sum_site import KnownRound, SigningSite, SumSite, TrainedUpdate
+from site_agent.federation.sum_site import SigningSite, SumSite, TrainedUpdate
 from site_agent.home import SiteHome
 from site_agent.store.run_secrets import RunSecrets, SecretsFile
 from site_agent.store.sum_journal import SumJournal
