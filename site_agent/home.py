@@ -127,6 +127,8 @@ class Policy(_Section):
     rounds_per_month: Limit = 10_000
     epochs_per_month: Limit = 30_000
     upload_gib_per_month: Limit = 2000
+    first_model: str = ""
+    """digest of the only given model with which a run with secure sums may begin here; empty: none"""
     pins: PinSetting = "auto"
     """whether every partner must be in [pins]; auto: where the plan keeps something from the coordinator"""
 
