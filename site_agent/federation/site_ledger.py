@@ -18,7 +18,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
@@ -32,6 +32,7 @@ from fedcervix.trust.fingerprints import Fingerprint
 from fedcervix.trust.heads import SignedHead, conflict, countersign, may_begin
 from fedcervix.trust.key_texts import private_key, public_key
 from fedcervix.trust.ledger import LEDGER, Ledger, LedgerEntry
+from fedcervix.trust.ledger_run import KnownRound, LedgerRun
 from fedcervix.trust.pins import Pins
 from fedcervix.trust.records import RECORD, place_of, record_of
 from fedcervix.trust.statements import PublicKey, sign
@@ -61,6 +62,8 @@ class _Checked:
     lines: int = 0
     end_bytes: int = 0
     """where the entries end in their file"""
+    told: LedgerRun = field(default_factory=LedgerRun)
+    """the run that the entries tell; only where the plan hides something from the coordinator"""
 
     @property
     def kept(self) -> codec.LedgerKept:
@@ -164,6 +167,14 @@ class SiteLedger:
             f"start the agent again: {self._home.command()}",
         )
 
+    def known_round(self, number: int) -> KnownRound | None:
+        """Return with which model a round begins; None: it has not begun, or the ledger of the run is not here so far.
+
+        Only in a run whose plan hides something from the coordinator.
+        """
+        checked = self._checked
+        return checked.told.known_round(checked.ledger.heads, number)
+
     def take(self, part: codec.LedgerPart, when_there_is_room: WhenThereIsRoom) -> None:
         """Check a part of the ledger; with its head, keep it. Raises LedgerError, StorageError."""
         if self._welcome is None or not self._welcome.ledger_key:
@@ -252,7 +263,8 @@ class SiteLedger:
 
         when_there_is_room(keep)
         self._note_signer(own, self._key.public_key())
-        self._checked = _Checked(now, signed, now.end.entries, end_bytes)
+        told = _told(before.told, now, lines)
+        self._checked = _Checked(now, signed, now.end.entries, end_bytes, told)
         self._begin()
 
     def _check_countersigned(self, part: codec.LedgerPart, now: Ledger) -> None:
@@ -342,7 +354,7 @@ class SiteLedger:
                     self._note_signer(one, ledger.countersigner(one.site, one.head, one.signature))
         self._found = _results(stored.lines, self._site)
         self._owed = {result for record in LedgerStore(self._folder).said() if (result := _result(record, self._site))}
-        return _Checked(ledger, head, len(stored.lines), stored.end_bytes)
+        return _Checked(ledger, head, len(stored.lines), stored.end_bytes, _told(LedgerRun(), ledger, stored.lines))
 
     # --- what is signed ---
 
@@ -383,6 +395,14 @@ def _event(report: codec.Report, site: str) -> Event | None:
             return SiteRefused(site, reason, 0.0)
         case _:
             return report
+
+
+def _told(before: LedgerRun, ledger: Ledger, lines: Iterable[LedgerEntry]) -> LedgerRun:
+    """Return the run after more entries of a ledger."""
+    if ledger.plan is not None and ledger.plan.hides_from_coordinator:
+        for line in lines:
+            before = before.follow(line.text)
+    return before
 
 
 def _number(line: LedgerEntry) -> int:

@@ -24,9 +24,12 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 
 from fedcervix.core.events import (
+    BoxesStored,
+    CloseSigned,
     Event,
     ModelAdopted,
     ModelUnusable,
+    ReleaseStored,
     ScoreReported,
     UpdateStored,
     event_from_json,
@@ -42,7 +45,7 @@ from fedcervix.trust.statements import PublicKey, holds
 LEDGER = Chain("fedcervix ledger 1")
 SCHEME = "fedcervix://"
 """of the names of parties in certificates"""
-OF_A_TASK = (UpdateStored, ScoreReported, ModelUnusable, ModelAdopted)
+OF_A_TASK = (BoxesStored, UpdateStored, ReleaseStored, CloseSigned, ScoreReported, ModelUnusable, ModelAdopted)
 
 
 @dataclass(frozen=True, slots=True)
