@@ -19,7 +19,7 @@ from fedcervix.trust import ledger
 from fedcervix.trust.chain import Values, read, real
 from fedcervix.trust.heads import Head, is_countersigned
 from fedcervix.trust.ledger import LEDGER, NOT_SIGNED, Ledger, LedgerEntry, Signed, is_owed
-from fedcervix.trust.ledger_replay import result_of, round_of
+from fedcervix.trust.ledger_run import result_of, round_of
 from fedcervix.trust.records import SAID
 
 PARTS_KEPT = 4

@@ -8,7 +8,7 @@ Rules
 3. What the coordinator has accepted from this site stands in the ledger, with this site's signature.
 4. No other key is certified for this site, nor for a partner that is pinned here.
 5. Before a task of a round comes the head of the round before: a coordinator that keeps the ledger back is not obeyed.
-6. Where the plan asks for it (`check_countersigned`), a round begins only when more than half of all sites, and those
+6. Where the plan hides something from the coordinator, a round begins only when more than half of all sites, and those
    that may collude, have signed the same ledger.
 7. A site signs what it reports, and the last head that it has checked.
 """
@@ -18,11 +18,11 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
-from fedcervix.core.events import Event, SiteAttached, SiteRefused, Task
+from fedcervix.core.events import Event, SiteAttached, SiteRefused, Task, TaskKind
 from fedcervix.disk.files import write_whole
 from fedcervix.disk.storage import disk
 from fedcervix.errors import IdentityError, LedgerError
@@ -32,6 +32,7 @@ from fedcervix.trust.fingerprints import Fingerprint
 from fedcervix.trust.heads import SignedHead, conflict, countersign, may_begin
 from fedcervix.trust.key_texts import private_key, public_key
 from fedcervix.trust.ledger import LEDGER, Ledger, LedgerEntry
+from fedcervix.trust.ledger_run import KnownRound, LedgerRun
 from fedcervix.trust.ledger_verdict import unfitting
 from fedcervix.trust.pins import Pins
 from fedcervix.trust.records import RECORD, place_of, record_of
@@ -64,6 +65,8 @@ class _Checked:
     lines: int = 0
     end_bytes: int = 0
     """where the entries end in their file"""
+    told: LedgerRun = field(default_factory=LedgerRun)
+    """the run that the entries tell; only where the plan hides something from the coordinator"""
 
     @property
     def kept(self) -> codec.LedgerKept:
@@ -94,7 +97,7 @@ class SiteLedger:
 
     def _begin(self) -> None:
         """Wait for what follows what is checked."""
-        self._now = self._checked.ledger
+        self._now, self._told = self._checked.ledger, self._checked.told
         """with the entries that wait for their head"""
         self._pending: list[LedgerEntry] = []
         self._room_chars = PENDING_CHARS_MAX
@@ -145,11 +148,14 @@ class SiteLedger:
         )
 
     def check_told(self, task: Task) -> None:
-        """Raise LedgerError where a task comes before the head of the round before it (rule 5)."""
+        """Raise LedgerError where a task comes before the head of the round before it (rules 5 and 6)."""
         if self._welcome is None or not self._welcome.ledger_key or task.round == 0:
             return
         head = self._checked.head.head if self._checked.head else None
-        if head is None or head.run != task.run or head.round < task.round - 1:
+        is_told = head is not None and head.run == task.run and head.round >= task.round - 1
+        if is_told and self._welcome.plan.hides_from_coordinator and task.kind is TaskKind.TRAIN:
+            self.check_countersigned(task, self._welcome.plan.terms.colluders)
+        if not is_told:
             raise LedgerError(
                 f"asked to {task}, and the ledger of the rounds before it has not come",
                 cause="the coordinator keeps the ledger back from this site: it is faulty, or it is not honest",
@@ -181,6 +187,14 @@ class SiteLedger:
             f"start the agent again: {self._home.command()}",
         )
 
+    def known_round(self, number: int) -> KnownRound | None:
+        """Return with which model a round begins; None: it has not begun, or the ledger of the run is not here so far.
+
+        Only in a run whose plan hides something from the coordinator.
+        """
+        checked = self._checked
+        return checked.told.known_round(checked.ledger.heads, number)
+
     def take(self, part: codec.LedgerPart, when_there_is_room: WhenThereIsRoom) -> None:
         """Check a part of the ledger; with its head, keep it. Raises LedgerError, StorageError."""
         if self._welcome is None or not self._welcome.ledger_key:
@@ -210,8 +224,17 @@ class SiteLedger:
             self._check_genesis(part, self._now)
         if self._site in self._now.unsigned and self._site not in before.unsigned and not self._worked_before():
             self._refuse(part, f"entry {before.end.entries} holds a result of this site, which has given none")
+        if self._now.plan is not None and self._now.plan.hides_from_coordinator:
+            self._replay(part, line)
         if self._now.keys is not before.keys:
             self._check_certified(part, before, self._now)
+
+    def _replay(self, part: codec.LedgerPart, line: LedgerEntry) -> None:
+        """Follow the run that the ledger tells."""
+        try:
+            self._told = self._told.follow(line.text)
+        except ValueError as error:
+            self._refuse(part, f"entry {self._now.end.entries - 1} does not hold: {error}")
 
     def _worked_before(self) -> bool:
         """Say whether this site has worked for the run: then maybe with an earlier version, which signs nothing."""
@@ -281,7 +304,7 @@ class SiteLedger:
 
         when_there_is_room(keep)
         self._note_signer(own, self._key.public_key())
-        self._checked = _Checked(now, signed, now.end.entries, end_bytes)
+        self._checked = _Checked(now, signed, now.end.entries, end_bytes, self._told)
         self._begin()
 
     def _check_countersigned(self, part: codec.LedgerPart, now: Ledger) -> None:
@@ -355,11 +378,7 @@ class SiteLedger:
             try:
                 ledger = ledger.follow(line, signatures=False)
             except ValueError as error:
-                raise LedgerError(
-                    f"entry {ledger.end.entries} of {LedgerStore(self._folder).entries} does not hold: {error}",
-                    cause="the file was changed by hand, or the disk is failing",
-                    next_step=f"look which entry it is: {self._home.command(f'verify {self._folder.name}')}",
-                ) from error
+                raise self._changed(f"entry {ledger.end.entries}: {error}") from error
         self._hashes = [LEDGER.hash(line.text) for line in stored.lines]
         """of the entries, by number"""
         head = max(stored.heads, key=lambda one: one.head.end.entries, default=None)
@@ -371,7 +390,18 @@ class SiteLedger:
                     self._note_signer(one, ledger.countersigner(one.site, one.head, one.signature))
         self._found = _results(stored.lines, self._site)
         self._owed = {result for record in LedgerStore(self._folder).said() if (result := _result(record, self._site))}
-        return _Checked(ledger, head, len(stored.lines), stored.end_bytes)
+        try:
+            told = _told(ledger, stored.lines)
+        except ValueError as error:
+            raise self._changed(str(error)) from error
+        return _Checked(ledger, head, len(stored.lines), stored.end_bytes, told)
+
+    def _changed(self, why: str) -> LedgerError:
+        return LedgerError(
+            f"what is stored of the ledger does not hold: {why}; {LedgerStore(self._folder).entries}",
+            cause="the file was changed by hand, or the disk is failing",
+            next_step=f"look which entry it is: {self._home.command(f'verify {self._folder.name}')}",
+        )
 
     # --- what is signed ---
 
@@ -412,6 +442,15 @@ def _event(report: codec.Report, site: str) -> Event | None:
             return SiteRefused(site, reason, 0.0)
         case _:
             return report
+
+
+def _told(ledger: Ledger, lines: Iterable[LedgerEntry]) -> LedgerRun:
+    """Return the run that entries tell, where the plan hides something from the coordinator. Raises ValueError."""
+    found = LedgerRun()
+    if ledger.plan is not None and ledger.plan.hides_from_coordinator:
+        for line in lines:
+            found = found.follow(line.text)
+    return found
 
 
 def _number(line: LedgerEntry) -> int:

@@ -14,7 +14,7 @@ from fedcervix.trust.fingerprints import Fingerprint
 from fedcervix.trust.heads import Head, SignedHead, conflict
 from fedcervix.trust.key_texts import public_key
 from fedcervix.trust.ledger import LEDGER, Ledger, LedgerEntry
-from fedcervix.trust.ledger_replay import Replay
+from fedcervix.trust.ledger_run import LedgerRun
 from fedcervix.trust.pins import Pins
 from fedcervix.trust.statements import PublicKey
 
@@ -106,12 +106,12 @@ def _check_heads(stored: Stored, key: PublicKey) -> None:
 
 def _followed(stored: Stored, expected: Expected) -> Verdict:
     """Read the entries one by one."""
-    now, replay, said = Ledger(), Replay(), _Once()
+    now, told, said = Ledger(), LedgerRun(), _Once()
     try:
         for entry in stored.entries:
             before, after = now, now.follow(entry)
-            replay = replay.follow(values := read(entry.text))
-            said.take(values)
+            told = told.follow(entry.text)
+            said.take(read(entry.text))
             now = after
             if now.keys is not before.keys or not before.run:
                 _check_known(before, now, expected)
@@ -129,7 +129,7 @@ def _followed(stored: Stored, expected: Expected) -> Verdict:
         return Verdict(str(error), now)
     sites = {round_: tuple(sorted(set(found))) for round_, found in sorted(signed.items())}
     others = sorted(site for site in now.keys if site != expected.own)
-    return Verdict("", now, sites, expected.pins.unpinned(others) if expected.pins else (), replay.run)
+    return Verdict("", now, sites, expected.pins.unpinned(others) if expected.pins else (), told.state)
 
 
 class _Once:
