@@ -214,6 +214,24 @@ def verify(home: SiteHome, **options: Any) -> None:
     work(home, **options)
 
 
+@cli.command()
+@click.argument("run", required=False)
+@with_home
+def audit(home: SiteHome, **options: Any) -> None:
+    """Show what this site's last update in RUN tells about who was trained on.
+
+    It tries to tell training women from test women, as an attacker would who holds the update. Default: the last run.
+    It takes minutes. Nothing leaves this site. With audit_max_auc in [policy] of site.toml, the agent does this before
+    it sends an update.
+    """
+    from site_agent.commands.loading import loading
+
+    loading("audit")
+    from site_agent.commands.audit import audit as work
+
+    work(home, **options)
+
+
 # --- training and results -----------------------------------------------------------------------------------------
 
 

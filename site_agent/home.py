@@ -125,6 +125,8 @@ class Policy(_Section):
     rounds_per_month: Limit = 10_000
     epochs_per_month: Limit = 30_000
     upload_gib_per_month: Limit = 2000
+    audit_max_auc: Annotated[float, Within(0.5, 1)] = 1.0
+    """an update from which training women can be told better than this stays here; 1: no update is audited"""
     pins: PinSetting = "auto"
     """whether every partner must be in [pins]; auto: where the plan keeps something from the coordinator"""
 
