@@ -276,6 +276,13 @@ def pretrain(home: SiteHome, profile: str | None, recipe_file: Path | None, seed
 @click.option(
     "--name", callback=set_name, help="Save these classifiers as a set in classifiers/NAME/. Default: classifiers/."
 )
+@click.option(
+    "--private",
+    type=click.FloatRange(0.1, 20),
+    metavar="EPSILON",
+    help="Train only the last layer, with differential privacy of this epsilon for each woman. The file "
+    "private-head.json beside the classifier may then leave the site.",
+)
 @with_home
 def finetune(home: SiteHome, profile: str | None, recipe_file: Path | None, seed: int | None, **options: Any) -> None:
     """Fine-tune classifiers on this site's labels.
