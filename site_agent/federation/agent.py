@@ -28,12 +28,14 @@ from fedcervix.errors import (
     IdentityError,
     LinkError,
     PolicyError,
+    RemoteError,
     RunError,
     StorageError,
     VersionError,
 )
 from fedcervix.transport import codec
 from fedcervix.transport.backoff import SIGN_S
+from fedcervix.trust.sum_papers import AttemptShown, Boxes, Openings, SumShown
 from site_agent.federation import shown
 from site_agent.federation.accounting import Accounting
 from site_agent.federation.context import AgentContext
@@ -237,6 +239,8 @@ class Agent:
             case CoordinatorSaid(codec.LedgerPart() as part):
                 if self._context.ledger is not None:
                     self._context.ledger.take(part, self._when_there_is_room)
+            case CoordinatorSaid(Openings() | Boxes() | AttemptShown() | SumShown() as paper):
+                self._shown(paper)
             case CoordinatorSaid(instruction):
                 self._instructed(instruction)  # type: ignore[arg-type]  # those were the cases above
             case ConnectionLost(error):
@@ -295,6 +299,13 @@ class Agent:
             if self._context.ledger is not None:
                 self._context.ledger.check_told(instruction)
         self._session = session.instructed(self._session, instruction)
+
+    def _shown(self, paper: codec.Paper) -> None:
+        """Keep what a run with secure sums shows before a task. Raises RemoteError in any other run."""
+        run = self._membership.run
+        if run is None or run.secure is None:
+            raise RemoteError(f"the coordinator shows {type(paper).__name__} in a run that has no secure sums")
+        run.secure.take(paper)
 
     def _line_down(self, error: LinkError | StorageError) -> None:
         settled = self._session.settled

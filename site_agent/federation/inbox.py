@@ -6,6 +6,7 @@ import queue
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from fedcervix.core import session
 from fedcervix.core.plan import Plan
@@ -16,6 +17,9 @@ from fedcervix.transport import codec
 from site_agent.federation.heartbeat import Hung
 from site_agent.store.run_store import RunStore
 
+if TYPE_CHECKING:
+    from site_agent.federation.secure_run import SecureRun
+
 
 @dataclass(frozen=True, slots=True)
 class Participation:
@@ -23,6 +27,8 @@ class Participation:
 
     plan: Plan
     run_store: RunStore
+    secure: SecureRun | None = field(default=None, compare=False)
+    """None: the plan hides nothing from the coordinator"""
     over: threading.Event = field(default_factory=threading.Event, compare=False)
     """set: the agent has ended, or takes part in another run"""
 
@@ -52,7 +58,7 @@ class Job:
 class CoordinatorSaid:
     """The coordinator has said something."""
 
-    what: codec.Welcome | codec.LedgerPart | Instruction
+    what: codec.Welcome | codec.LedgerPart | codec.Paper | Instruction
 
 
 @dataclass(frozen=True, slots=True)
