@@ -259,6 +259,21 @@ def egress(home: SiteHome, **options: Any) -> None:
     work(home, **options)
 
 
+@cli.command()
+@click.option("--to", type=FOLDER, help="Folder to write to. Default: dossier/ in the home folder.")
+@with_home
+def dossier(home: SiteHome, **options: Any) -> None:
+    """Write the papers for the data protection officer.
+
+    A folder with an impact assessment, a record of processing, what has left this site, plans and approvals, audits,
+    bills of software and models, and a control map. They are made from what lies in the home folder; what only people
+    know is left blank. Open index.html in a browser. Nothing of a patient is in it.
+    """
+    from site_agent.commands.dossier import dossier as work
+
+    work(home, **options)
+
+
 # --- training and results -----------------------------------------------------------------------------------------
 
 
