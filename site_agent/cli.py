@@ -228,6 +228,19 @@ def verify(home: SiteHome, **options: Any) -> None:
     work(home, **options)
 
 
+@cli.command()
+@click.argument("run", required=False)
+@with_home
+def egress(home: SiteHome, **options: Any) -> None:
+    """Show what has left this site: for each run, or everything that left for RUN.
+
+    It reads the egress ledger of the home folder. Every model, report and request is written into it before it leaves.
+    """
+    from site_agent.commands.egress import egress as work
+
+    work(home, **options)
+
+
 # --- training and results -----------------------------------------------------------------------------------------
 
 

@@ -59,7 +59,7 @@ def join(
     key = _known_key(home, invited) if invited.renews else _new_key(home)
     challenge = identity.identify(invited.certificate_pem).serial if invited.renews else ""
     try:
-        certificate = _enroll(invited, identity.request(key, who, challenge))
+        certificate = _enroll(home, invited, identity.request(key, who, challenge))
     except LinkError as error:  # `check` needs the certificate that is not here yet
         _look(invited)
         again = command_line(home, "join")
@@ -147,14 +147,16 @@ def _known_key(home: SiteHome, invited: invitations.Invitation) -> bytes:
     )
 
 
-def _enroll(invited: invitations.Invitation, request_pem: bytes) -> bytes:
+def _enroll(home: SiteHome, invited: invitations.Invitation, request_pem: bytes) -> bytes:
     from site_agent.federation.link import GrpcLink
+    from site_agent.store.egress import Egress
 
     link = GrpcLink(
         invited.address,
         authority_pem=invited.authority_pem,
         certificate_pem=invited.certificate_pem,
         key_pem=invited.key_pem,
+        egress=Egress(home.egress, invited.address),
     )
     with contextlib.closing(link):
         return link.enroll(request_pem)

@@ -239,7 +239,7 @@ class JobRunner:
         if isinstance(result, UpdateStored | ReleaseStored):
             on_bytes = self._on_bytes(job, result.task, "uploading")
             pushed = result.packed or result.digest if isinstance(result, UpdateStored) else result.masks
-            self._uploads.push(result.task.run, pushed, on_bytes, job.cancelled)
+            self._uploads.push(result.task, pushed, on_bytes, job.cancelled)
         return self._context.link.report(result)
 
     def _with_room(self, job: Job, task: Task, act: Callable[[], T]) -> T:

@@ -171,16 +171,12 @@ class Federation:
 
         return {name: self.ask(name, functools.partial(upload, name=name)) for name in who}
 
-    def listed(
-        self, known: KnownRound, reports: dict[str, SumReport], closes: tuple[Closing, ...]
-    ) -> SumList:
+    def listed(self, known: KnownRound, reports: dict[str, SumReport], closes: tuple[Closing, ...]) -> SumList:
         """Return the list of a round."""
         context = self.sites["c"].proposal(known, AttemptShown(known.round, closes)).context
         return SumList(context.digest, tuple(reports[name] for name in sorted(reports)))
 
-    def released(
-        self, known: KnownRound, listed: SumList, closes: tuple[Closing, ...]
-    ) -> list[SignedRelease]:
+    def released(self, known: KnownRound, listed: SumList, closes: tuple[Closing, ...]) -> list[SignedRelease]:
         """Let all holders of the attempt release."""
         holders = self.sites["c"].proposal(known, AttemptShown(known.round, closes)).context.holders
 
@@ -214,9 +210,7 @@ class Federation:
 
         return {self.ask(name, functools.partial(learn, name=name)) for name in NAMES}
 
-    def round(
-        self, known: KnownRound, closes: tuple[Closing, ...] = (), who: Sequence[str] = NAMES
-    ) -> set[str]:
+    def round(self, known: KnownRound, closes: tuple[Closing, ...] = (), who: Sequence[str] = NAMES) -> set[str]:
         """Do a whole round; return the digests of the models that the sites have derived."""
         listed = self.listed(known, self.uploads(known, closes, who), closes)
         releases = self.released(known, listed, closes)
