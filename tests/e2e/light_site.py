@@ -53,15 +53,21 @@ class LightWorker:
         self._work = work
 
     def do(
-        self, task: Task, plan: Plan, on_progress: OnProgress, cancelled: threading.Event, *, roster: str = ""
+        self,
+        task: Task,
+        plan: Plan,
+        on_progress: OnProgress,
+        cancelled: threading.Event,
+        *,
+        roster: str = "",  # noqa: ARG002
     ) -> TaskResult:
-        """Return what a task gave."""
+        """Return what a task gave. The first model is the plan's, whatever `roster` says: so the result is known."""
 
         def wait(pause_s: float) -> None:
             if cancelled.wait(pause_s):
                 raise CancelledError
 
-        return self._work.do(task, plan, on_progress, wait, roster)
+        return self._work.do(task, plan, on_progress, wait)
 
     def stop(self) -> None:
         """The same."""
@@ -103,10 +109,10 @@ def nothing_to_check(*_: object) -> None:
     """Find nothing wrong."""
 
 
-def light_findings(images: int) -> Findings:
-    """Return what a look at so many images finds."""
-    counts = {"images": images, "training_images": images, "women": images, "unreadable": 0, "shared_pictures": 0}
-    return Findings(**counts, remarks=(), cost=None, details="")
+def found(images: int) -> Findings:
+    """Return what an examination finds at a light site."""
+    nothing = {"women": images, "unreadable": 0, "shared_pictures": 0, "remarks": (), "cost": None, "details": ""}
+    return Findings(images=images, training_images=images, **nothing)  # type: ignore[arg-type]
 
 
 def in_a_process(work: LightWork) -> Worker:
@@ -162,7 +168,7 @@ def main() -> None:
             context,
             worker,  # type: ignore[arg-type]
             federation=federation,
-            checks=Checks(nothing_to_check, nothing_to_check, lambda *_: light_findings(given.images)),
+            checks=Checks(nothing_to_check, nothing_to_check, lambda *_: found(given.images)),
             waits=Waits(silence_s=given.silence_s, upgrade_s=given.upgrade_s),
             renewing=Renewing(context),
         )

@@ -68,7 +68,6 @@ class LightWork:
         plan: Plan,
         on_progress: OnProgress,
         wait: Callable[[float], Any] = time.sleep,
-        roster: str = "",
     ) -> TaskResult:
         """Return what a task gave, after a few paced steps."""
         for step in range(STEPS):
@@ -81,7 +80,7 @@ class LightWork:
         if task.kind is TaskKind.SCORE:
             loss = float(np.abs(next(iter(model.values()))).mean()) + 1 / task.round
             return ScoreResult(loss_sum=4 * loss, count=4, images=self.images, gauges={"unit_std": 0.5})
-        state = seed_model(plan, self.numbers, roster) if task.kind is TaskKind.SEED else self._trained(task, plan)
+        state = seed_model(plan, self.numbers) if task.kind is TaskKind.SEED else self._trained(task, plan)
         digest = with_room(lambda: self._keep(task, state), on_progress, wait)
         return TrainResult(digest=digest, images=self.images, steps=STEPS, loss=self.loss, seconds=0.1)
 
@@ -118,9 +117,9 @@ def _attempt(task: Task) -> list[int]:
     return [task.attempt] if task.attempt > 1 else []
 
 
-def seed_model(plan: Plan, numbers: int, roster: str = "") -> dict[str, Any]:
+def seed_model(plan: Plan, numbers: int) -> dict[str, Any]:
     """Return the first model: one float tensor and one counter."""
-    chance = np.random.default_rng(derive(plan.terms.seed, "light-seed", *filter(None, [roster])))
+    chance = np.random.default_rng(derive(plan.terms.seed, "light-seed"))
     return {"weight": chance.standard_normal(numbers).astype(np.float32), "steps": np.zeros((), np.int64)}
 
 
@@ -143,11 +142,7 @@ def main() -> None:
         request = from_json(Request, parsed(asked.get()))
         assert request.task is not None
         try:
-            answers.say(
-                RequestDone(
-                    result_to_json(work.do(request.task, Plan.parse(request.plan), answers.say, roster=request.roster))
-                )
-            )
+            answers.say(RequestDone(result_to_json(work.do(request.task, Plan.parse(request.plan), answers.say))))
         except FedcervixError as error:
             answers.say(Failure.of(error, error, "training"))
 
