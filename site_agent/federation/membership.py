@@ -23,7 +23,6 @@ from site_agent.federation.secure_run import SecureRun
 from site_agent.store import ledger
 from site_agent.store.run_store import RunStore, last_federation
 
-
 OF_SECURE_SUMS = (TaskKind.BOX, TaskKind.RELEASE, TaskKind.CLOSE)
 
 
