@@ -39,8 +39,8 @@ class Outside(Protocol):
 
 
 CLOSING = (
-    "the run is aborted as soon as its holders have promised never to release the masks of this round (see `coordinator "
-    "status`), so that another run may begin with the same model; the same command again ends it at once"
+    "the run is aborted as soon as its holders have promised never to release the masks of this round (see "
+    "`coordinator status`), so that another run may begin with the same model; the same command again ends it at once"
 )
 
 
