@@ -1,8 +1,8 @@
 """An agent's part in a run with secure sums: between its line, its ledger and its worker lies `SumSite`.
 
-What the coordinator shows before a task (a *paper*) comes by the loop; work is done by the job's thread, which waits for
-the paper that it needs. Papers are not kept: the coordinator shows them on each line anew. What was decided, and what
-a site has trained, is on the disk.
+What the coordinator shows before a task (a *paper*) comes by the loop; work is done by the job's thread, which waits
+for the paper that it needs. Papers are not kept: the coordinator shows them on each line anew. What was decided, and
+what a site has trained, is on the disk.
 
 Rules
 1. A round's base, its head and the step before it are taken from the ledger that this site has verified (H6).
@@ -36,6 +36,7 @@ from fedcervix.trust.contexts import RunContext
 from fedcervix.trust.holder_rules import Proposal
 from fedcervix.trust.key_texts import private_key
 from fedcervix.trust.ledger_run import KnownRound
+from fedcervix.trust.statements import PublicKey
 from fedcervix.trust.sum_papers import AttemptShown, Boxes, Openings, SumShown
 from fedcervix.trust.sum_reports import SumReport
 from fedcervix.trust.sum_roster import Opening
@@ -87,8 +88,18 @@ class SecureRun:
     def _summing(self) -> Iterator[SumSite]:
         """Let one thread at a time act for the site, with the keys that its people and the run know."""
         with self._lock:
-            self._site.keys = {**self._store.keys(), self._context.site: self._own_key}
+            self._site.keys = self._keys
             yield self._site
+
+    @property
+    def _keys(self) -> dict[str, PublicKey]:
+        """The keys that count: of a partner the pinned one, or the first one told if the policy asks for no pins."""
+        return {**self._store.keys(), self._context.site: self._own_key}
+
+    def check_begins(self, task: Task) -> None:
+        """Raise LedgerError where too few sites have signed the ledger for a round to begin. By the loop."""
+        if task.kind in BEGINS and self._context.ledger is not None:
+            self._context.ledger.check_countersigned(task, self._plan.terms.colluders, self._keys)
 
     # --- S0 ---
 

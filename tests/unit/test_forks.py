@@ -58,12 +58,13 @@ class Branch:
         """Yield the honest sites that begin a round, once the coordinator has passed on what it has."""
         task = Task(RUN, TaskKind.TRAIN, round_, digest(b"base"))
         too_few = []
+        keys = {site: private_key(key).public_key() for site, key in self.ledgers.keys.items()}
         for site in self.honest:
             kept, _ = self.ledgers.attached(site)
             deliver(kept, LedgerStream(self.ledgers.ledger, self.ledgers.key, kept.kept()))
             kept.check_told(task)
             try:
-                kept.check_countersigned(task, len(self.colluders))
+                kept.check_countersigned(task, len(self.colluders), keys)
                 yield site
             except LedgerError as error:
                 too_few.append(error.what)
