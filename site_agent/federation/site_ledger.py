@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
-from fedcervix.core.events import Event, SiteAttached, SiteRefused, Task, TaskKind
+from fedcervix.core.events import Event, SiteAttached, SiteRefused, Task
 from fedcervix.disk.files import write_whole
 from fedcervix.disk.storage import disk
 from fedcervix.errors import IdentityError, LedgerError
@@ -153,8 +153,6 @@ class SiteLedger:
             return
         head = self._checked.head.head if self._checked.head else None
         is_told = head is not None and head.run == task.run and head.round >= task.round - 1
-        if is_told and self._welcome.plan.hides_from_coordinator and task.kind is TaskKind.TRAIN:
-            self.check_countersigned(task, self._welcome.plan.terms.colluders)
         if not is_told:
             raise LedgerError(
                 f"asked to {task}, and the ledger of the rounds before it has not come",
