@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from fedcervix import __version__
 from fedcervix.core.plan import Recipe
-from fedcervix.disk.files import digest_file
+from fedcervix.disk.files import digest_file, write_secret
 from fedcervix.disk.paths import Below
 from fedcervix.errors import ModelError
 from fedcervix.runtime.typed_json import from_json
@@ -32,12 +32,22 @@ from site_agent.training.epochs import EpochRecord
 
 if TYPE_CHECKING:
     from site_agent.classifier.finetune import Classifier, Finetuned
+    from site_agent.classifier.privacy_accounting import PrivateHead
     from site_agent.data.collection import Image
 
 WEIGHTS = "classifier.safetensors"
 RECORD = "record.json"
+PRIVATE_HEAD = "private-head.json"
+"""of a private classifier: the only one of its files that may leave the site"""
 ORDER = (*TITLES.values(), *(ring.upper() for ring in RINGS))
 """how the paper lists the initialisations"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Promise:
+    """What is read of the part `privacy` of a record."""
+
+    epsilon: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +58,7 @@ class _Record:
     threshold: float
     history: tuple[EpochRecord, ...]
     software: str = ""
+    privacy: _Promise | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +73,8 @@ class StoredClassifier:
     """its training curve"""
     software: str
     """with which it was fine-tuned"""
+    epsilon: float | None = None
+    """how much its head tells of one woman, at most; None where nothing is promised"""
 
     @property
     def start(self) -> str:
@@ -114,10 +127,12 @@ def keep(
     *,
     threshold: float,
     seen: Seen,
+    private: PrivateHead | None = None,
 ) -> StoredClassifier:
     """Write a classifier of the set `name` with its record and the women it was made with.
 
-    `provenance` has no digest of weights yet. A classifier that stood there goes into the history. Raises StorageError.
+    `provenance` has no digest of weights yet; `private` is what is promised of a private head. A classifier that stood
+    there goes into the history. Raises StorageError.
     """
     import torch
 
@@ -129,7 +144,7 @@ def keep(
         digest = save_weights(making / WEIGHTS, fitted.best_state)
         (making / WEIGHTS).chmod(0o600)
         leak_guard.write(making, leak_guard.site_key(home), seen)
-        record = {
+        record: dict[str, object] = {
             "provenance": dataclasses.replace(provenance, weights=digest).to_json(),
             "threshold": threshold,
             "best_epoch": fitted.best_epoch,
@@ -137,6 +152,9 @@ def keep(
             "history": [dataclasses.asdict(epoch) for epoch in fitted.history],
             "software": f"fedcervix {__version__}, torch {torch.__version__}",
         }
+        if private is not None:
+            record["privacy"] = dataclasses.asdict(private.privacy)
+            write_secret(making / PRIVATE_HEAD, private.leaves.encode())
         write_record(making / RECORD, record)
         return digest
 
@@ -152,7 +170,8 @@ def read(folder: Path) -> StoredClassifier:
     try:
         found = from_json(_Record, raw, extra="ignore")
         provenance = Provenance.from_json(found.provenance)
-        return StoredClassifier(folder, found.threshold, provenance, found.history, found.software)
+        epsilon = found.privacy.epsilon if found.privacy else None
+        return StoredClassifier(folder, found.threshold, provenance, found.history, found.software, epsilon)
     except (ValueError, KeyError, TypeError) as error:
         raise damaged(file, error, what="classifier", next_step=next_step) from error
 

@@ -200,6 +200,7 @@ def run(home: SiteHome) -> None:
     from site_agent.federation.renewing import Renewing
     from site_agent.federation.site_check import connect
     from site_agent.federation.site_ledger import SiteLedger
+    from site_agent.store.sum_journal import SumJournal
     from site_agent.worker.worker import Worker
 
     site, display = certificate.identity.name, Display(LineBudgets())
@@ -211,7 +212,7 @@ def run(home: SiteHome) -> None:
         def look() -> str:
             return tls.look(address, home.pem("authority.crt"), home.own_files())
 
-        context = AgentContext(home, site, link, display.show, ledger=ledger)
+        context = AgentContext(home, site, link, display.show, ledger=ledger, journal=SumJournal(home))
         agent = Agent(
             context,
             worker,

@@ -10,6 +10,7 @@ from fedcervix.errors import LedgerError, RunError
 from fedcervix.printable import printable
 from fedcervix.runtime.printing import say
 from fedcervix.trust.chain import Values, read
+from fedcervix.trust.fingerprints import Fingerprint
 from fedcervix.trust.key_texts import private_key
 from fedcervix.trust.ledger import LedgerEntry
 from fedcervix.trust.ledger_verdict import Countersignature, Expected, Stored, Verdict, sentences, verdict
@@ -19,8 +20,9 @@ from site_agent.commands.egress import broken
 from site_agent.home import SiteHome
 from site_agent.store import egress
 from site_agent.store.egress_account import Egressed, egressed
+from site_agent.store.ledger import differences
 from site_agent.store.ledger_store import LedgerStore
-from site_agent.store.run_store import last_federation
+from site_agent.store.run_store import RunStore, last_federation
 
 
 def verify(home: SiteHome, run: str | None) -> None:
@@ -56,10 +58,27 @@ def verify(home: SiteHome, run: str | None) -> None:
             next_step=f"ask the other sites for the output of: site-agent verify {run}; where it holds, compare their "
             f"{store.entries.name} and {store.signatures.name} with those in {store.entries.parent}",
         )
+    _check_record(home, run, told)
     for line in (*sentences(told), *_of_egress(home, run, told, stored.entries)):
         say(line)
     if not known_key:
         say(f"the ledger key is not known here ({home.key_file('ledger.pub')}): anybody may have signed these heads")
+
+
+def _check_record(home: SiteHome, run: str, told: Verdict) -> None:
+    """Compare the record that the coordinator sent at the end with the signed ledger. Raises LedgerError."""
+    run_store = RunStore(home.run_folder(run))
+    try:
+        record = run_store.record()
+    except ValueError:
+        return  # it is none: reports say so
+    other = differences(record, told.run, ended=told.ledger.ended) if record and told.run else []
+    if other:
+        raise LedgerError(
+            f"the record of run {run} says something else than its signed ledger: {'; '.join(other)}",
+            cause="record.json was changed, or the coordinator has sent another one than what happened",
+            next_step=f"believe the ledger; compare with record.json of other sites; it lies in {run_store.folder}",
+        )
 
 
 # --- what has left --------------------------------------------------------------------------------------------------
@@ -81,6 +100,7 @@ def _of_egress(home: SiteHome, run: str, told: Verdict, entries: Iterable[Ledger
     except ValueError as error:
         raise broken(home, error) from error
     _check_heads(home, run, told, found)
+    yield from _of_own_keys(home, told, found)
     records = {one.record for one in found.departures}
     yield f"what has left this site: all {found.end.entries} entries hold; to see it: {home.command(f'egress {run}')}"
     if elsewhere := sum(one.digest not in records for one in said):
@@ -88,6 +108,21 @@ def _of_egress(home: SiteHome, run: str, told: Verdict, entries: Iterable[Ledger
             f"{elsewhere} records in the ledger of the run are signed with the key of this site and have not left from "
             "here: the disk was full then, or somebody else has this key"
         )
+
+
+def _of_own_keys(home: SiteHome, told: Verdict, found: Egressed) -> Iterator[str]:
+    """Yield which keys the ledger has for this site that are not known here. Raises LedgerError where it had none."""
+    own = home.certificate()
+    known = {own.key_fingerprint, *(one.key for one in found.departures)}
+    certified = (Fingerprint.of(key) for key in told.ledger.all_keys.get(own.identity.name, ()))
+    for key in (key for key in certified if key.hex not in known):
+        if found.never_had(key.hex, told.ledger.begun_at):
+            raise LedgerError(
+                f"the ledger of run {told.ledger.run} has a key for this site that it has never had: {key.groups}",
+                cause="the coordinator has certified a key of its own in the name of this site",
+                next_step="tell the other sites, and those who are responsible for the federation",
+            )
+        yield f"the ledger also has this key for this site: {key.groups}; was it lost, and has the site joined again?"
 
 
 def _said(entries: Iterable[LedgerEntry], own: PublicKey) -> Iterator[_Said]:

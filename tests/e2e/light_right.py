@@ -8,7 +8,12 @@ from fedcervix.core.events import Task, TaskKind
 from fedcervix.core.plan import Plan
 from fedcervix.models.aggregate import aggregate
 from fedcervix.models.blobs import BlobStore
+from fedcervix.models.secure_averages import Summed, derive
+from fedcervix.models.secure_sums import open_sum
+from fedcervix.models.secure_updates import quantise
 from fedcervix.models.weights import read_layout
+from fedcervix.trust.fixed_point import Share
+from fedcervix.trust.mask_streams import MaskSecret
 from site_agent.home import SiteHome
 from site_agent.store.task_results import ScoreResult, TrainResult
 from tests.e2e.light_worker import NUMBERS, LightWork
@@ -42,12 +47,26 @@ class _Table:
         for site in self._plan.sites:
             updates.append(self.trained(site, TaskKind.TRAIN, round_, base))
             base = updates[-1] if self._plan.mode_rules.in_turns else base
-        return base if self._plan.mode_rules.in_turns else self._average(updates)
+        return base if self._plan.mode_rules.in_turns else self._average(updates, base)
 
-    def _average(self, updates: list[str]) -> str:
+    def _summed(self, updates: list[Path], base: str, making: Path) -> str:
+        """Derive the model from the sum of the whole numbers themselves: nothing is masked here."""
+        origin, rule, tag = self._blobs.path(base), self._plan.terms.batch_norm, MaskSecret(b"t" * 32, b"any")
+        vectors = [update.with_name(f"q-{number}") for number, update in enumerate(updates)]
+        for update, vector in zip(updates, vectors, strict=True):
+            quantise(update, origin, vector, Share(1, len(updates)), rule, tag)
+        total = self._blobs.scratch("sum")
+        open_sum(vectors, [], total, read_layout(origin))
+        digest = derive(total, origin, making, Summed(Share(1, 1), len(updates)), rule)
+        self._blobs.adopt(making, digest)
+        return digest
+
+    def _average(self, updates: list[str], base: str) -> str:
         files = [self._blobs.path(update) for update in updates]
         making = self._blobs.scratch("average")
         layout, terms = read_layout(files[0]), self._plan.terms
+        if terms.secure_sum:
+            return self._summed(files, base, making)
         digest = aggregate([(file, 1.0) for file in files], layout, making, terms.batch_norm)
         self._blobs.adopt(making, digest)
         return digest
