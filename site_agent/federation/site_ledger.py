@@ -152,15 +152,15 @@ class SiteLedger:
         if self._welcome is None or not self._welcome.ledger_key or task.round == 0:
             return
         head = self._checked.head.head if self._checked.head else None
-        is_told = head is not None and head.run == task.run and head.round >= task.round - 1
-        if is_told and self._welcome.plan.hides_from_coordinator and task.kind is TaskKind.TRAIN:
-            self.check_countersigned(task, self._welcome.plan.terms.colluders)
-        if not is_told:
+        if head is None or head.run != task.run or head.round < task.round - 1:
             raise LedgerError(
                 f"asked to {task}, and the ledger of the rounds before it has not come",
                 cause="the coordinator keeps the ledger back from this site: it is faulty, or it is not honest",
                 next_step="compare with the other sites and the coordinator's operator",
             )
+        plan = self._welcome.plan
+        if plan.hides_from_coordinator and task.kind is TaskKind.TRAIN:
+            self.check_countersigned(task, plan.terms.colluders)
 
     def check_countersigned(self, task: Task, colluders: int) -> None:
         """Raise LedgerError where too few sites have signed the ledger for a task's round to begin (rule 6).
@@ -328,7 +328,7 @@ class SiteLedger:
 
         A result counts by its task: where the coordinator was restored within a round, this site has answered twice.
         """
-        owed = {result for result in self._owed if result.round <= round_}
+        owed = {result for result in list(self._owed) if result.round <= round_}  # another thread adds to it
         for result in sorted(owed - self._found):
             what = f"the {result.what} of this site in round {result.round}"
             self._refuse(part, f"{what} is missing in the ledger, although the coordinator has accepted it")
