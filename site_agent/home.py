@@ -134,6 +134,8 @@ class Policy(_Section):
     rounds_per_month: Limit = 10_000
     epochs_per_month: Limit = 30_000
     upload_gib_per_month: Limit = 2000
+    audit_max_auc: Annotated[float, Within(0.5, 1)] = 1.0
+    """an update from which training women can be told better than this stays here; 1: no update is audited"""
     first_model: str = ""
     """digest of the only given model with which a run with secure sums may begin here; empty: none"""
     pins: PinSetting = "auto"

@@ -22,13 +22,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
-from fedcervix.core.events import Event, SiteAttached, SiteRefused, Task, TaskKind
+from fedcervix.core.events import Event, SiteAttached, SiteRefused, Task
 from fedcervix.disk.files import write_whole
 from fedcervix.disk.storage import disk
 from fedcervix.errors import IdentityError, LedgerError
 from fedcervix.transport import codec
 from fedcervix.trust.chain import INTEGER_MAX, End, Values, read
-from fedcervix.trust.fingerprints import Fingerprint
+from fedcervix.trust.fingerprints import Fingerprint, SiteKeys
 from fedcervix.trust.heads import SignedHead, conflict, countersign, may_begin
 from fedcervix.trust.key_texts import private_key, public_key
 from fedcervix.trust.ledger import LEDGER, Ledger, LedgerEntry
@@ -148,7 +148,7 @@ class SiteLedger:
         )
 
     def check_told(self, task: Task) -> None:
-        """Raise LedgerError where a task comes before the head of the round before it (rules 5 and 6)."""
+        """Raise LedgerError where a task comes before the head of the round before it (rule 5)."""
         if self._welcome is None or not self._welcome.ledger_key or task.round == 0:
             return
         head = self._checked.head.head if self._checked.head else None
@@ -158,34 +158,6 @@ class SiteLedger:
                 cause="the coordinator keeps the ledger back from this site: it is faulty, or it is not honest",
                 next_step="compare with the other sites and the coordinator's operator",
             )
-        plan = self._welcome.plan
-        if plan.hides_from_coordinator and task.kind is TaskKind.TRAIN:
-            self.check_countersigned(task, plan.terms.colluders)
-
-    def check_countersigned(self, task: Task, colluders: int) -> None:
-        """Raise LedgerError where too few sites have signed the ledger for a task's round to begin (rule 6).
-
-        `colluders`: how many sites may collude with the coordinator. Only signatures with pinned keys count. Where each
-        round takes more than half of all sites and colluders, an honest coordinator always has enough of them: whoever
-        took part in a round has signed the head before it. With too few, either the coordinator shows two ledgers, or
-        the sites that lack were away: a new connection brings what they have signed since.
-        """
-        plan, pins, round_ = self._checked.ledger.plan, self._pins().keys, task.round - 2
-        known = {**pins, self._site: Fingerprint.of(self._key.public_key())}
-        signers = self._signers.get(round_, {})
-        signed = {site for site, key in signers.items() if known.get(site) == Fingerprint.of(key)}
-        sites = plan.sites if plan else ()
-        if may_begin(task.round, {round_: signed}, sites, colluders):
-            return
-        lacking = sorted(set(sites) - signed)
-        needed = f"more than {(len(sites) + colluders) / 2:g} are needed"
-        raise LedgerError(
-            f"asked to {task}, and {len(signed)} of {len(sites)} sites have signed the head of round {round_}; "
-            f"{needed}; no signature by a pinned key of: {', '.join(lacking)}",
-            cause="these sites were away, or the coordinator shows them another ledger",
-            next_step=f"telephone them, and compare the output of: site-agent verify {task.run}; where it is the same, "
-            f"start the agent again: {self._home.command()}",
-        )
 
     def known_round(self, number: int) -> KnownRound | None:
         """Return with which model a round begins; None: it has not begun, or the ledger of the run is not here so far.
@@ -194,6 +166,28 @@ class SiteLedger:
         """
         checked = self._checked
         return checked.told.known_round(checked.ledger.heads, number)
+
+    def check_countersigned(self, task: Task, colluders: int, keys: SiteKeys) -> None:
+        """Raise LedgerError where too few sites have signed the ledger for a task's round to begin (rule 6).
+
+        `colluders`: how many sites may collude with the coordinator. Only signatures with these keys count. Where each
+        round takes more than half of all sites and colluders, an honest coordinator always has enough of them: whoever
+        took part in a round has signed the head before it. With too few, either the coordinator shows two ledgers, or
+        the sites that lack were away: a new connection brings what they have signed since.
+        """
+        plan, round_ = self._checked.ledger.plan, task.round - 2
+        signed = {site for site, key in self._signers.get(round_, {}).items() if keys.get(site) == key}
+        sites = plan.sites if plan else ()
+        if may_begin(task.round, {round_: signed}, sites, colluders):
+            return
+        lacking = ", ".join(sorted(set(sites) - signed))
+        raise LedgerError(
+            f"asked to {task}, and {len(signed)} of {len(sites)} sites have signed the head of round {round_}; "
+            f"more than {(len(sites) + colluders) / 2:g} are needed; no signature by the known key of: {lacking}",
+            cause="these sites were away, or the coordinator shows them another ledger",
+            next_step=f"telephone them, and compare the output of: site-agent verify {task.run}; where it is the same, "
+            f"start the agent again: {self._home.command()}",
+        )
 
     def take(self, part: codec.LedgerPart, when_there_is_room: WhenThereIsRoom) -> None:
         """Check a part of the ledger; with its head, keep it. Raises LedgerError, StorageError."""
