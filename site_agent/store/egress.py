@@ -90,8 +90,9 @@ class Egress:
         """Announce a report, as it leaves."""
         content = message.SerializeToString()
         said: Values = {"record": _sha256(message.record)} if message.record else {}
-        head: Values = {"head": Head.parse(message.head.decode()).round} if message.head else {}
         of: Values = _of(task) or {"run": run}
+        signed = Head.parse(message.head.decode()) if message.head else None
+        head: Values = {"head": signed.round} if signed and signed.run == of["run"] else {}
         values: Values = {"what": _kind(message), "digest": _sha256(content), "bytes": len(content)}
         self._note("report", {**values, **said, **head, **of}, waits=task is not None)
 

@@ -20,7 +20,8 @@ from fedcervix.core.events import Answer, ScoreReported, SiteFailed, UpdateStore
 from fedcervix.errors import FullDiskError, LedgerError, LinkError, RunError
 from fedcervix.models.blobs import BlobStore
 from fedcervix.transport import codec, identity, rpc
-from fedcervix.trust.chain import read, text_of
+from fedcervix.trust.chain import End, read, text_of
+from fedcervix.trust.heads import Head
 from fedcervix.wire import federation_pb2 as wire
 from site_agent.cli import cli
 from site_agent.federation.link import GrpcLink
@@ -257,6 +258,15 @@ def test_small_messages_are_announced_together(link: GrpcLink, coordinator: Coor
     for _ in range(5):
         egress.talk("question", TALK_BYTES // 2)
     assert [one.what for one in told(file).departures] == ["progress", "question", "question", "question"]
+
+
+def test_a_report_says_which_head_of_its_own_run_was_signed(file: Path) -> None:
+    egress = Egress(file, WHERE)
+    for run in (RUN, RUN.replace("2030", "2031")):
+        message = codec.write_report(UPDATE, 0.0)
+        message.head = Head(run, 3, End(5, "a" * 64)).text.encode()
+        egress.report(message, run, TRAIN)
+    assert [one.head for one in told(file).departures] == [3, -1]
 
 
 def test_two_processes_write_one_chain(file: Path) -> None:
