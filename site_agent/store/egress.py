@@ -123,7 +123,7 @@ class Egress:
         with self._lock:
             owed = [*self._owed, entry]
             try:
-                self._append(owed)
+                self._append(owed, sync=kind != "left")  # without it, more counts and not less
                 self._owed = []
             except FullDiskError:
                 if waits:
@@ -131,14 +131,14 @@ class Egress:
                 self._owed = owed[-OWED_MAX:]
             return self._end.entries - 1
 
-    def _append(self, entries: list[Values]) -> None:
+    def _append(self, entries: list[Values], *, sync: bool) -> None:
         with held(self._file, busy=None):
             self._catch_up()
             end, texts = self._end, []
             for values in entries:
                 text, end = EGRESS.append(end, values)
                 texts.append(text)
-            append_line(self._file, "\n".join(texts), sync=True)
+            append_line(self._file, "\n".join(texts), sync=sync)
             self._end = end
             with disk(self._file, "read"):
                 self._size_bytes = self._file.stat().st_size
