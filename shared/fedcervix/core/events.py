@@ -581,10 +581,13 @@ def _tuple(parts: tuple[Any, ...], raw: Any, place: str) -> tuple[Any, ...]:
     return tuple(_value(hint, below, place) for hint, below in zip(types, raw, strict=True))
 
 
-def event_from_json(text: str) -> Event:
-    """Rebuild an event from the journal. Raises UnknownFormat where a later version wrote it, else ValueError."""
+def event_from_json(text: str, **hooks: Any) -> Event:
+    """Rebuild an event from the journal. Raises UnknownFormat where a later version wrote it, else ValueError.
+
+    `hooks`: how the text is parsed, see `json_text.parsed`.
+    """
     try:
-        raw = contents("the event", parsed(text), FORMAT)
+        raw = contents("the event", parsed(text, **hooks), FORMAT)
         name = str(raw.pop("event"))
         check(name in EVENTS, f"unknown event {quoted(name)}")
         kind = EVENTS[name]
