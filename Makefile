@@ -6,13 +6,14 @@ WORKERS ?= 2
 BIN     := $(VENV)/bin
 READY   := $(VENV)/.ready
 
-.PHONY: help setup demo study test lint proto house soak chaos hostile sees bench gpu \
+.PHONY: help setup demo study test long lint proto house soak chaos hostile sees bench gpu \
         constraints release release-check lowest clean
 
 help:
 	@echo "make demo    two institutions federate over TLS on this machine, with reports (MODE=, START=, SITES=, WOMEN=)"
 	@echo "make study   the paper's comparison in miniature, on phantoms"
-	@echo "make test    all tests"
+	@echo "make test    all tests, except those of make long"
+	@echo "make long    the full size of what make test tries in small, and the same under further conditions"
 	@echo "make lint    ruff, mypy, buf (no message breaks a released one), and pip-audit where the network allows"
 	@echo "make proto   generate shared/fedcervix/wire from protos/"
 	@echo "make house   draw the import graphs of docs/architecture.md from the code"
@@ -43,6 +44,9 @@ study: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
+
+long: $(READY)
+	$(BIN)/python -m pytest -m long
 
 lint: $(READY)
 	$(BIN)/ruff check .

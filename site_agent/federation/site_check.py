@@ -146,6 +146,7 @@ def _line(home: SiteHome) -> str:
 def connect(home: SiteHome, claim: codec.InstanceClaim | None = None, ledger: SiteLedger | None = None) -> GrpcLink:
     """Return a link to the site's coordinator. Raises ConfigError, StorageError."""
     from site_agent.federation.link import GrpcLink
+    from site_agent.store.egress import Egress
 
     return GrpcLink(
         home.config().link.coordinator,
@@ -154,6 +155,7 @@ def connect(home: SiteHome, claim: codec.InstanceClaim | None = None, ledger: Si
         key_pem=home.pem("site.key"),
         claim=claim,
         ledger=ledger,
+        egress=Egress(home.egress, home.config().link.coordinator),
     )
 
 
@@ -187,7 +189,8 @@ def _partners(home: SiteHome, heard: codec.Welcome) -> str | CheckNote:
     found = partners(pins, heard.plan, own, keys)
     if found.awaited:
         return CheckNote(str(shown.AwaitsKeys(found.awaited, home.command("unpin"))))
-    return str(shown.Acquainted(found, home.command("pin"))) or "none"
+    words = str(shown.Acquainted(found, home.command("pin"), heard.plan.hides_from_coordinator)) or "none"
+    return CheckNote(words) if found.unpinned else words
 
 
 def _training(home: SiteHome, plan: Plan | None, show: shown.Show) -> Iterator[Row]:

@@ -100,7 +100,8 @@ class FakeLink:
             on_bytes(start + len(chunk), len(content))
             yield chunk
 
-    def push(self, digest: str, blobs: BlobStore, on_bytes: OnBytes) -> None:
+    def push(self, digest: str, blobs: BlobStore, on_bytes: OnBytes, *, task: Task | None = None) -> None:
+        del task
         size = blobs.size_bytes(digest)
         if digest not in self.arrived:
             on_bytes(0, size)

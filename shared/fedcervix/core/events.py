@@ -36,6 +36,13 @@ RUN_OF_COORDINATOR = re.compile(rf"[0-9]{{8}}-[0-9]{{6}}-(?:{'|'.join(MODES)})-[
 """How a coordinator names its runs: moment, mode and the plan's digest. No model that a site makes has such a name."""
 
 ROUND_MAX = 1_000_000
+ATTEMPTS_MAX = 4
+"""at a round: each costs a holder, and of c + 2 only one can be lost"""
+SIGNATURE = re.compile(r"(?:[0-9a-f]{2}){0,72}")
+"""in lower-case hexadecimal (ECDSA with P-256, DER)"""
+BOX_CHARS_MAX = 2 * 64
+"""of 32 secret bytes in a box, in hexadecimal"""
+RUN_KEY = re.compile(r"[0-9a-f]{64}")
 GAUGES_MAX = 32
 GAUGE_CHARS_MAX = 40
 MOMENT_MAX = 1e11
@@ -61,6 +68,13 @@ class TaskKind(StrEnum):
     TRAIN = "train"  # E epochs from the given model
     SCORE = "score"  # contrastive loss of the given model on the site's validation images
     ADOPT = "adopt"  # keep the given model: it is the result
+    BOX = "box"  # put the site's secret bytes of this run into a box for each other site
+    RELEASE = "release"  # release the masks of the round's list
+    CLOSE = "close"  # promise to release nothing in this attempt at the round
+
+
+WITHOUT_BASE = (TaskKind.SEED, TaskKind.BOX)
+"""tasks that have no model to work on"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +85,16 @@ class Task:
     kind: TaskKind
     round: int
     base: str
-    """digest of the model to work on; empty for `seed`"""
+    """digest of the model to work on; empty for `seed` and `box`"""
+    attempt: int = 1
+    """at the round: with secure sums a round is done again where a holder is lost"""
 
     def __post_init__(self) -> None:
+        check(1 <= self.attempt <= ATTEMPTS_MAX, f"attempt must be 1 to {ATTEMPTS_MAX}; found {self.attempt}")
         check(RUN_NAME.fullmatch(self.run) is not None, f"not a run's name: {quoted(self.run)}")
         check(0 <= self.round <= ROUND_MAX, f"round must be 0 to {ROUND_MAX}; found {self.round}")
         check(
-            self.base == "" if self.kind == TaskKind.SEED else bool(DIGEST.fullmatch(self.base)),
+            self.base == "" if self.kind in WITHOUT_BASE else bool(DIGEST.fullmatch(self.base)),
             f"not a base digest: {quoted(self.base)}",
         )
 
@@ -90,6 +107,9 @@ _WORDS = {
     TaskKind.TRAIN: "train in round {}",
     TaskKind.SCORE: "score the model of round {}",
     TaskKind.ADOPT: "adopt the model of round {}",
+    TaskKind.BOX: "exchange secrets with the other sites",
+    TaskKind.RELEASE: "release the masks of round {}",
+    TaskKind.CLOSE: "close an attempt at round {}",
 }
 
 
@@ -169,6 +189,107 @@ class SiteFailed:
     """the site goes on by itself; the report is for the operator to know"""
 
 
+def _check_signature(signature: str) -> None:
+    check(SIGNATURE.fullmatch(signature) is not None, f"not a signature: {quoted(signature)}")
+
+
+@dataclass(frozen=True, slots=True)
+class SiteOpened:
+    """A site has opened a run that hides something from the coordinator (`fedcervix.trust.sum_roster.Opening`)."""
+
+    site: str
+    key: str
+    """X25519, of this run, in hexadecimal"""
+    images: int
+    rho: str
+    """SHA-256 of its 32 secret bytes"""
+    signature: str
+    """of the site's identity key, in hexadecimal"""
+    at: float
+
+    def __post_init__(self) -> None:
+        check(RUN_KEY.fullmatch(self.key) is not None, f"not a run key: {quoted(self.key)}")
+        check(bool(DIGEST.fullmatch(self.rho)), f"not a digest: {quoted(self.rho)}")
+        check(0 < self.images <= 2**31, f"images must be 1 to 2^31; found {self.images}")
+        _check_signature(self.signature)
+
+
+@dataclass(frozen=True, slots=True)
+class BoxesStored:
+    """A site has put its secret bytes into a box for each other site."""
+
+    site: str
+    task: Task
+    roster: str
+    """digest of the openings that the site has checked"""
+    boxes: tuple[tuple[str, str], ...]
+    """(reader, box in hexadecimal)"""
+    at: float
+
+    def __post_init__(self) -> None:
+        check(self.task.kind == TaskKind.BOX, f"{self.task.kind} makes no boxes")
+        check(bool(DIGEST.fullmatch(self.roster)), f"not a digest: {quoted(self.roster)}")
+        for reader, box in self.boxes:
+            check(SITE_NAME.fullmatch(reader) is not None, f"not a site name: {quoted(reader)}")
+            check(bool(box) and len(box) <= BOX_CHARS_MAX, f"a box has 1 to {BOX_CHARS_MAX} digits")
+
+
+@dataclass(frozen=True, slots=True)
+class Masked:
+    """What a site has signed of a masked update, besides the update's own fields."""
+
+    commit: str
+    """to the vector under the masks"""
+    norm: float
+    """of its step; three digits"""
+    before: str
+    """digest of the sites and weights of an earlier sum over the same base; empty: the site knows of none"""
+    signature: str
+
+    def __post_init__(self) -> None:
+        check(bool(DIGEST.fullmatch(self.commit)), f"not a digest: {quoted(self.commit)}")
+        _check_optional(self.before)
+        _check_measure("norm", self.norm)
+        _check_signature(self.signature)
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseStored:
+    """A holder has released its masks for a round's list; their sum lies in the blob store."""
+
+    site: str
+    task: Task
+    listed: str
+    """digest of the list"""
+    masks: str
+    """digest of the sum of its masks"""
+    signature: str
+    at: float
+
+    def __post_init__(self) -> None:
+        check(self.task.kind == TaskKind.RELEASE, f"{self.task.kind} releases no masks")
+        for digest in (self.listed, self.masks):
+            check(bool(DIGEST.fullmatch(digest)), f"not a digest: {quoted(digest)}")
+        _check_signature(self.signature)
+
+
+@dataclass(frozen=True, slots=True)
+class CloseSigned:
+    """A holder has promised that it will never release its masks in an attempt at a round."""
+
+    site: str
+    task: Task
+    remaining: tuple[str, ...]
+    """the holders of the next attempt"""
+    signature: str
+    at: float
+
+    def __post_init__(self) -> None:
+        check(self.task.kind == TaskKind.CLOSE, f"{self.task.kind} closes no attempt")
+        check(all(SITE_NAME.fullmatch(name) for name in self.remaining), "remaining holds names of sites")
+        _check_signature(self.signature)
+
+
 @dataclass(frozen=True, slots=True)
 class UpdateStored:
     """A site's model has arrived whole, was vetted, and lies in the blob store."""
@@ -190,6 +311,8 @@ class UpdateStored:
     measures: Measures | None = None
     """in a ring: of the hop's step. Where updates are averaged, `AggregateStored` has them"""
     rules: int = RULES
+    masked: Masked | None = None
+    """with secure sums: `digest` is that of the masked vector"""
 
     def __post_init__(self) -> None:
         check(bool(DIGEST.fullmatch(self.digest)), f"not a digest: {quoted(self.digest)}")
@@ -218,9 +341,12 @@ class AggregateStored:
     """which average of the round this is: it is made again where an update is left out"""
     measures: tuple[tuple[str, Measures], ...] = ()
     """what was measured of each averaged update, by site in roster order"""
+    total: str = ""
+    """digest of the secure sum from which every site derives the average; empty where it is made of the updates"""
 
     def __post_init__(self) -> None:
         check(bool(DIGEST.fullmatch(self.digest)), f"not a digest: {quoted(self.digest)}")
+        _check_optional(self.total)
         _check_optional(self.packed)
         _check_optional(self.residual)
 
@@ -313,7 +439,11 @@ Event = (
     | SiteRefused
     | SiteRevoked
     | SiteFailed
+    | SiteOpened
+    | BoxesStored
     | UpdateStored
+    | ReleaseStored
+    | CloseSigned
     | AggregateStored
     | AverageUnusable
     | ScoreReported
@@ -326,9 +456,20 @@ Event = (
 EVENTS: Mapping[str, type[Event]] = {event.__name__: event for event in get_args(Event)}
 
 
-FORMAT = 1
+FORMAT = 2
 """of an event's text: raised with a new event, or a new field of one"""
-SINCE: Mapping[str, int] = {}
+SINCE: Mapping[str, int] = dict.fromkeys(
+    (
+        "SiteOpened",
+        "BoxesStored",
+        "ReleaseStored",
+        "CloseSigned",
+        "Task.attempt",
+        "UpdateStored.masked",
+        "AggregateStored.total",
+    ),
+    2,
+)
 """event (`Tick`), field of one (`Tick.at`) or of a value in one (`Measures.norm`) -> the format that it came
 with, where that is later than 1. A new field has a default, which is what older texts mean: it never changes"""
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 
+from fedcervix.core.rounds.holders import all_opened, has_boxed, unclosed, unreleased
 from fedcervix.core.rounds.state import Phase, Presence, Round, Run, Site
+from fedcervix.core.sum_plan import sites_min
 
 
 def open_sites(run: Run) -> tuple[Site, ...]:
     """Return the sites that the phase is waiting for, in roster order."""
+    if run.phase in _SECURE:
+        return _SECURE[run.phase](run)
     if run.phase is Phase.GATHERING:
-        return tuple(site for site in run.sites if site.presence is not Presence.PRESENT)
+        boxing = all_opened(run)
+        return tuple(site for site in run.sites if not _is_here(site) or (boxing and not has_boxed(run, site.name)))
     if run.phase is Phase.SEEDING:
         present = tuple(site for site in run.sites if site.presence is Presence.PRESENT)
         return present[:1] or run.sites
@@ -20,6 +25,29 @@ def open_sites(run: Run) -> tuple[Site, ...]:
         judges = {score.site for score in run.current.scores} | {said.site for said in run.current.unusable}
         return tuple([site for site in run.sites if site.name not in judges])
     return tuple(site for site in run.sites if site.name not in run.adopted)
+
+
+def _is_here(site: Site) -> bool:
+    return site.presence is Presence.PRESENT
+
+
+def _releasing(run: Run) -> tuple[Site, ...]:
+    """Return the holders that are waited for: until the first release those that are away, for all are asked at once.
+
+    A holder that has released cannot close the attempt any more; so none is asked while one of them may be lost.
+    """
+    left = unreleased(run)
+    away = tuple(site for site in left if not _is_here(site))
+    return left if run.current.releases or not away else away
+
+
+_SECURE: Mapping[Phase, Callable[[Run], tuple[Site, ...]]] = {Phase.RELEASING: _releasing, Phase.CLOSING: unclosed}
+
+
+def updates_needed(run: Run) -> int:
+    """Return how many updates a round's model needs."""
+    terms = run.plan.terms
+    return terms.quorum or (sites_min(len(run.plan.sites), terms.colluders) if terms.secure_sum else 1)
 
 
 def untrained(run: Run) -> tuple[Site, ...]:

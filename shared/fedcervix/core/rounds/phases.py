@@ -6,10 +6,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from fedcervix.core.quorum import Quorum
-from fedcervix.core.rounds.participants import open_sites
+from fedcervix.core.rounds.participants import open_sites, updates_needed
 from fedcervix.core.rounds.scores import improves
 from fedcervix.core.rounds.state import Missing, Phase, Presence, Run, Site, with_round
-from fedcervix.core.rounds.transitions import abort, enter, make_candidate, next_round, next_round_or_end
+from fedcervix.core.rounds.transitions import (
+    abort,
+    begin_closing,
+    enter,
+    make_candidate,
+    next_attempt,
+    next_round,
+    next_round_or_end,
+)
 from fedcervix.core.rounds.unusable import (
     base_is_unusable,
     clear_suspicion,
@@ -19,7 +27,6 @@ from fedcervix.core.rounds.unusable import (
     leave_one_out,
     left_out_words,
     said_by,
-    updates_needed,
 )
 from fedcervix.core.rounds.waits import OnTimeout, quorum_state, waits
 
@@ -75,6 +82,15 @@ def _after_training(run: Run, at: float, missing: tuple[Site, ...]) -> Run:
     return make_candidate(run, at)
 
 
+def _after_releasing(run: Run, at: float, lost: tuple[Site, ...]) -> Run:
+    """Open the sum; or do the round again without a holder that is lost."""
+    return begin_closing(run, at) if lost else enter(run, Phase.AGGREGATING, at)
+
+
+def _after_closing(run: Run, at: float, _missing: tuple[Site, ...]) -> Run:
+    return next_attempt(run, at)
+
+
 def _advance_aggregating(run: Run, at: float) -> Run:
     return enter(run, Phase.SCORING, at) if run.current.candidate else run
 
@@ -100,6 +116,8 @@ _ADVANCE: Mapping[Phase, Callable[[Run, float], Run]] = {
     Phase.GATHERING: _ends_with(_after_gathering),
     Phase.SEEDING: _advance_seeding,
     Phase.TRAINING: _ends_with(_after_training),
+    Phase.RELEASING: _ends_with(_after_releasing),
+    Phase.CLOSING: _ends_with(_after_closing),
     Phase.AGGREGATING: _advance_aggregating,
     Phase.SCORING: _ends_with(_after_scoring),
     Phase.PUBLISHING: _ends_with(_after_publishing),
