@@ -172,9 +172,7 @@ class SumSite:
         try:
             return shown.proposal(self._first(known))
         except ValueError as error:
-            raise RemoteError(
-                f"no attempt at round {known.round} can be as the coordinator shows it: {error}"
-            ) from error
+            raise RemoteError(f"there is no such attempt at round {known.round}: {error}") from error
 
     def upload(self, known: KnownRound, proposal: Proposal, trained: TrainedUpdate) -> SumReport:
         """Make the masked vector of a trained model, which lies in the blob store then; return the signed report.

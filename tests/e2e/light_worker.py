@@ -63,7 +63,11 @@ class LightWork:
     """a folder in which a copy of each model that it makes is kept; none by default"""
 
     def do(
-        self, task: Task, plan: Plan, on_progress: OnProgress, wait: Callable[[float], Any] = time.sleep
+        self,
+        task: Task,
+        plan: Plan,
+        on_progress: OnProgress,
+        wait: Callable[[float], Any] = time.sleep,
     ) -> TaskResult:
         """Return what a task gave, after a few paced steps."""
         for step in range(STEPS):
@@ -87,7 +91,7 @@ class LightWork:
 
     def _trained(self, task: Task, plan: Plan) -> dict[str, Any]:
         base = read_tensors(BlobStore(self.home.blobs).path(task.base))
-        chance = np.random.default_rng(derive(plan.terms.seed, "light", self.site, task.round))
+        chance = np.random.default_rng(derive(plan.terms.seed, "light", self.site, task.round, *_attempt(task)))
         moved = {
             name: (values + chance.standard_normal(values.shape).astype(values.dtype))
             for name, values in base.items()
@@ -107,6 +111,10 @@ class LightWork:
             shutil.copyfile(making, Path(self.keep) / f"{task.kind}-{task.round}")
         blobs.adopt(making, digest)
         return digest
+
+
+def _attempt(task: Task) -> list[int]:
+    return [task.attempt] if task.attempt > 1 else []
 
 
 def seed_model(plan: Plan, numbers: int) -> dict[str, Any]:

@@ -62,9 +62,11 @@ class Setting:
     mode: Mode
     sites: tuple[str, ...]
     work: Literal["light", "training"]
+    secure: bool = False
+    """with secure sums; then only of light sites: what is trained depends on the run's name and keys"""
 
     def __str__(self) -> str:
-        return f"{self.mode} {self.work} {len(self.sites)}"
+        return f"{self.mode} {'secure ' if self.secure else ''}{self.work} {len(self.sites)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +102,12 @@ class Schedule:
         return "\n  ".join([f"{self.setting}, seed {self.seed}, number {self.number} {has}", *map(str, self.blows)])
 
 
-def draw(seed: int, number: int, mode: Mode) -> Schedule:
+def draw(seed: int, number: int, mode: Mode, *, secure: bool = False) -> Schedule:
     """Return a federation's schedule."""
     dice = random.Random(f"{seed} {number} {mode}")
-    training = number % TRAINING_EVERY == TRAINING_EVERY - 1
-    setting = Setting(mode, SITES[: 2 if training else dice.choice([2, 3])], "training" if training else "light")
+    training = number % TRAINING_EVERY == TRAINING_EVERY - 1 and not secure
+    sites = SITES if secure else SITES[: 2 if training else dice.choice([2, 3])]
+    setting = Setting(mode, sites, "training" if training else "light", secure)
     lines, disks = number % 2 == 0, number % 4 in (0, 1)
     count = dice.randint(5, 8) if training else dice.randint(14, 22)
     drawn = [_blow(dice, setting, lines=lines, disks=disks) for _ in range(count)]
