@@ -273,7 +273,8 @@ class Agent:
                 self._show(shown.AwaitsKeys(partners.awaited, self._context.home.command("unpin")))
             return
         if new or waited or not self._was_attached:
-            self._show(shown.Acquainted(partners, self._context.home.command("pin")))
+            hides = run.plan.hides_from_coordinator
+            self._show(shown.Acquainted(partners, self._context.home.command("pin"), hides))
         if new or not self._was_attached:
             self._show(shown.Attached(welcome.run, welcome.plan))
         else:
