@@ -261,6 +261,8 @@ class Agent:
                 self._instructed(said)
 
     def _welcomed(self, welcome: codec.Welcome) -> None:
+        if self._context.ledger:
+            self._context.ledger.check_kept(welcome)
         waited = self._membership.partners.awaited
         new = self._membership.welcomed(welcome)
         if self._context.ledger and (said := self._context.ledger.welcomed(welcome, self._run.run_store.folder)):
