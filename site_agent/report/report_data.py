@@ -184,11 +184,7 @@ def _contrastive(
     kept: Sequence[CervixModel], federation: StoredRun | None, unread: Unread
 ) -> tuple[content.Losses, ...]:
     """Return the curves of local training, and of the federation as this site saw it."""
-    own = [
-        unread.part(f"The history of model {model.folder.name}", functools.partial(_curve, model), None)
-        for model in kept
-        if "history" in model.record
-    ]
+    own = [_curve(model) for model in kept if model.record.history]
     joint = (
         unread.part("The history of the last run", functools.partial(_federated_curve, federation), None)
         if federation
@@ -198,9 +194,10 @@ def _contrastive(
 
 
 def _curve(model: CervixModel) -> content.Losses:
-    history = model.record["history"]
-    train, valid = (tuple(epoch[key] for epoch in history) for key in ("train_loss", "valid_loss"))
-    return content.Losses(model.start, train, valid)
+    history = model.record.history
+    return content.Losses(
+        model.start, tuple(epoch.train_loss for epoch in history), tuple(epoch.valid_loss for epoch in history)
+    )
 
 
 def _federated_curve(federation: StoredRun) -> content.Losses:
@@ -212,9 +209,9 @@ def _federated_curve(federation: StoredRun) -> content.Losses:
 
 def neighbours(kept: Sequence[CervixModel]) -> tuple[content.Neighbours, ...]:
     """Return the probe of every local training that measured it; records of older versions did not."""
-    probed = ((model, tuple(epoch.get("knn_auc") for epoch in model.record.get("history", ()))) for model in kept)
+    probed = ((model, tuple(epoch.knn_auc for epoch in model.record.history)) for model in kept)
     return tuple(
-        content.Neighbours(model.start, aucs, model.record.get("best_epoch"))
+        content.Neighbours(model.start, aucs, model.record.best_epoch)
         for model, aucs in probed
         if any(auc is not None for auc in aucs)
     )
