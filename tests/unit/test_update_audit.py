@@ -104,6 +104,12 @@ def test_training_women_stand_against_test_women_who_chose_nothing() -> None:
     assert (len(members), len(others)) == (18, 8)
 
 
+def test_a_site_without_test_women_or_without_labels_has_nobody_to_compare() -> None:
+    members, others = chosen_for_audit(collection({"train": 9}), 0)
+    assert (len(members), others) == (9, ())
+    assert chosen_for_audit(collection({}, unlabelled=7), 0) == ((), ())
+
+
 def test_an_audit_has_an_end_whatever_a_site_has() -> None:
     members, others = chosen_for_audit(collection({"train": 3000, "test": 800}, each=3), 0)
     assert len({image.woman for image in members}) == len({image.woman for image in others}) == WOMEN_MAX
