@@ -52,9 +52,11 @@ def contrastive(
     home: SiteHome, collection: Collection, recipe: Recipe, split: str, on_progress: OnCount = silent
 ) -> Images:
     """Return all images of the training (or validation) women, labelled or not."""
+    from site_agent.data.image_sets import Images
+
     require(collection, "pretrain")
     chosen = collection.contrastive("train" if split == "train" else "valid")
-    return of_women(home, collection, recipe, chosen, on_progress)
+    return Images(_pixels(home, collection, chosen, recipe, on_progress), tuple(image.woman for image in chosen))
 
 
 def joined(parts: Sequence[Images]) -> Images:
