@@ -199,7 +199,8 @@ class JobRunner:
             link.fetch(digest, blobs, on_bytes, bytes_max=bytes_max)
 
         if job.run.secure is not None:
-            job.run.secure.bring(task, fetch, lambda: self._make_first(job))
+            if said := job.run.secure.bring(task, fetch, lambda: self._make_first(job)):
+                self._context.show(shown.Message(said))
         elif not blobs.has(task.base):
             compression.bring(link, blobs, task.base, job.run.plan, fetch)
         run_store.note_model(blobs.size_bytes(task.base))

@@ -167,6 +167,11 @@ class SiteLedger:
         checked = self._checked
         return checked.told.known_round(checked.ledger.heads, number)
 
+    def began_with(self, model: str, before: int) -> bool:
+        """Say whether a round before this one began with a model. In runs as `known_round`."""
+        state = self._checked.told.state
+        return state is not None and any(one.base == model for one in state.rounds[: max(0, before - 1)])
+
     def check_countersigned(self, task: Task, colluders: int, keys: SiteKeys) -> None:
         """Raise LedgerError where too few sites have signed the ledger for a task's round to begin (rule 6).
 

@@ -492,7 +492,7 @@ def check_event(event: Event) -> None:
             check(len(value) <= REASON_CHARS_MAX, f"{name} is longer than {REASON_CHARS_MAX} characters")
 
 
-def task_from_dict(raw: Mapping[str, Any]) -> Task:
+def task_from_dict(raw: object) -> Task:
     """Rebuild a task. Raises ValueError, KeyError or TypeError."""
     return _built(Task, raw)
 
@@ -543,7 +543,7 @@ def _ours(value: Any) -> Iterator[Any]:
         yield value
 
 
-_hints: Callable[[Any], dict[str, Any]] = functools.cache(get_type_hints)
+_hints: Callable[[Any], dict[str, object]] = functools.cache(get_type_hints)
 
 
 def _built(kind: type[T], raw: Any) -> T:
@@ -588,7 +588,7 @@ def event_from_json(text: str, **hooks: Any) -> Event:
     """
     try:
         raw = contents("the event", parsed(text, **hooks), FORMAT)
-        name = raw.pop("event")
+        name = str(raw.pop("event"))
         check(name in EVENTS, f"unknown event {quoted(name)}")
         kind = EVENTS[name]
         if "rules" in _FIELDS[kind]:
