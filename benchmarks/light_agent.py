@@ -39,13 +39,7 @@ class LightWorker:
             self._made.append((made, changed(model, made, number + 1 / (round_ + 1))))
 
     def do(
-        self,
-        task: Task,
-        _plan: Plan,
-        _on_progress: OnProgress,
-        _cancelled: threading.Event,
-        *,
-        roster: str = "",  # noqa: ARG002
+        self, task: Task, _plan: Plan, _on_progress: OnProgress, _cancelled: threading.Event, **_: str
     ) -> TaskResult:
         """Return what a task gave."""
         if task.kind is TaskKind.SCORE:

@@ -47,10 +47,8 @@ def keep(blobs: BlobStore, values: np.ndarray, name: str = "made") -> str:
 class Trainer(FakeWorker):
     """Trains: what comes of a task depends on the task alone."""
 
-    def do(
-        self, task: Task, plan: Plan, on_progress: OnProgress, cancelled: threading.Event, *, roster: str = ""
-    ) -> TaskResult:
-        made = super().do(task, plan, on_progress, cancelled, roster=roster)
+    def do(self, task: Task, plan: Plan, on_progress: OnProgress, cancelled: threading.Event, **_: str) -> TaskResult:
+        made = super().do(task, plan, on_progress, cancelled)
         if not isinstance(made, TrainResult):
             return made
         digest = keep(self._blobs, weights(1000 + task.round), f"trained-{task.round}")
