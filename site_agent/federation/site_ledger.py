@@ -148,12 +148,11 @@ class SiteLedger:
         )
 
     def check_told(self, task: Task) -> None:
-        """Raise LedgerError where a task comes before the head of the round before it (rules 5 and 6)."""
+        """Raise LedgerError where a task comes before the head of the round before it (rule 5)."""
         if self._welcome is None or not self._welcome.ledger_key or task.round == 0:
             return
         head = self._checked.head.head if self._checked.head else None
-        is_told = head is not None and head.run == task.run and head.round >= task.round - 1
-        if not is_told:
+        if head is None or head.run != task.run or head.round < task.round - 1:
             raise LedgerError(
                 f"asked to {task}, and the ledger of the rounds before it has not come",
                 cause="the coordinator keeps the ledger back from this site: it is faulty, or it is not honest",
@@ -328,7 +327,7 @@ class SiteLedger:
 
         A result counts by its task: where the coordinator was restored within a round, this site has answered twice.
         """
-        owed = {result for result in self._owed if result.round <= round_}
+        owed = {result for result in list(self._owed) if result.round <= round_}  # another thread adds to it
         for result in sorted(owed - self._found):
             what = f"the {result.what} of this site in round {result.round}"
             self._refuse(part, f"{what} is missing in the ledger, although the coordinator has accepted it")

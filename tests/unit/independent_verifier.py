@@ -151,3 +151,11 @@ def verify_egress(file: Path, ends: dict[int, str] | None = None) -> dict[str, i
             sent[number], runs[number] = entry["bytes"] - entry.get("from", 0), entry.get("run", "")
     insist(max(ends or {0: ""}) <= len(lines), f"entry {len(lines)} is missing")
     return {run: sum(sent[number] for number in runs if runs[number] == run) for run in set(runs.values())}
+
+
+def egress_ends(run_folder: Path, site: str) -> dict[int, str]:
+    """Return where a site's egress ledger ended, as it has signed in a run: hashes by number of entries."""
+    entries = [strict(line) for line in (run_folder / "ledger.jsonl").read_text().split("\n") if line]
+    records = [strict(entry["record"]) for entry in entries if "record" in entry]
+    ends = [record["egress"] for record in records if record["site"] == site and "egress" in record]
+    return {end["entries"]: end["hash"] for end in ends if end["entries"]}
