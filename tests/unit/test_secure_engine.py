@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import sqlite3
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -459,3 +460,46 @@ def test_a_close_that_another_has_signed_is_refused(table: Callable[..., Table])
     with pytest.raises(RemoteError, match="closes the attempt is not signed"):
         run.say(replace(close, signature=run.open("bob").signature))
     assert run.say(close) is Answer.ACCEPTED
+
+
+# --- what is found before a round -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("images", "average", "found"), [(400, "by-images", True), (400, "equal", False), (90, "by-images", False)]
+)
+def test_a_site_that_the_others_cannot_hide_is_found_when_all_have_opened(
+    table: Callable[..., Table], images: int, average: str, found: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(IMAGES, "dora", images)
+    run = table(average=average)
+    for site in SITES:
+        assert run.engine.secrets.imbalance() == ""
+        run.say(run.open(site))
+    assert ("dora has too many images" in run.engine.secrets.imbalance()) is found
+
+
+# --- a coordinator that was restored ----------------------------------------------------------------------------------
+
+
+def test_a_coordinator_that_was_restored_gets_no_second_list(table: Callable[..., Table]) -> None:
+    """It has forgotten a site's vector, and the masks of a list with it; the holder has not."""
+    run = table(quorum=3)
+    run.begin()
+    run.all_do("ada", "bob", "cleo")
+    files = [sqlite3.connect(run.folder / name) for name in ("journal.db", "backup.db")]
+    files[0].backup(files[1])
+    for file in files:
+        file.close()
+    run.all_do("dora")
+    run.all_do("ada")
+    run.journal.close()
+    run.journal = Journal(run.folder / "backup.db")
+    run.restart()
+    run.say(SiteSilent("dora", run.at))
+    run.at += GRACE_S
+    run.say(Tick(run.at))
+    assert run.run.phase is Phase.RELEASING
+    assert [update.site for update in run.run.current.contributions] == ["ada", "bob", "cleo"]
+    with pytest.raises(RemoteError, match="rule H1"):
+        run.answer("ada")
