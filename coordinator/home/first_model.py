@@ -56,9 +56,7 @@ def taken_in(home: Home, blobs: BlobStore, plan: Plan) -> str:
     try:
         vet_base(scratch)
         if plan.terms.secure_sum:
-            from fedcervix.models.secure_updates import (
-                check_base,  # with `cryptography`, which most commands do without
-            )
+            from fedcervix.models.secure_updates import check_base  # loads `cryptography`
 
             check_base(scratch)
     except RemoteError as error:

@@ -127,10 +127,11 @@ class SecretRun:
     def imbalance(self) -> str:
         """Say which site the others do not hide, once all have opened; empty: none. Holders would refuse each list."""
         terms = self.run.plan.terms
-        site = outweighs(self.roster.weights(terms.average), terms.colluders) if all_opened(self.run) else ""
-        return (
-            f'{site} has too many images to be hidden by the others; the plan needs average = "equal"' if site else ""
-        )
+        if not (terms.secure_sum and all_opened(self.run)):
+            return ""
+        site = outweighs(self.roster.weights(terms.average), terms.colluders)
+        hides = "has too many images to be hidden by the others"
+        return f'{site} {hides}; the plan needs average = "equal"' if site else ""
 
     def fault(self, event: Event) -> str:
         """Say what is wrong with what a site has signed; empty: nothing, or its event is not of this attempt."""
