@@ -18,8 +18,10 @@ from fedcervix.core.events import (
     Event,
     ModelAdopted,
     ModelUnusable,
+    Rewrapped,
     RunAborted,
     ScoreReported,
+    Seal,
     SiteAttached,
     SiteFailed,
     SiteRefused,
@@ -41,6 +43,7 @@ SEED = Task("run", TaskKind.SEED, 0, "")
 TRAIN = Task("run", TaskKind.TRAIN, 3, BASE)
 SCORE = Task("run", TaskKind.SCORE, 3, BASE)
 ADOPT = Task("run", TaskKind.ADOPT, 3, BASE)
+SEAL = Seal("{}", MADE, (("bob", "b0" * 48),), "5e")
 
 ONE_OF_EACH: list[Event] = [
     SiteAttached("ada", 1.5),
@@ -57,6 +60,8 @@ ONE_OF_EACH: list[Event] = [
     ModelUnusable("ada", TRAIN, 7, 1.5),
     ScoreReported("ada", SCORE, 8.0, 4, 10, (("alignment", 0.5), ("unit_std", 0.9)), 1.5),
     ModelAdopted("ada", ADOPT, 1.5),
+    UpdateStored("ada", TRAIN, MADE, 10, 7, 0.25, 60.0, 1.5, MADE, seal=SEAL),
+    Rewrapped("ada", Task("run", TaskKind.REWRAP, 3, BASE, ("bob",)), SEAL, 1.5),
     RunAborted("the operator’s wish", 1.5),
     Tick(1.5),
 ]

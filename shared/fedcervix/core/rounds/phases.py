@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from fedcervix.core.quorum import Quorum
-from fedcervix.core.rounds.participants import open_sites
+from fedcervix.core.rounds.participants import open_sites, rewrap
 from fedcervix.core.rounds.scores import improves
 from fedcervix.core.rounds.state import Missing, Phase, Presence, Run, Site, with_round
 from fedcervix.core.rounds.transitions import abort, enter, make_candidate, next_round, next_round_or_end
+from fedcervix.core.rounds.unreadable import abort_if_hopeless, go_back
 from fedcervix.core.rounds.unusable import (
     base_is_unusable,
     clear_suspicion,
@@ -63,6 +64,16 @@ def _advance_seeding(run: Run, at: float) -> Run:
     return _end_phase(run, at, lambda run, _at, _open: run)
 
 
+def _advance_training(run: Run, at: float) -> Run:
+    back = go_back(run, at)
+    return back if back is not run else _end_phase(run, at, _after_training)
+
+
+def _advance_publishing(run: Run, at: float) -> Run:
+    hopeless = abort_if_hopeless(run, at) if rewrap(run) is not None else run
+    return hopeless if hopeless is not run else _end_phase(run, at, _after_publishing)
+
+
 def _after_training(run: Run, at: float, missing: tuple[Site, ...]) -> Run:
     """Close the round to the sites that are away (in a ring: the holder), or go on to the model of the round."""
     if missing:
@@ -99,8 +110,8 @@ def _ends_with(go_on: Callable[[Run, float, tuple[Site, ...]], Run]) -> Callable
 _ADVANCE: Mapping[Phase, Callable[[Run, float], Run]] = {
     Phase.GATHERING: _ends_with(_after_gathering),
     Phase.SEEDING: _advance_seeding,
-    Phase.TRAINING: _ends_with(_after_training),
+    Phase.TRAINING: _advance_training,
     Phase.AGGREGATING: _advance_aggregating,
     Phase.SCORING: _ends_with(_after_scoring),
-    Phase.PUBLISHING: _ends_with(_after_publishing),
+    Phase.PUBLISHING: _advance_publishing,
 }

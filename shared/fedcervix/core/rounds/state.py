@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, TypeVar
 
-from fedcervix.core.events import ModelUnusable, ScoreReported, SiteFailed, UpdateStored
+from fedcervix.core.events import ModelUnusable, Rewrapped, ScoreReported, Seal, SiteFailed, UpdateStored
 from fedcervix.core.measures import Measures
 from fedcervix.core.plan import Plan
 
@@ -170,6 +170,10 @@ class Run:
     """digest of the first model's packed form, where it was made by a site and has one"""
     seeded_by: str = ""
     """the site that made the first model; empty where it was given"""
+    seal: Seal | None = None
+    """of the first model, where it is under seal"""
+    rewrapped: tuple[Rewrapped, ...] = ()
+    """the keys of models under seal that were passed on"""
     rounds: tuple[Round, ...] = ()
     best_round: int = 0
     adopted: tuple[str, ...] = ()
