@@ -125,6 +125,8 @@ class Policy(_Section):
     rounds_per_month: Limit = 10_000
     epochs_per_month: Limit = 30_000
     upload_gib_per_month: Limit = 2000
+    sealed: Literal["allowed", "required"] = "allowed"
+    """whether models must travel under seal, so that the coordinator cannot read them"""
     pins: PinSetting = "auto"
     """whether every partner must be in [pins]; auto: where the plan keeps something from the coordinator"""
 

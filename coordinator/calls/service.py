@@ -34,6 +34,7 @@ from fedcervix.core.events import (
     Event,
     ModelAdopted,
     ModelUnusable,
+    Rewrapped,
     ScoreReported,
     SiteFailed,
     SiteRefused,
@@ -55,6 +56,7 @@ from fedcervix.transport.versions import HERE, Build, agreed
 from fedcervix.trust.fingerprints import SiteKeys
 from fedcervix.trust.key_texts import private_key
 from fedcervix.trust.ledger import NOT_SIGNED, Signed
+from fedcervix.trust.seals import shown_to
 from fedcervix.wire import federation_pb2 as wire
 
 RECORD_LINE_CHARS_MIN = 150
@@ -316,6 +318,8 @@ class Service:
                 return self._engine.submit(refused, signed) if self._is_current(run) else Answer.STALE
             case UpdateStored():
                 return self._engine.models.take_update(report, signed)
+            case Rewrapped():
+                return self._engine.models.take_passed_on(report, signed)
             case ScoreReported() | ModelUnusable() | ModelAdopted() | SiteFailed():
                 return self._engine.submit(report, signed)
 
@@ -347,7 +351,8 @@ class Service:
         return self._engine.models.expect(site, digest, size_bytes)
 
     def _check_size(self, size_bytes: int) -> None:
-        layout = self._engine.run.layout
+        run = self._engine.run
+        layout = run.seal.file if run.seal else run.layout
         bound = codec.model_bytes_max(self._blobs.size_bytes(layout) if layout else 0)
         if size_bytes > bound:
             raise RemoteError(f"a model of {size_bytes:,} bytes does not belong to this run (at most {bound:,} bytes)")
@@ -398,7 +403,9 @@ class Service:
         digest = codec.read_digest(request.digest)
         if digest != self._task(site).base:
             raise RunError(f"the model {digest[:12]} is not for this site now", cause="the run is at a later step")
-        return codec.write_packed(self._form(site, digest))
+        form = self._form(site, digest)
+        sealed = form is not None and self._engine.run.plan.terms.sealed
+        return codec.write_packed(form, shown_to(self._engine.run, site, digest) if sealed else ())
 
     def _form(self, site: str, model: str) -> Packed | None:
         form = packed_form(self._engine.run, site, model)

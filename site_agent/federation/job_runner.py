@@ -8,13 +8,23 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TypeVar
 
 from fedcervix.core import session
-from fedcervix.core.events import Answer, ModelAdopted, ModelUnusable, ScoreReported, Task, TaskKind, UpdateStored
+from fedcervix.core.events import (
+    Answer,
+    ModelAdopted,
+    ModelUnusable,
+    Rewrapped,
+    ScoreReported,
+    Task,
+    TaskKind,
+    UpdateStored,
+)
 from fedcervix.core.rounds.state import Outcome
-from fedcervix.errors import FedcervixError, RunError, StorageError
+from fedcervix.errors import FedcervixError, RemoteError, RunError, StorageError
 from fedcervix.runtime.worker_protocol import OnProgress, WorkProgress
 from fedcervix.transport import codec
 from site_agent.federation import compression, shown
@@ -23,6 +33,7 @@ from site_agent.federation.context import AgentContext
 from site_agent.federation.heartbeat import Reporter
 from site_agent.federation.inbox import Broken, Job, JobEnded, Participation
 from site_agent.federation.privacy import gauges
+from site_agent.federation.sealing import Sealing
 from site_agent.federation.upload import Uploads
 from site_agent.store.model_store import adopt
 from site_agent.store.task_results import ScoreResult, TaskResult, TrainResult, UnusableResult
@@ -30,13 +41,18 @@ from site_agent.worker.disk_full_retry import with_room
 from site_agent.worker.worker import CancelledError, Worker
 
 T = TypeVar("T")
+Lines = tuple[str, ...]
+"""what is said of a task at the site"""
 
 
 class JobRunner:
     """What is running now. All but the job itself is called by the loop."""
 
-    def __init__(self, context: AgentContext, worker: Worker, accounting: Accounting, reporter: Reporter) -> None:
+    def __init__(
+        self, context: AgentContext, worker: Worker, accounting: Accounting, reporter: Reporter, sealing: Sealing
+    ) -> None:
         self._context, self._worker, self._accounting, self._reporter = context, worker, accounting, reporter
+        self._sealing = sealing
         self._uploads = Uploads(context, accounting)
         self.job: Job | None = None
 
@@ -107,24 +123,40 @@ class JobRunner:
             put(JobEnded(job) if job.cancelled.is_set() else Broken(error))
 
     def _work(self, job: Job, task: Task) -> JobEnded:
-        show, run_store = self._context.show, job.run.run_store
+        show = self._context.show
         show(shown.Working(task))
-        lines: tuple[str, ...] = ()
         self._with_room(job, task, lambda: self._accounting.begin_work(job.run, task))
-        if task.base:
-            self._context.again(job.cancelled, lambda: self._bring(job, task))
-        if task.kind is TaskKind.ADOPT:
-            home, blobs = self._context.home, self._context.blobs
-            self._with_room(job, task, lambda: adopt(home, task, job.run.plan, blobs))
-            result: session.Result = ModelAdopted(self._context.site, task, time.time())
-        else:
-            made = self._made(job, task)
-            result, lines = self._result(job, task, made), made.said
-            if isinstance(made, TrainResult | ScoreResult) and task.kind is not TaskKind.SEED:
-                noted = made
-                self._with_room(job, task, lambda: run_store.note(task.round, noted))
+        result, lines = _DO.get(task.kind, JobRunner._work_on_model)(self, job, task)
         show(shown.TaskFinished(task, lines))
         return JobEnded(job, lambda s: session.finished(s, result))
+
+    def _pass_on(self, job: Job, task: Task) -> tuple[session.Result, Lines]:
+        """Pass the key of a model under seal on. Its file is not needed for that."""
+        boxes = self._context.again(job.cancelled, lambda: self._sealing.pass_on(job.run, task))
+        return Rewrapped(self._context.site, task, boxes, time.time()), ()
+
+    def _adopt(self, job: Job, task: Task) -> tuple[session.Result, Lines]:
+        self._context.again(job.cancelled, lambda: self._bring(job, task))
+        home, blobs = self._context.home, self._context.blobs
+        self._with_room(job, task, lambda: adopt(home, task, job.run.plan, blobs))
+        return ModelAdopted(self._context.site, task, time.time()), ()
+
+    def _work_on_model(self, job: Job, task: Task) -> tuple[session.Result, Lines]:
+        try:
+            if task.base:
+                self._context.again(job.cancelled, lambda: self._bring(job, task))
+        except RemoteError as error:
+            if not job.run.plan.terms.sealed:
+                raise
+            # Another site may have made it: what follows is decided by what all sites find.
+            said = (f"this site refuses the model that it was given: {error.what}", f"  likely cause: {error.cause}")
+            return ModelUnusable(self._context.site, task, 0, time.time()), said
+        made, run_store = self._made(job, task), job.run.run_store
+        result = self._result(job, task, made)
+        if isinstance(made, TrainResult | ScoreResult) and task.kind is not TaskKind.SEED:
+            noted = made
+            self._with_room(job, task, lambda: run_store.note(task.round, noted))
+        return result, made.said
 
     def _made(self, job: Job, task: Task) -> TaskResult:
         """Return what the worker makes of a task."""
@@ -146,7 +178,9 @@ class JobRunner:
         def fetch(digest: str) -> None:
             link.fetch(digest, blobs, on_bytes, bytes_max=bytes_max)
 
-        if not blobs.has(task.base):
+        if job.run.plan.terms.sealed:
+            self._sealing.bring(job.run, task, fetch)
+        elif not blobs.has(task.base):
             compression.bring(link, blobs, task.base, job.run.plan, fetch)
         run_store.note_model(blobs.size_bytes(task.base))
 
@@ -164,6 +198,9 @@ class JobRunner:
             site, task, rounded.digest, made.images, made.steps, made.loss, made.seconds, time.time(), rounded.packed
         )
         self._with_room(job, task, lambda: compression.keep(folder, update, rounded.residual))
+        if plan.terms.sealed:
+            seal = self._with_room(job, task, lambda: self._sealing.seal(job.run, task, rounded))
+            update = replace(update, packed=seal.file, seal=seal)
         return update
 
     def _deliver(self, job: Job, result: session.Result) -> JobEnded:
@@ -220,3 +257,10 @@ class JobRunner:
             self._context.show_progress(task, WorkProgress(stage, done, of, "bytes"))
 
         return on_bytes
+
+
+_DO: Mapping[TaskKind, Callable[[JobRunner, Job, Task], tuple[session.Result, Lines]]] = {
+    TaskKind.ADOPT: JobRunner._adopt,
+    TaskKind.REWRAP: JobRunner._pass_on,
+}
+"""what is done for a task; anything else is work of the worker"""

@@ -29,7 +29,9 @@ from fedcervix.core.events import (
     RUN_NAME,
     ModelAdopted,
     ModelUnusable,
+    Rewrapped,
     ScoreReported,
+    Seal,
     SiteFailed,
     Task,
     UpdateStored,
@@ -212,6 +214,11 @@ def task(value: Task) -> Task:
     return value
 
 
+def seal(value: Seal | None) -> Seal | None:
+    """What this site has signed of a model under seal. It checks itself when it is built."""
+    return value
+
+
 def yes_or_no(value: object) -> bool:
     """One bit."""
     return value is True
@@ -239,6 +246,7 @@ LEAVES: Mapping[type, Mapping[str, Rule]] = {
         "loss": number,
         "seconds": number,
         "packed": matching(DIGEST),
+        "seal": seal,
     },
     ScoreReported: {
         "task": task,
@@ -249,6 +257,7 @@ LEAVES: Mapping[type, Mapping[str, Rule]] = {
     },
     ModelUnusable: {"task": task, "steps": number},
     ModelAdopted: {"task": task},
+    Rewrapped: {"task": task, "seal": seal},
     SiteFailed: {"stage": text, "hint": text, "incident": matching(INCIDENT), "kind": class_name, "goes_on": yes_or_no},
 }
 """What leaves of each report, field by field, and as what. No other field is written into a message."""

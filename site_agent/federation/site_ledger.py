@@ -14,12 +14,16 @@ Rules
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+import threading
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from fedcervix.core.events import Event, SiteAttached, SiteRefused, Task
+from fedcervix.core.events import Event, SiteAttached, SiteRefused, Task, event_from_json
+from fedcervix.core.plan import Plan
+from fedcervix.core.rounds.state import Run, begin
+from fedcervix.core.rounds.step import replay
 from fedcervix.disk.files import write_whole
 from fedcervix.errors import IdentityError, LedgerError
 from fedcervix.transport import codec
@@ -66,6 +70,9 @@ class SiteLedger:
         self._welcome: codec.Welcome | None = None
         last = last_federation(home, any_readable=True)
         self._folder = last.run_store.folder if last else home.folder
+        self._replaying = threading.Lock()
+        self._replayed: tuple[int, Run] | None = None
+        """the run after so many entries"""
         self._hashes: list[str] = []
         self._found: set[str] = set()
         """records of this site that stand in the ledger"""
@@ -274,6 +281,21 @@ class SiteLedger:
         head = max(stored.heads, key=lambda one: one.head.end.entries, default=None)
         return _Checked(ledger, head, len(stored.lines))
 
+    def verified(self) -> tuple[Ledger, Run]:
+        """Return what the ledger says up to the last checked head, and the run as it stands by it. Raises StorageError.
+
+        From any thread. The state is that of the coordinator at that entry: the events are the same.
+        """
+        with self._replaying:
+            checked, known = self._checked, self._replayed
+            if known is None or known[0] > checked.lines or known[1].run != checked.ledger.run:
+                known = None
+            if known is None or known[0] < checked.lines:
+                lines = LedgerStore(self._folder).read().lines[: checked.lines]
+                known = checked.lines, _replayed(known, lines)
+            self._replayed = known
+            return checked.ledger, known[1]
+
     # --- what is signed ---
 
     def sign(self, message: wire.FromSite) -> None:
@@ -294,6 +316,17 @@ class SiteLedger:
         """Note a report that the coordinator has accepted. Raises StorageError."""
         if message.record and message.WhichOneof("what") in ("update", "score"):
             LedgerStore(self._folder).note_said(message.record.decode())
+
+
+def _replayed(known: tuple[int, Run] | None, lines: Sequence[LedgerEntry]) -> Run:
+    """Return a run as it stands after entries of its ledger; `known`: after how many of them it stood how."""
+    if known is None:
+        first = read(lines[0].text)
+        plan, base = Plan.parse(str(first["plan"])), str(first["base"])
+        known = 1, begin(str(first["run"]), plan, base=base, at=float.fromhex(str(first["at"])))
+    done, run = known
+    said = (read(line.text) for line in lines[done:])
+    return replay(run, (event_from_json(str(values["event"])) for values in said if values["kind"] == "event"))
 
 
 def _event(report: codec.Report, site: str) -> Event | None:

@@ -14,9 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from fedcervix.core.events import (
-    ModelAdopted,
-    ModelUnusable,
-    ScoreReported,
     UpdateStored,
     event_from_json,
     event_to_json,
@@ -231,7 +228,7 @@ def _numerics(content: bytes) -> int:
 
 def _result(text: str) -> Result:
     found = event_from_json(text)
-    if not isinstance(found, UpdateStored | ScoreReported | ModelUnusable | ModelAdopted):
+    if not isinstance(found, Result):
         raise TypeError(f"{type(found).__name__} is no result")
     return found
 

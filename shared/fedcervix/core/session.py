@@ -18,10 +18,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from fedcervix.core.events import ModelAdopted, ModelUnusable, ScoreReported, Task, TaskKind, UpdateStored
+from fedcervix.core.events import ModelAdopted, ModelUnusable, Rewrapped, ScoreReported, Task, TaskKind, UpdateStored
 from fedcervix.core.rounds.instructions import Finish, Idle, Instruction
 
-Result = UpdateStored | ScoreReported | ModelUnusable | ModelAdopted
+Result = UpdateStored | ScoreReported | ModelUnusable | ModelAdopted | Rewrapped
 """A finished task, in the words in which it is reported (`at`: when it was finished, by the site's clock)."""
 
 
@@ -166,4 +166,5 @@ _GIVES = {
     TaskKind.TRAIN: "the result of round {}",
     TaskKind.SCORE: "the score of round {}",
     TaskKind.ADOPT: "the adoption of round {}'s model",
+    TaskKind.REWRAP: "the key of round {}'s model",
 }

@@ -27,11 +27,14 @@ from fedcervix.core.events import (
     LOSS_MAX,
     REASON_CHARS_MAX,
     RUN_NAME,
+    SEAL_HEADER_CHARS_MAX,
     Answer,
     Event,
     ModelAdopted,
     ModelUnusable,
+    Rewrapped,
     ScoreReported,
+    Seal,
     SiteFailed,
     Task,
     TaskKind,
@@ -39,7 +42,7 @@ from fedcervix.core.events import (
     check_event,
 )
 from fedcervix.core.formats import FIRST, UnknownFormat
-from fedcervix.core.plan import Plan, check
+from fedcervix.core.plan import SITES_MAX, Plan, check
 from fedcervix.core.rounds.instructions import Finish, Idle, Instruction
 from fedcervix.core.rounds.state import Outcome
 from fedcervix.errors import RemoteError
@@ -186,6 +189,8 @@ def _printable_json(text: str) -> str:
 
 SINCE: Mapping[str, int] = {
     "FromCoordinator.ledger": 2,  # for agents that say in `AttachRequest.ledger` how far they have it
+    "Task.Kind.KIND_REWRAP": 2,  # for sites that read format 2 of plans
+    "FromSite.rewrapped": 2,
 }
 """which version of the wire brought a kind of message, or a value of an enumeration, that the first release lacks; by
 message and field, or by message, enumeration and value. Where only sites that read a later format of plans, or that ask
@@ -289,6 +294,7 @@ _KINDS = {
     TaskKind.TRAIN: wire.Task.KIND_TRAIN,
     TaskKind.SCORE: wire.Task.KIND_SCORE,
     TaskKind.ADOPT: wire.Task.KIND_ADOPT,
+    TaskKind.REWRAP: wire.Task.KIND_REWRAP,
 }
 _KINDS_BACK = {number: kind for kind, number in _KINDS.items()}
 
@@ -303,12 +309,12 @@ _ANSWERS_BACK = {number: answer for answer, number in _ANSWERS.items()}
 
 def write_task(task: Task) -> wire.Task:
     """Return the message of a task."""
-    return wire.Task(run=task.run, kind=_KINDS[task.kind], round=task.round, base=task.base)
+    return wire.Task(run=task.run, kind=_KINDS[task.kind], round=task.round, base=task.base, readers=task.readers)
 
 
 def _task(message: wire.Task) -> Task:
     check(message.kind in _KINDS_BACK, f"not a kind of task: {message.kind}")
-    return Task(_run(message.run), _KINDS_BACK[message.kind], message.round, message.base)
+    return Task(_run(message.run), _KINDS_BACK[message.kind], message.round, message.base, tuple(message.readers))
 
 
 @dataclass(frozen=True, slots=True)
@@ -557,7 +563,16 @@ class Stopped:
 
 Heartbeat = Ping | Progress
 Report = (
-    Heartbeat | Stopped | Ready | Refusal | UpdateStored | ScoreReported | ModelUnusable | ModelAdopted | SiteFailed
+    Heartbeat
+    | Stopped
+    | Ready
+    | Refusal
+    | UpdateStored
+    | ScoreReported
+    | ModelUnusable
+    | ModelAdopted
+    | Rewrapped
+    | SiteFailed
 )
 
 
@@ -582,8 +597,8 @@ def _report(report: Report, at: float) -> wire.FromSite:
             return wire.FromSite(at=at, update=_write_update(report))
         case ScoreReported() | ModelUnusable():
             return _write_judgement(report, at)
-        case ModelAdopted(_, task):
-            return wire.FromSite(at=at, adopted=wire.Adopted(task=write_task(task)))
+        case ModelAdopted() | Rewrapped():
+            return _write_done(report, at)
         case SiteFailed():
             return wire.FromSite(at=at, failure=_write_failure(report))
 
@@ -592,6 +607,25 @@ def _write_judgement(report: ScoreReported | ModelUnusable, at: float) -> wire.F
     if isinstance(report, ScoreReported):
         return wire.FromSite(at=at, score=_write_score(report))
     return wire.FromSite(at=at, unusable=wire.Unusable(task=write_task(report.task), steps=report.steps))
+
+
+def _write_done(report: ModelAdopted | Rewrapped, at: float) -> wire.FromSite:
+    task = write_task(report.task)
+    if isinstance(report, ModelAdopted):
+        return wire.FromSite(at=at, adopted=wire.Adopted(task=task))
+    return wire.FromSite(at=at, rewrapped=wire.Rewrapped(task=task, seal=_write_seal(report.seal)))
+
+
+def _write_seal(seal: Seal, site: str = "") -> wire.Seal:
+    boxes = [wire.KeyBox(reader=reader, box=bytes.fromhex(box)) for reader, box in seal.boxes]
+    signature = bytes.fromhex(seal.signature)
+    return wire.Seal(site=site, header=seal.header.encode(), file=seal.file, boxes=boxes, signature=signature)
+
+
+def _seal(said: wire.Seal) -> Seal:
+    header = _ascii(said.header, SEAL_HEADER_CHARS_MAX, "a header")
+    boxes = tuple((one.reader, one.box.hex()) for one in said.boxes)
+    return Seal(header, read_digest(said.file), boxes, _signature(said.signature).hex())
 
 
 def _write_progress(report: Progress) -> wire.Progress:
@@ -626,6 +660,7 @@ def _write_update(report: UpdateStored) -> wire.Update:
         loss=report.loss,
         seconds=report.seconds,
         packed=report.packed,
+        seal=_write_seal(report.seal) if report.seal else None,
     )
 
 
@@ -685,7 +720,8 @@ def _read_update(message: wire.FromSite, site: str, at: float) -> UpdateStored:
     said = message.update
     images, loss = _within(said.images, 0, IMAGES_MAX, "images"), _loss(said.loss, "loss")
     seconds = _within(said.seconds, 0, SECONDS_MAX, "seconds")
-    return UpdateStored(site, _task(said.task), said.digest, images, said.steps, loss, seconds, at, said.packed)
+    update = UpdateStored(site, _task(said.task), said.digest, images, said.steps, loss, seconds, at, said.packed)
+    return replace(update, seal=_seal(said.seal)) if said.HasField("seal") else update
 
 
 def _read_score(message: wire.FromSite, site: str, at: float) -> ScoreReported:
@@ -710,6 +746,10 @@ def _read_adopted(message: wire.FromSite, site: str, at: float) -> ModelAdopted:
     return ModelAdopted(site, _task(message.adopted.task), at)
 
 
+def _read_rewrapped(message: wire.FromSite, site: str, at: float) -> Rewrapped:
+    return Rewrapped(site, _task(message.rewrapped.task), _seal(message.rewrapped.seal), at)
+
+
 def _read_failure(message: wire.FromSite, site: str, at: float) -> SiteFailed:
     said = message.failure
     kind = _text(said.kind, KIND_CHARS_MAX, "kind")
@@ -728,6 +768,7 @@ _READ: dict[str, Callable[[wire.FromSite, str, float], Report]] = {
     "score": _read_score,
     "unusable": _read_unusable,
     "adopted": _read_adopted,
+    "rewrapped": _read_rewrapped,
     "failure": _read_failure,
 }
 
@@ -767,9 +808,12 @@ def read_size(text: str, bytes_max: int) -> int:
     return int(text)
 
 
-def write_packed(form: Packed | None) -> wire.PackedReply:
-    """Return the message of a packed form, or of none."""
-    return wire.PackedReply(digest=form.digest, base=form.base) if form else wire.PackedReply()
+def write_packed(form: Packed | None, seals: Iterable[tuple[str, Seal]] = ()) -> wire.PackedReply:
+    """Return the message of a packed form, or of none. `seals`: what goes with a model under seal, by who signed it."""
+    reply = wire.PackedReply(seals=(_write_seal(seal, site) for site, seal in seals))
+    if form is not None:
+        reply.digest, reply.base = form.digest, form.base
+    return reply
 
 
 @_reads
@@ -778,6 +822,13 @@ def read_packed(message: wire.PackedReply) -> Packed | None:
     if not message.digest and not message.base:
         return None
     return Packed(read_digest(message.digest), read_digest(message.base) if message.base else "")
+
+
+@_reads
+def read_seals(message: wire.PackedReply) -> tuple[tuple[str, Seal], ...]:
+    """Return what goes with a model under seal, by who signed it; it is not checked yet."""
+    check(len(message.seals) <= SITES_MAX + 1, "there are more seals than a round can have")
+    return tuple((_text(one.site, 64, "site"), _seal(one)) for one in message.seals)
 
 
 @_reads

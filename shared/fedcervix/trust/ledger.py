@@ -27,6 +27,7 @@ from fedcervix.core.events import (
     Event,
     ModelAdopted,
     ModelUnusable,
+    Rewrapped,
     ScoreReported,
     UpdateStored,
     event_from_json,
@@ -42,7 +43,7 @@ from fedcervix.trust.statements import PublicKey, holds
 LEDGER = Chain("fedcervix ledger 1")
 SCHEME = "fedcervix://"
 """of the names of parties in certificates"""
-OF_A_TASK = (UpdateStored, ScoreReported, ModelUnusable, ModelAdopted)
+OF_A_TASK = (UpdateStored, ScoreReported, ModelUnusable, ModelAdopted, Rewrapped)
 
 
 @dataclass(frozen=True, slots=True)

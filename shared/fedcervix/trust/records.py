@@ -13,6 +13,7 @@ from fedcervix.core.events import (
     Event,
     ModelAdopted,
     ModelUnusable,
+    Rewrapped,
     ScoreReported,
     SiteAttached,
     SiteFailed,
@@ -33,6 +34,7 @@ SAID: Mapping[type[Event], tuple[str, tuple[str, ...]]] = {
     ScoreReported: ("score", ("task", "loss_sum", "count", "images", "gauges")),
     ModelUnusable: ("unusable", ("task", "steps")),
     ModelAdopted: ("adopted", ("task",)),
+    Rewrapped: ("rewrapped", ("task",)),
     SiteFailed: ("failure", ("stage", "hint", "incident", "kind", "goes_on")),
 }
 """event -> what its record calls it, and the fields that the site itself says"""
@@ -53,7 +55,8 @@ def record_of(event: Event, run: str, plan_digest: str) -> str:
 def _value(found: Any) -> Value:
     """Return a field of an event as a record has it."""
     if isinstance(found, Task):
-        return {"kind": found.kind.value, "round": found.round, "base": found.base}
+        task: Values = {"kind": found.kind.value, "round": found.round, "base": found.base}
+        return {**task, "readers": [*found.readers]} if found.readers else task
     if isinstance(found, tuple):  # gauges
         return {name: real(number) for name, number in found}
     return real(found) if isinstance(found, float) else found

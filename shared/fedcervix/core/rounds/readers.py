@@ -61,3 +61,13 @@ def earlier_models(run: Run) -> tuple[str, ...]:
     hops = [update.digest for round_ in reversed(rounds) for update in reversed(round_.contributions)]
     first = [run.current.base, run.layout] if len(run.rounds) == 1 else [run.current.base]
     return tuple(dict.fromkeys([*hops, *first]))
+
+
+def beginnings(run: Run, round_: int) -> tuple[str, ...]:
+    """Return the models that a site may be given in a round, besides its hops; `run`: as it stands by a ledger.
+
+    Of a round that is over by the ledger, that is its result.
+    """
+    if not run.rounds or round_ < run.current.number:
+        return (run.rounds[round_ - 1].candidate,) if 0 < round_ <= len(run.rounds) else ()
+    return earlier_models(run)
