@@ -15,6 +15,8 @@ history/              earlier models, classifiers and choices: nothing is overwr
 reports/DATE-NAME/    a report with its numbers and predictions; they hold images, name patients and stay here
 account.json          how much federations have had of this site: runs, rounds, epochs and bytes of the last 30 days
 instances.json        which processes of the agent ran here last
+sums.jsonl            what this home remembers of secure sums, over all its runs
+secrets/RUN.json      the secrets of a run with secure sums; they are in no backup, and go when the run ends
 incidents/            full traces of failures; they stay here
 untold/               scrubbed reports of failures that the coordinator has not heard yet
 """
@@ -190,6 +192,10 @@ class SiteHome:
     """HTML pages and results."""
     instances = Below("instances.json")
     """The processes of the agent that ran here, newest first (see site_agent.federation.fencing)."""
+    sums = Below("sums.jsonl")
+    """What this home remembers of secure sums (see site_agent.store.sum_journal)."""
+    secrets = Below("secrets")
+    """The secrets of runs with secure sums, which belong into no backup (see site_agent.store.run_secrets)."""
     account = Below("account.json")
     """How much federations have had of this site, day by day (see site_agent.federation.account)."""
     incidents = Below("incidents")

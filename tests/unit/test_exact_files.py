@@ -15,6 +15,8 @@ from site_agent.classifier.sweep import GridPoint
 from site_agent.federation.account import Spent
 from site_agent.store.leak_guard import Seen
 from site_agent.store.provenance import Provenance
+from site_agent.store.run_secrets import RunSecrets
+from site_agent.store.sum_journal import JournalLine
 from tests.unit.goldens import check_written_down, default_of, with_values
 from tests.unit.test_formats_page import ROWS
 
@@ -25,6 +27,8 @@ FILES: dict[str, type] = {
     "models/NAME/record.json": Provenance,
     "sweeps/NAME/cells.json": GridPoint,
     "account.json": Spent,
+    "sums.jsonl": JournalLine,
+    "secrets/RUN.json": RunSecrets,
     "study.json": Study,
     "data.json": StudyData,
     "selection.json": Selection,
