@@ -54,6 +54,7 @@ from site_agent.federation.listener import UPGRADE_S, Listener
 from site_agent.federation.membership import Membership
 from site_agent.federation.readiness import Examine, Readiness
 from site_agent.federation.renewing import Renewing
+from site_agent.federation.sealing import Sealing
 from site_agent.worker.disk_full_retry import with_room
 from site_agent.worker.hang_detection import FLOOR_S
 from site_agent.worker.worker import Worker
@@ -120,7 +121,8 @@ class Agent:
         self._renewing = renewing
         self._listener = Listener(context, checks.connection, waits.upgrade_s, renewing)
         self._reporter = Reporter(context.link.sign, context.inbox.put, floor_s=waits.silence_s)
-        self._jobs = JobRunner(context, worker, accounting, self._reporter)
+        self._sealing = Sealing(context, federation)
+        self._jobs = JobRunner(context, worker, accounting, self._reporter, self._sealing)
         self._session = session.Session(context.site)
         self._hung: Task | None = None
         self._outcome: Outcome | None = None

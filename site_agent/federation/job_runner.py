@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TypeVar
 
@@ -126,9 +126,13 @@ class JobRunner:
         show = self._context.show
         show(shown.Working(task))
         self._with_room(job, task, lambda: self._accounting.begin_work(job.run, task))
-        result, lines = _DO.get(task.kind, JobRunner._work_on_model)(self, job, task)
+        result, lines = self._how(task.kind)(job, task)
         show(shown.TaskFinished(task, lines))
         return JobEnded(job, lambda s: session.finished(s, result))
+
+    def _how(self, kind: TaskKind) -> Callable[[Job, Task], tuple[session.Result, Lines]]:
+        done_here = {TaskKind.ADOPT: self._adopt, TaskKind.REWRAP: self._pass_on}
+        return done_here.get(kind, self._work_on_model)
 
     def _pass_on(self, job: Job, task: Task) -> tuple[session.Result, Lines]:
         """Pass the key of a model under seal on. Its file is not needed for that."""
@@ -257,10 +261,3 @@ class JobRunner:
             self._context.show_progress(task, WorkProgress(stage, done, of, "bytes"))
 
         return on_bytes
-
-
-_DO: Mapping[TaskKind, Callable[[JobRunner, Job, Task], tuple[session.Result, Lines]]] = {
-    TaskKind.ADOPT: JobRunner._adopt,
-    TaskKind.REWRAP: JobRunner._pass_on,
-}
-"""what is done for a task; anything else is work of the worker"""

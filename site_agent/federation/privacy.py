@@ -37,6 +37,7 @@ from fedcervix.core.events import (
     UpdateStored,
 )
 from fedcervix.transport import codec
+from fedcervix.trust.sealed_models import Header
 
 GAUGES = frozenset({"zero_rows", "dead_units", "unit_std", "effective_rank", "alignment", "uniformity"})
 """The collapse gauges that a site reports (see `site_agent.training.collapse_metrics`)."""
@@ -215,7 +216,11 @@ def task(value: Task) -> Task:
 
 
 def seal(value: Seal | None) -> Seal | None:
-    """What this site has signed of a model under seal. It checks itself when it is built."""
+    """What this site has signed of a model under seal: a header with nothing else in it, digests and boxes."""
+    if value is not None:
+        if not isinstance(value, Seal):
+            raise TypeError("not a seal")
+        Header.parse(value.header)
     return value
 
 

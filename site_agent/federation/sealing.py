@@ -1,8 +1,8 @@
 """What a site does with models under seal: it opens what it is given, seals what it made, and passes keys on.
 
 Rules
-1. What the coordinator shows of a model is checked before the model is fetched (`fedcervix.trust.seals`), and every byte
-   before anything uses it. A model that comes in the open is never taken in a run under seal.
+1. What the coordinator shows of a model is checked before the model is fetched (`fedcervix.trust.seals`), and every
+   byte before anything uses it. A model that comes in the open is never taken in a run under seal.
 2. Made again after a kill, a seal is the same: its key follows from the run's secret and the header.
 3. The header of a task's model is noted once it was checked: so training goes on while the coordinator is away.
 """
@@ -10,7 +10,7 @@ Rules
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,13 +27,15 @@ from fedcervix.models.rounding import Rounded, rebuild
 from fedcervix.models.sealed_files import seal, unseal
 from fedcervix.models.weights import vet_values
 from fedcervix.trust.boxes import NamedKey, OwnKey
+from fedcervix.trust.contexts import RunContext
 from fedcervix.trust.key_texts import private_key
 from fedcervix.trust.sealed_models import Header, content_key
 from fedcervix.trust.seals import Given, Known, checked, opened_key, signed_seal
-from site_agent.federation.context import AgentContext
 from fedcervix.trust.statements import PrivateKey
+from fedcervix.trust.sum_roster import Opening, PinnedKeys, checked_roster, signed_opening
+from site_agent.federation.context import AgentContext
 from site_agent.federation.inbox import Participation
-from site_agent.federation.site_ledger import SiteLedger
+from site_agent.store.run_secrets import RunSecrets, SecretsFile
 
 FILE = "given.json"
 
@@ -50,10 +52,63 @@ class RunKeys:
 
 
 class Sealing:
-    """One agent's part in runs under seal. May be used from any thread. `keys`: of a run."""
+    """One agent's part in runs under seal. May be used from any thread."""
 
-    def __init__(self, context: AgentContext, keys: Callable[[Participation], RunKeys]) -> None:
-        self._context, self._keys = context, keys
+    def __init__(self, context: AgentContext, federation: str) -> None:
+        self._context, self._federation = context, federation
+
+    # --- the keys of a run ---
+
+    def opening(self, run: Participation, images: int) -> Opening:
+        """Return what this site opens a run with: the same each time. Raises StorageError.
+
+        `images`: of its training, as it was counted first. A home that was restored has other secrets, if any.
+        """
+        file = SecretsFile(self._context.home, run.run)
+        drawn = file.read()
+        if drawn is None:
+            drawn = RunSecrets.drawn(images)
+            file.write(drawn)
+        own, rho = drawn.own_key(self._context.site), bytes.fromhex(drawn.rho)
+        return signed_opening(self._identity(), self._run_context(run), own, drawn.images, rho)
+
+    def join(self, run: Participation, openings: Sequence[Opening]) -> None:
+        """Check and keep the openings of all sites. Raises RemoteError, RunError, StorageError."""
+        roster = checked_roster(self._run_context(run), run.plan.sites, openings, self._identities(run))
+        file, drawn = SecretsFile(self._context.home, run.run), self._drawn(run)
+        if not drawn.openings:
+            file.write(drawn.told(roster.openings))
+
+    def forget(self, run: Participation) -> None:
+        """The run has ended: nobody opens a model of it with what is on this disk. Raises StorageError."""
+        SecretsFile(self._context.home, run.run).forget()
+
+    def _drawn(self, run: Participation) -> RunSecrets:
+        drawn = SecretsFile(self._context.home, run.run).read()
+        if drawn is None:
+            raise RunError(
+                f"this site has lost its secrets of run {run.run}, and cannot read the models of the run",
+                cause="its home was restored from a backup, which never holds them",
+                next_step="nothing can bring them back: this site takes part again from the next run on",
+            )
+        return drawn
+
+    def _keys(self, run: Participation) -> RunKeys:
+        drawn = self._drawn(run)
+        if not drawn.openings:
+            raise RunError(f"the keys of the other sites of run {run.run} have not come yet")
+        openings = [held.opening() for held in drawn.openings]
+        return RunKeys(
+            drawn.own_key(self._context.site),
+            bytes.fromhex(drawn.nonces),
+            {opening.site: opening.key for opening in openings},
+        )
+
+    def _run_context(self, run: Participation) -> RunContext:
+        return RunContext(federation=self._federation, run=run.run, plan=run.plan.digest)
+
+    def _identities(self, run: Participation) -> PinnedKeys:
+        return {**run.run_store.keys(), self._context.site: self._identity().public_key()}
 
     # --- what is given ---
 
@@ -83,9 +138,10 @@ class Sealing:
         return given
 
     def _known(self, run: Participation, task: Task) -> Known:
-        ledger, state = self._ledger().verified()
-        keys = {**run.run_store.keys(), self._context.site: self._identity().public_key()}
-        return Known(ledger.federation, run.run, run.plan.digest, keys, beginnings(state, task.round))
+        if self._context.ledger is None:
+            raise RunError("a run under seal needs its ledger", cause="this agent keeps none")
+        began = beginnings(self._context.ledger.verified(), task.round)
+        return Known(self._federation, run.run, run.plan.digest, self._identities(run), began)
 
     def _key(self, run: Participation, given: Given) -> bytes:
         """Return the key of a model. Raises RemoteError where this site has no box for it."""
@@ -102,7 +158,7 @@ class Sealing:
         blobs, plan = self._context.blobs, run.plan
         keys, content = self._keys(run), made.packed or made.digest
         header = Header(
-            federation=self._ledger().verified()[0].federation,
+            federation=self._federation,
             run=run.run,
             plan=plan.digest,
             round=task.round,
@@ -128,11 +184,6 @@ class Sealing:
 
     def _identity(self) -> PrivateKey:
         return private_key(self._context.home.pem("site.key"))
-
-    def _ledger(self) -> SiteLedger:
-        if self._context.ledger is None:
-            raise RunError("a run under seal needs its ledger", cause="this agent keeps none")
-        return self._context.ledger
 
 
 def _open(blobs: BlobStore, given: Given, key: bytes, packing: Compression) -> None:

@@ -281,8 +281,8 @@ class SiteLedger:
         head = max(stored.heads, key=lambda one: one.head.end.entries, default=None)
         return _Checked(ledger, head, len(stored.lines))
 
-    def verified(self) -> tuple[Ledger, Run]:
-        """Return what the ledger says up to the last checked head, and the run as it stands by it. Raises StorageError.
+    def verified(self) -> Run:
+        """Return the run as it stands by the ledger, up to the last head that was checked. Raises StorageError.
 
         From any thread. The state is that of the coordinator at that entry: the events are the same.
         """
@@ -294,7 +294,7 @@ class SiteLedger:
                 lines = LedgerStore(self._folder).read().lines[: checked.lines]
                 known = checked.lines, _replayed(known, lines)
             self._replayed = known
-            return checked.ledger, known[1]
+            return known[1]
 
     # --- what is signed ---
 

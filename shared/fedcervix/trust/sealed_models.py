@@ -1,14 +1,14 @@
 """A model under seal: whoever carries it sees who sent it and how long it is; only those who have its key can read it.
 
 Format (docs/sealed-ring.md): `MAGIC`, the number of bytes of the header (4 bytes, big-endian), the header, then the
-model, or its packed form, in chunks. A chunk is CHUNK_BYTES of it, encrypted with ChaCha20-Poly1305 (RFC 8439), and TAG_BYTES longer
-by it. The nonce is the chunk's number (11 bytes, big-endian) and a byte that is 1 for the last chunk: the STREAM
-construction (Hoang, Reyhanitabar, Rogaway, Vizar 2015) as the file format age has it. So a chunk that is missing, moved
-or one too many is found.
+model, or its packed form, in chunks. A chunk is CHUNK_BYTES of it, encrypted with ChaCha20-Poly1305 (RFC 8439), and
+TAG_BYTES longer by it. The nonce is the chunk's number (11 bytes, big-endian) and a byte that is 1 for the last chunk:
+the STREAM construction (Hoang, Reyhanitabar, Rogaway, Vizar 2015) as the file format age has it. So a chunk that is
+missing, moved or one too many is found.
 
 Rules
-1. A key is used for one header, and a header names the digest of what is sealed. So no nonce is used twice, and a sender
-   that begins again after a crash makes the same bytes.
+1. A key is used for one header, and a header names the digest of what is sealed. So no nonce is used twice, and a
+   sender that begins again after a crash makes the same bytes.
 2. Nothing of a model is to be used before `opened` has ended: its digest is checked with the last chunk.
 """
 

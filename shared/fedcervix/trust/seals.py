@@ -54,9 +54,9 @@ def opened_key(own: OwnKey, sender: NamedKey, header: Header, seal: Seal) -> byt
     return boxes.opened(own, sender, MODEL_KEY, header.hash.encode(), bytes.fromhex(box))
 
 
-def is_signed(site: str, seal: Seal, key: PublicKey) -> bool:
-    """Say whether a seal was signed by a site with this key."""
-    return holds(key, bytes.fromhex(seal.signature), SEAL, *texts_of(site, seal))
+def is_signed(site: str, seal: Seal, key: PublicKey | None) -> bool:
+    """Say whether a seal was signed by a site with this key; None: it is not known."""
+    return key is not None and holds(key, bytes.fromhex(seal.signature), SEAL, *texts_of(site, seal))
 
 
 # --- at the coordinator, which has no key ---------------------------------------------------------------------------
@@ -100,11 +100,11 @@ def passed_on_faults(run: Run, site: str, model: str, seal: Seal, key: PublicKey
 
 
 def _signature_faults(site: str, seal: Seal, key: PublicKey | None) -> list[str]:
-    return [] if key is not None and is_signed(site, seal, key) else [f"it is not signed by {site}"]
+    return [] if is_signed(site, seal, key) else [f"it is not signed by {site}"]
 
 
 def shown_to(run: Run, site: str, model: str) -> tuple[Signed, ...]:
-    """Return what a reader is shown of a model: the hops of the round up to it, and who has passed it on to the site."""
+    """Return what a reader is shown of a model: the hops up to it, and who has passed its key on to the site."""
     made = seals(run, model)
     hops = run.current.contributions if run.rounds else ()
     digests = [update.digest for update in hops]
@@ -173,9 +173,7 @@ def _header(site: str, seal: Seal, known: Known) -> Header:
     header = Header.parse(seal.header)
     check(header.federation == known.federation, "it is of another federation")
     check(header.run == known.run and header.plan == known.plan, "it is of another run")
-    check(
-        site in known.keys and is_signed(site, seal, known.keys[site]), f"it is not signed by the pinned key of {site}"
-    )
+    check(is_signed(site, seal, known.keys.get(site)), f"it is not signed by the pinned key of {site}")
     return header
 
 
