@@ -216,7 +216,10 @@ def task(value: Task) -> Task:
 
 
 def seal(value: Seal | None) -> Seal | None:
-    """What this site has signed of a model under seal: a header with nothing else in it, digests and boxes."""
+    """What this site has signed of a model under seal: a header with nothing else in it, digests and boxes.
+
+    Raises TypeError, ValueError for anything else.
+    """
     if value is not None:
         if not isinstance(value, Seal):
             raise TypeError("not a seal")
