@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from fedcervix.core.events import Task, TaskKind
-from fedcervix.core.rounds.participants import listed, may_score, names_of, open_sites, rewrap
+from fedcervix.core.rounds.participants import listed, may_read, names_of, open_sites, rewrap
 from fedcervix.core.rounds.readers import giver
 from fedcervix.core.rounds.state import Outcome, Phase, Presence, Run
 
@@ -79,6 +79,8 @@ def _instruct_training(run: Run, site: str) -> Instruction:
         return Idle(f"round {run.current.number} was closed without this site; it takes part again in the next round")
     if site not in names_of(open_sites(run)):
         return Idle(f"round {run.current.number}: {listed(open_sites(run))} holds the model")
+    if not may_read(run, site, run.model):  # nor is it there: else the key would be on its way
+        return Idle(f"round {run.current.number}: this site cannot read the model yet")
     return Task(run.run, TaskKind.TRAIN, run.current.number, run.model)
 
 
@@ -87,7 +89,7 @@ def _instruct_aggregating(run: Run, _site: str) -> Instruction:
 
 
 def _instruct_scoring(run: Run, site: str) -> Instruction:
-    if run.current.judged(site) or not may_score(run, site):
+    if run.current.judged(site) or not may_read(run, site, run.current.candidate):
         return Idle(f"round {run.current.number}: waiting for the score of {listed(open_sites(run))}")
     return Task(run.run, TaskKind.SCORE, run.current.number, run.current.candidate)
 

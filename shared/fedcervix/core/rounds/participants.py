@@ -22,7 +22,8 @@ def open_sites(run: Run) -> tuple[Site, ...]:
         return untrained(run)[:1] if run.plan.mode_rules.in_turns else untrained(run)
     if run.phase is Phase.SCORING:
         judged = judges(run.current)
-        return tuple([site for site in run.sites if site.name not in judged and may_score(run, site.name)])
+        left = [site for site in run.sites if site.name not in judged]
+        return tuple([site for site in left if may_read(run, site.name, run.current.candidate)])
     return tuple(site for site in run.sites if site.name not in run.adopted)
 
 
@@ -52,9 +53,9 @@ def _who_can_pass_on(run: Run, model: str) -> tuple[Site, ...]:
     return tuple(dict.fromkeys(site for one in models for site in reading_sites(run, one)))
 
 
-def may_score(run: Run, site: str) -> bool:
-    """Say whether a site can read the round's model."""
-    return not run.plan.terms.sealed or site in readers(run, run.current.candidate)
+def may_read(run: Run, site: str, model: str) -> bool:
+    """Say whether a site can read a model: any model, where the plan does not seal."""
+    return not run.plan.terms.sealed or site in readers(run, model)
 
 
 def untrained(run: Run) -> tuple[Site, ...]:
