@@ -28,6 +28,7 @@ def needed(run: Run) -> set[str]:
     kept |= set(last_step(run) or ())
     if run.rounds:
         kept |= {update.digest for update in (*run.current.contributions, *run.current.dropped)}
+        kept |= {release.masks for release in run.current.releases} | {round_.total for round_ in run.rounds[-2:]}
         kept |= {run.current.candidate, run.current.base, fallback(run)}
     if run.best_round:
         kept.add(run.best.candidate)
@@ -45,9 +46,9 @@ def _sealed_files(run: Run, kept: set[str]) -> set[str]:
 
 
 def is_asked(run: Run, site: str) -> bool:
-    """Say whether a site is asked for a model now."""
+    """Say whether a site is asked for a model now, or for the masks of a round."""
     asked = instruction(run, site) if site in run.plan.sites and not run.ended else None
-    return isinstance(asked, Task) and asked.kind in (TaskKind.SEED, TaskKind.TRAIN)
+    return isinstance(asked, Task) and asked.kind in (TaskKind.SEED, TaskKind.TRAIN, TaskKind.RELEASE)
 
 
 def may_report(run: Run, site: str) -> bool:

@@ -14,7 +14,16 @@ from coordinator.run.round_average import hop_measured
 from coordinator.run.run_ledger import RunLedger
 from coordinator.run.run_state import RunState
 from coordinator.run.sealed_updates import check_passed_on, check_sealed
-from fedcervix.core.events import Answer, Event, Rewrapped, SiteRevoked, Task, TaskKind, UpdateStored
+from fedcervix.core.events import (
+    Answer,
+    Event,
+    ReleaseStored,
+    Rewrapped,
+    SiteRevoked,
+    Task,
+    TaskKind,
+    UpdateStored,
+)
 from fedcervix.core.rounds.instructions import instruction
 from fedcervix.core.rounds.objections import objection
 from fedcervix.core.rounds.state import Run
@@ -22,10 +31,13 @@ from fedcervix.core.rounds.step import answer_to
 from fedcervix.errors import BusyError, RemoteError, RunError, StorageError
 from fedcervix.models.blobs import BlobStore
 from fedcervix.models.rounding import rebuild
+from fedcervix.models.secure_sums import vet_vector
+from fedcervix.models.secure_vectors import vector_form
 from fedcervix.models.step_norms import Group, Meter, check_steps, measure_groups
 from fedcervix.models.stream_validation import Arriving
 from fedcervix.models.weights import Layout, read_layout, vet, vet_base, vet_layout
 from fedcervix.runtime.log import logger
+from fedcervix.transport import codec
 from fedcervix.trust.ledger import NOT_SIGNED, Signed
 
 
@@ -91,6 +103,13 @@ class ModelWork:
             self._first = run.layout, read_layout(self._blobs.path(run.layout))
         return self._first[1]
 
+    def bytes_max(self, run: Run) -> int:
+        """Return how long what a site sends may be. Raises StorageError."""
+        if not run.layout:
+            return codec.model_bytes_max(0)
+        bound = codec.model_bytes_max(self._blobs.size_bytes(run.layout))
+        return max(bound, vector_form(self.layout_of(run)).bytes) if run.plan.terms.secure_sum else bound
+
     # --- it is reported ---
 
     def take_update(self, update: UpdateStored, signed: Signed = NOT_SIGNED) -> Answer:
@@ -103,7 +122,7 @@ class ModelWork:
         if answer is not Answer.ACCEPTED and not objection(run, update):
             return answer  # a later state does not accept it either
         if not self._blobs.brought(update.packed or update.digest, update.site):
-            raise _not_here(update)
+            raise _not_here(update.packed or update.digest, update.task)
         if answer is Answer.REFUSED:  # only now: whoever has not sent a model is not told whether another site has
             self._log.warning("update refused", site=update.site, task=str(update.task), what=objection(run, update))
             return answer
@@ -116,11 +135,11 @@ class ModelWork:
                 raise
             except StorageError as error:
                 if not self._blobs.has(_stored(update)):  # it went while it was looked at
-                    raise _not_here(update) from error
+                    raise _not_here(update.packed or update.digest, update.task) from error
                 raise
         with self._state.changed:  # no model goes from here on: see `expect`
             if not self._blobs.has(_stored(update)):
-                raise _not_here(update)
+                raise _not_here(update.packed or update.digest, update.task)
             return self._submit(update, signed)
 
     def take_passed_on(self, event: Rewrapped, signed: Signed) -> Answer:
@@ -130,6 +149,16 @@ class ModelWork:
             return answer
         check_passed_on(self._state.run, self._ledger.known, event)
         return self._submit(event, signed)
+
+    def take_release(self, release: ReleaseStored, signed: Signed = NOT_SIGNED) -> Answer:
+        """Vet a holder's masks that have arrived, then submit them. Raises RemoteError, RunError, StorageError."""
+        if not self._blobs.brought(release.masks, release.site):
+            raise _not_here(release.masks, release.task)
+        vet_vector(self._blobs.path(release.masks), self._blobs.path(release.task.base))
+        with self._state.changed:  # as above
+            if not self._blobs.has(release.masks):
+                raise _not_here(release.masks, release.task)
+            return self._submit(release, signed)
 
     @contextlib.contextmanager
     def _alone(self, site: str) -> Iterator[_Uploads]:
@@ -159,6 +188,9 @@ class ModelWork:
             self._unpack(run, update)
         path, sound = self._blobs.path(update.digest), uploads.sound
         seen = sound if sound is not None and sound.digest == update.digest else None
+        if update.masked is not None:
+            vet_vector(path, self._blobs.path(update.task.base))
+            return update
         if update.task.kind is TaskKind.SEED:
             vet_base(path)
         elif seen:
@@ -192,7 +224,7 @@ class ModelWork:
 
     def retire(self, before: Run, after: Run, event: Event) -> None:
         """Put away what a new round does not need. Called under the lock, after a step."""
-        if begins := len(after.rounds) != len(before.rounds):
+        if begins := _step_of(after) != _step_of(before):
             with contextlib.suppress(OSError, StorageError):  # what cannot be deleted now can be at the next round
                 self._blobs.retire(needed(after))
         self.needs_purge = self.needs_purge or begins or after.ended or isinstance(event, SiteRevoked)
@@ -216,6 +248,10 @@ def _stored(update: UpdateStored) -> str:
     return update.packed if update.seal else update.digest
 
 
-def _not_here(update: UpdateStored) -> RunError:
-    there = update.packed or update.digest
-    return RunError(f"the model {there[:12]} of {update.task} is not at the coordinator", next_step="send it again")
+def _step_of(run: Run) -> tuple[int, int]:
+    """Return round and attempt: with the next one, models of the one before are not needed any more."""
+    return len(run.rounds), len(run.current.closed) if run.rounds else 0
+
+
+def _not_here(digest: str, task: Task) -> RunError:
+    return RunError(f"the model {digest[:12]} of {task} is not at the coordinator", next_step="send it again")

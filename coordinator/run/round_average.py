@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from fedcervix.core.events import UpdateStored
+from fedcervix.core.events import AggregateStored, UpdateStored
 from fedcervix.core.measures import Measures, clip_scales
 from fedcervix.core.plan import Plan
 from fedcervix.core.rounds.coordinator_work import AverageWork
@@ -19,16 +19,15 @@ from fedcervix.models.step_similarity import measure_steps
 from fedcervix.models.weights import Layout, read_layout
 
 
-def average_round(
-    run: Run, blobs: BlobStore, layout: Layout, work: AverageWork
-) -> tuple[Rounded, tuple[tuple[str, Measures], ...]]:
-    """Return the round's average, and what was measured of each site's update.
+def average_round(run: Run, blobs: BlobStore, layout: Layout, work: AverageWork, at: float) -> AggregateStored:
+    """Store the round's average; return it with what was measured of each site's update.
 
     Raises RemoteError where the updates have no average, ModelError where the round cannot have one, StorageError.
     """
     measures = _measured(run, blobs, layout, work)
     scales = clip_scales([found.norm for _, found in measures], run.plan.terms.clip)
-    return average(run.plan, blobs, replace(work, scales=tuple(scales))), measures
+    made = average(run.plan, blobs, replace(work, scales=tuple(scales)))
+    return AggregateStored(work.round, made.digest, at, made.packed, made.residual, work.attempt, measures)
 
 
 def average(plan: Plan, blobs: BlobStore, work: AverageWork) -> Rounded:
@@ -36,9 +35,9 @@ def average(plan: Plan, blobs: BlobStore, work: AverageWork) -> Rounded:
     updates = [(blobs.path(digest), weight) for digest, weight in work.updates]
     output = blobs.scratch(f"aggregate-{work.round}")
     layout = read_layout(blobs.path(work.layout))
-    rule, momentum = plan.terms.batch_norm, _momentum(plan, blobs, work)
+    rule, carried = plan.terms.batch_norm, momentum(plan, blobs, work)
     clip = Clip(blobs.path(work.base), work.scales) if work.scales else None
-    digest = aggregate(updates, layout, output, rule, momentum, clip=clip, trimmed=work.trimmed)
+    digest = aggregate(updates, layout, output, rule, carried, clip=clip, trimmed=work.trimmed)
     if work.compression == "none":
         blobs.adopt(output, digest)
         return Rounded(digest)
@@ -47,7 +46,8 @@ def average(plan: Plan, blobs: BlobStore, work: AverageWork) -> Rounded:
     return made
 
 
-def _momentum(plan: Plan, blobs: BlobStore, work: AverageWork) -> Momentum | None:
+def momentum(plan: Plan, blobs: BlobStore, work: AverageWork) -> Momentum | None:
+    """Return what server momentum adds to a round's average; None where it adds nothing."""
     if work.last_step is None:
         return None
     base, before = work.last_step

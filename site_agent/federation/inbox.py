@@ -52,7 +52,7 @@ class Job:
 class CoordinatorSaid:
     """The coordinator has said something."""
 
-    what: codec.Welcome | codec.LedgerPart | Instruction
+    what: codec.Welcome | codec.LedgerPart | codec.Paper | Instruction
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,7 @@ from site_agent.federation.site_ledger import SiteLedger
 CALL_S = 30.0
 """for a small call, once the line is up; a coordinator answers within milliseconds"""
 
-Said = codec.Welcome | codec.LedgerPart | Instruction
+Said = codec.Welcome | codec.LedgerPart | codec.Paper | Instruction
 """what a coordinator says on the stream"""
 OnBytes = Callable[[int, int], None]
 """Called with (bytes so far, bytes in all; 0 where unknown)."""

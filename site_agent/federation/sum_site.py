@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedcervix.core.plan import Plan
+from fedcervix.core.sum_plan import SumTerms
 from fedcervix.disk.files import opened
 from fedcervix.disk.storage import disk
 from fedcervix.errors import FedcervixError, ModelError, PolicyError, RemoteError, RunError
@@ -51,7 +52,6 @@ from fedcervix.trust.statements import PrivateKey
 from fedcervix.trust.sum_closes import ClosedAttempt, SignedClose, signed_close
 from fedcervix.trust.sum_lists import SignedRelease, SumList, signed_release
 from fedcervix.trust.sum_memory import BaseVouched
-from fedcervix.trust.sum_plan import SumTerms
 from fedcervix.trust.sum_reports import SumReport, commit_nonce, commitment, three_digits
 from fedcervix.trust.sum_roster import (
     Opening,

@@ -18,6 +18,7 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from fedcervix.core.plan import Plan, Terms
+from fedcervix.core.sum_plan import SumTerms
 from fedcervix.models.blobs import BlobStore
 from fedcervix.models.secure_sums import open_sum
 from fedcervix.models.weights import read_layout, read_tensors, write_tensors
@@ -25,7 +26,6 @@ from fedcervix.trust.contexts import RunContext
 from fedcervix.trust.sum_closes import SignedClose
 from fedcervix.trust.sum_lists import SignedRelease, SumList
 from fedcervix.trust.sum_memory import Entry
-from fedcervix.trust.sum_plan import SumTerms
 from fedcervix.trust.sum_reports import SumReport
 from site_agent.federation.sum_site import KnownRound, SigningSite, SumSite, TrainedUpdate
 from site_agent.home import SiteHome

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fedcervix.core.sum_plan import SumTerms
 from fedcervix.errors import ModelError, PolicyError, RemoteError, RunError, StorageError
 from fedcervix.models.aggregate import Momentum, aggregate
 from fedcervix.models.weights import read_layout, read_tensors, write_tensors
 from fedcervix.trust.sum_memory import BaseVouched, HomeRestored
-from fedcervix.trust.sum_plan import SumTerms
 from site_agent.federation.sum_site import KnownRound, TrainedUpdate
 from site_agent.home import SiteHome
 from site_agent.store.run_secrets import SecretsFile

@@ -21,6 +21,7 @@ from fedcervix.core.bounds import INT64_MAX, Within, check_values
 from fedcervix.core.formats import FIRST, KEY
 from fedcervix.core.modes import MODES, Mode, ModeRules
 from fedcervix.core.plan_formats import from_dict, to_dict
+from fedcervix.core.sum_plan import SumTerms, sum_faults
 from fedcervix.json_text import parsed
 from fedcervix.printable import QUOTED_CHARS_MAX, quoted, shortened
 
@@ -202,9 +203,16 @@ class Terms:
     give_up_s: Annotated[float, Within(above=0)] = 604_800.0
     """how long a run waits for a quorum before it is aborted"""
     seed: Annotated[int, Within(0, INT64_MAX)] = 0
+    secure_sum: bool = False
+    """the coordinator learns the sum of a round's updates and none of them (see `fedcervix.core.sum_plan`)"""
+    holders: tuple[str, ...] = ()
+    """of a secure sum: sites that can compute the masks of all; one more than `colluders`, or two"""
+    colluders: Annotated[int, Within(0, SITES_MAX)] = 0
+    """of a secure sum: so many sites may tell the coordinator their secrets"""
 
     def __post_init__(self) -> None:
         check_values(self)
+        check(isinstance(self.holders, tuple), f"holders is a list of names; found {quoted(self.holders)}")
         words = 'aggregation = "trimmed-mean" needs average = "equal": with weights, one site could outweigh the others'
         check(self.aggregation == "mean" or self.average == "equal", words)
 
@@ -242,6 +250,7 @@ class Plan:
     def _check_terms(self) -> None:
         """Check the terms that depend on the mode and on the number of sites."""
         terms, sites, trims = self.terms, len(self.sites), self.terms.aggregation == "trimmed-mean"
+        self._check_sums()
         from_average = self.mode_rules.goes_on_from_average
         check(from_average or terms.server_momentum == 0, "server_momentum is for csfssl: a ring has no average")
         check(from_average or not (trims or terms.clip), "trimmed-mean and clip are for csfssl alone")
@@ -267,6 +276,28 @@ class Plan:
         for is_fault, words in faults:
             check(not (terms.sealed and is_fault), f"sealed {words}")
 
+    def _check_sums(self) -> None:
+        """Check what does not go together with secure sums: all of it is said at once."""
+        terms = self.terms
+        if not terms.secure_sum:
+            words = "holders and colluders say who takes which part in secure sums: they need secure_sum = true"
+            check(not (terms.holders or terms.colluders), words)
+            return
+        faults = sum_faults(
+            SumTerms(
+                in_turns=self.mode_rules.in_turns,
+                sites=self.sites,
+                holders=terms.holders,
+                colluders=terms.colluders,
+                quorum=terms.quorum,
+                aggregation=terms.aggregation,
+                clip=terms.clip,
+                compression=terms.compression,
+                share_max=terms.share_max if terms.average == "by-images" else 1.0,
+            )
+        )
+        check(not faults, "\n".join(faults))
+
     @property
     def mode_rules(self) -> ModeRules:
         """The rules of the plan's mode."""
@@ -276,6 +307,11 @@ class Plan:
     def averages(self) -> bool:
         """Say whether a round's updates become one average, which is then its model."""
         return self.mode_rules.goes_on_from_average or self.terms.ring_result == "cycle-average"
+
+    @property
+    def hides_from_coordinator(self) -> bool:
+        """Say whether the coordinator is not to see what single sites have trained. Then each site opens the run."""
+        return self.terms.secure_sum or self.terms.sealed
 
     @property
     def rounds_max(self) -> int:

@@ -24,9 +24,12 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 
 from fedcervix.core.events import (
+    BoxesStored,
+    CloseSigned,
     Event,
     ModelAdopted,
     ModelUnusable,
+    ReleaseStored,
     Rewrapped,
     ScoreReported,
     UpdateStored,
@@ -43,7 +46,16 @@ from fedcervix.trust.statements import PublicKey, holds
 LEDGER = Chain("fedcervix ledger 1")
 SCHEME = "fedcervix://"
 """of the names of parties in certificates"""
-OF_A_TASK = (UpdateStored, ScoreReported, ModelUnusable, ModelAdopted, Rewrapped)
+OF_A_TASK = (
+    BoxesStored,
+    UpdateStored,
+    ReleaseStored,
+    CloseSigned,
+    ScoreReported,
+    ModelUnusable,
+    ModelAdopted,
+    Rewrapped,
+)
 
 
 @dataclass(frozen=True, slots=True)

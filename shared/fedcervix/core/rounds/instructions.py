@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from fedcervix.core.events import Task, TaskKind
+from fedcervix.core.rounds.holders import all_opened, attempt, has_boxed
 from fedcervix.core.rounds.participants import listed, may_read, names_of, open_sites, rewrap
 from fedcervix.core.rounds.readers import giver
 from fedcervix.core.rounds.state import Outcome, Phase, Presence, Run
@@ -63,7 +64,9 @@ def _instruct_revoked(run: Run) -> Instruction:
     return Idle(f"{REVOKED_HERE}: it waits for the next run, leave this program running")
 
 
-def _instruct_gathering(run: Run, _site: str) -> Instruction:
+def _instruct_gathering(run: Run, site: str) -> Instruction:
+    if all_opened(run) and not has_boxed(run, site):
+        return Task(run.run, TaskKind.BOX, 0, "")
     return Idle(f"waiting for {listed(open_sites(run))} to attach")
 
 
@@ -81,7 +84,26 @@ def _instruct_training(run: Run, site: str) -> Instruction:
         return Idle(f"round {run.current.number}: {listed(open_sites(run))} holds the model")
     if not may_read(run, site, run.model):  # nor is it there: else the key would be on its way
         return Idle(f"round {run.current.number}: this site cannot read the model yet")
-    return Task(run.run, TaskKind.TRAIN, run.current.number, run.model)
+    return Task(run.run, TaskKind.TRAIN, run.current.number, run.model, attempt(run))
+
+
+def _instruct_releasing(run: Run, site: str) -> Instruction:
+    waited = open_sites(run)
+    if site in names_of(waited) and run.site(site).presence is Presence.PRESENT:
+        return holder_task(run, TaskKind.RELEASE)
+    return Idle(f"round {run.current.number}: waiting for the masks of {listed(waited)}")
+
+
+def _instruct_closing(run: Run, site: str) -> Instruction:
+    waited = open_sites(run)
+    if site in names_of(waited):
+        return holder_task(run, TaskKind.CLOSE)
+    return Idle(f"round {run.current.number}: waiting for {listed(waited)} to close attempt {attempt(run)}")
+
+
+def holder_task(run: Run, kind: TaskKind) -> Task:
+    """Return what a holder is asked to do in the present attempt."""
+    return Task(run.run, kind, run.current.number, run.current.base, attempt(run))
 
 
 def _instruct_aggregating(run: Run, _site: str) -> Instruction:
@@ -102,6 +124,8 @@ _INSTRUCT: Mapping[Phase, Callable[[Run, str], Instruction]] = {
     Phase.GATHERING: _instruct_gathering,
     Phase.SEEDING: _instruct_seeding,
     Phase.TRAINING: _instruct_training,
+    Phase.RELEASING: _instruct_releasing,
+    Phase.CLOSING: _instruct_closing,
     Phase.AGGREGATING: _instruct_aggregating,
     Phase.SCORING: _instruct_scoring,
     Phase.PUBLISHING: _instruct_publishing,

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from fedcervix.core.events import Task, TaskKind
+from fedcervix.core.rounds.holders import all_opened, has_boxed, unclosed, unreleased
 from fedcervix.core.rounds.readers import earlier_models, giver, readers, reading_sites
 from fedcervix.core.rounds.state import Phase, Presence, Round, Run, Site
+from fedcervix.core.sum_plan import sites_min
 
 
 def open_sites(run: Run) -> tuple[Site, ...]:
     """Return the sites that the phase is waiting for, in roster order."""
     if (passing_on := rewrap(run)) is not None:
         return _who_can_pass_on(run, passing_on.base)
+    if run.phase in _SECURE:
+        return _SECURE[run.phase](run)
     if run.phase is Phase.GATHERING:
-        return tuple(site for site in run.sites if site.presence is not Presence.PRESENT)
+        boxing = all_opened(run)
+        return tuple(site for site in run.sites if not _is_here(site) or (boxing and not has_boxed(run, site.name)))
     if run.phase is Phase.SEEDING:
         present = tuple(site for site in run.sites if site.presence is Presence.PRESENT)
         return present[:1] or run.sites
@@ -42,7 +47,7 @@ def rewrap(run: Run) -> Task | None:
         want = [site.name for site in run.sites if site.presence is not Presence.REVOKED]
     can = readers(run, model)
     lacking = tuple(name for name in want if name not in can)
-    return Task(run.run, TaskKind.REWRAP, number, model, lacking) if lacking else None
+    return Task(run.run, TaskKind.REWRAP, number, model, readers=lacking) if lacking else None
 
 
 def _who_can_pass_on(run: Run, model: str) -> tuple[Site, ...]:
@@ -56,6 +61,29 @@ def _who_can_pass_on(run: Run, model: str) -> tuple[Site, ...]:
 def may_read(run: Run, site: str, model: str) -> bool:
     """Say whether a site can read a model: any model, where the plan does not seal."""
     return not run.plan.terms.sealed or site in readers(run, model)
+
+
+def _is_here(site: Site) -> bool:
+    return site.presence is Presence.PRESENT
+
+
+def _releasing(run: Run) -> tuple[Site, ...]:
+    """Return the holders that are waited for: until the first release those that are away, for all are asked at once.
+
+    A holder that has released cannot close the attempt any more; so none is asked while one of them may be lost.
+    """
+    left = unreleased(run)
+    away = tuple(site for site in left if not _is_here(site))
+    return left if run.current.releases or not away else away
+
+
+_SECURE: Mapping[Phase, Callable[[Run], tuple[Site, ...]]] = {Phase.RELEASING: _releasing, Phase.CLOSING: unclosed}
+
+
+def updates_needed(run: Run) -> int:
+    """Return how many updates a round's model needs."""
+    terms = run.plan.terms
+    return terms.quorum or (sites_min(len(run.plan.sites), terms.colluders) if terms.secure_sum else 1)
 
 
 def untrained(run: Run) -> tuple[Site, ...]:

@@ -6,10 +6,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from fedcervix.core.quorum import Quorum
-from fedcervix.core.rounds.participants import open_sites, rewrap
+from fedcervix.core.rounds.participants import open_sites, rewrap, updates_needed
 from fedcervix.core.rounds.scores import improves
 from fedcervix.core.rounds.state import Missing, Phase, Presence, Run, Site, with_round
-from fedcervix.core.rounds.transitions import abort, enter, make_candidate, next_round, next_round_or_end
+from fedcervix.core.rounds.transitions import (
+    abort,
+    begin_closing,
+    enter,
+    make_candidate,
+    next_attempt,
+    next_round,
+    next_round_or_end,
+)
 from fedcervix.core.rounds.unreadable import abort_if_hopeless, go_back
 from fedcervix.core.rounds.unusable import (
     base_is_unusable,
@@ -20,7 +28,6 @@ from fedcervix.core.rounds.unusable import (
     leave_one_out,
     left_out_words,
     said_by,
-    updates_needed,
 )
 from fedcervix.core.rounds.waits import OnTimeout, quorum_state, waits
 
@@ -86,6 +93,15 @@ def _after_training(run: Run, at: float, missing: tuple[Site, ...]) -> Run:
     return make_candidate(run, at)
 
 
+def _after_releasing(run: Run, at: float, lost: tuple[Site, ...]) -> Run:
+    """Open the sum; or do the round again without a holder that is lost."""
+    return begin_closing(run, at) if lost else enter(run, Phase.AGGREGATING, at)
+
+
+def _after_closing(run: Run, at: float, _missing: tuple[Site, ...]) -> Run:
+    return next_attempt(run, at)
+
+
 def _advance_aggregating(run: Run, at: float) -> Run:
     return enter(run, Phase.SCORING, at) if run.current.candidate else run
 
@@ -111,6 +127,8 @@ _ADVANCE: Mapping[Phase, Callable[[Run, float], Run]] = {
     Phase.GATHERING: _ends_with(_after_gathering),
     Phase.SEEDING: _advance_seeding,
     Phase.TRAINING: _advance_training,
+    Phase.RELEASING: _ends_with(_after_releasing),
+    Phase.CLOSING: _ends_with(_after_closing),
     Phase.AGGREGATING: _advance_aggregating,
     Phase.SCORING: _ends_with(_after_scoring),
     Phase.PUBLISHING: _advance_publishing,

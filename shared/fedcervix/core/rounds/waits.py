@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from fedcervix.core.quorum import Quorum, quorum
+from fedcervix.core.rounds.holders import holders, may_close, unreleased
 from fedcervix.core.rounds.instructions import instruction
 from fedcervix.core.rounds.participants import (
     judges,
@@ -15,6 +16,7 @@ from fedcervix.core.rounds.participants import (
     ring_training,
     trainers,
     untrained,
+    updates_needed,
 )
 from fedcervix.core.rounds.readers import readers
 from fedcervix.core.rounds.state import Phase, Presence, Run, Site
@@ -57,11 +59,23 @@ def _quorum_needed(run: Run, gone: int = 0) -> int:
     """Return how many sites the phase needs. `gone` sites were revoked before they answered."""
     if run.phase is Phase.PUBLISHING:
         return 0
+    if run.plan.hides_from_coordinator and run.phase is Phase.GATHERING:
+        return len(run.sites)
+    if run.phase in (Phase.RELEASING, Phase.CLOSING):
+        return _holders_needed(run)
     if run.plan.terms.quorum is not None:
         return min(run.plan.terms.quorum, _may_answer(run))
     if run.phase is not Phase.GATHERING and not run.plan.mode_rules.needs_all:
         return 1
-    return max(1, len(run.sites) - gone)
+    least = updates_needed(run) if run.phase is Phase.TRAINING else 1
+    return max(least, len(run.sites) - gone)
+
+
+def _holders_needed(run: Run) -> int:
+    """Return how many holders must answer: of an attempt in which one has released its masks, all."""
+    if run.phase is Phase.CLOSING:
+        return len(run.current.remaining)
+    return len(holders(run)) if run.current.releases else run.plan.terms.colluders + 1
 
 
 def _may_answer(run: Run) -> int:
@@ -74,6 +88,11 @@ def quorum_state(run: Run, open_: tuple[Site, ...]) -> Quorum:
     """Return whether the phase has its quorum. In a ring, the sites after the holder may still answer."""
     if run.phase is Phase.TRAINING:
         answered, open_ = trainers(run.current), untrained(run)
+    elif run.phase is Phase.RELEASING:
+        open_ = unreleased(run)
+        answered = frozenset(holders(run)) - names_of(open_)
+    elif run.phase is Phase.CLOSING:
+        answered = frozenset(run.current.remaining) - names_of(open_)
     elif run.phase is Phase.SEEDING:
         answered = frozenset()
     elif run.phase is Phase.SCORING:
@@ -106,6 +125,8 @@ def _can_do_without(run: Run, vote: Quorum) -> bool:
     if ring_training(run):
         behind = sum(site.presence is Presence.PRESENT for site in untrained(run)[1:])
         return len(run.current.contributions) + behind >= _quorum_needed(run)
+    if run.phase is Phase.RELEASING:
+        return may_close(run)
     return vote is Quorum.MET
 
 
