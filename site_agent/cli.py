@@ -27,7 +27,7 @@ from fedcervix.runtime.commandline import (
     verbose_option,
 )
 from fedcervix.runtime.printing import say
-from site_agent.commands.name_options import fingerprint, folder_name, model_name, set_name, site_name
+from site_agent.commands.name_options import fingerprint, folder_name, model_digest, model_name, set_name, site_name
 
 if TYPE_CHECKING:
     from site_agent.home import SiteHome
@@ -202,6 +202,20 @@ def pins(home: SiteHome) -> None:
 
 
 @cli.command()
+@click.argument("digest", callback=model_digest)
+@with_home
+def vouch(home: SiteHome, **options: Any) -> None:
+    """After a restore: say that no secure sum was made of the first model DIGEST.
+
+    A home that was restored from a backup, or copied, may have forgotten sums in which it was. So it takes no part in
+    the first round of a run with secure sums until a person has asked the other sites.
+    """
+    from site_agent.commands.vouch import vouch as work
+
+    work(home, **options)
+
+
+@cli.command()
 @click.argument("run", required=False)
 @with_home
 def verify(home: SiteHome, **options: Any) -> None:
@@ -210,6 +224,19 @@ def verify(home: SiteHome, **options: Any) -> None:
     It needs no connection. If an entry is wrong, it prints the first wrong one.
     """
     from site_agent.commands.verify import verify as work
+
+    work(home, **options)
+
+
+@cli.command()
+@click.argument("run", required=False)
+@with_home
+def egress(home: SiteHome, **options: Any) -> None:
+    """Show what has left this site: for each run, or everything that left for RUN.
+
+    It reads the egress ledger of the home folder. Every model, report and request is written into it before it leaves.
+    """
+    from site_agent.commands.egress import egress as work
 
     work(home, **options)
 

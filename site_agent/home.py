@@ -13,6 +13,7 @@ models/               cervix models, each with whose images made it
 classifiers/          fine-tuned classifiers, each with its provenance
 history/              earlier models, classifiers and choices: nothing is overwritten
 reports/DATE-NAME/    a report with its numbers and predictions; they hold images, name patients and stay here
+egress.jsonl          what has left this site, entry by entry
 account.json          how much federations have had of this site: runs, rounds, epochs and bytes of the last 30 days
 instances.json        which processes of the agent ran here last
 sums.jsonl            what this home remembers of secure sums, over all its runs
@@ -129,6 +130,8 @@ class Policy(_Section):
     upload_gib_per_month: Limit = 2000
     sealed: Literal["allowed", "required"] = "allowed"
     """whether models must travel under seal, so that the coordinator cannot read them"""
+    first_model: str = ""
+    """digest of the only given model with which a run with secure sums may begin here; empty: none"""
     pins: PinSetting = "auto"
     """whether every partner must be in [pins]; auto: where the plan keeps something from the coordinator"""
 
@@ -198,6 +201,8 @@ class SiteHome:
     """The secrets of runs with secure sums, which belong into no backup (see site_agent.store.run_secrets)."""
     account = Below("account.json")
     """How much federations have had of this site, day by day (see site_agent.federation.account)."""
+    egress = Below("egress.jsonl")
+    """What has left this site (see site_agent.store.egress)."""
     incidents = Below("incidents")
     """Full traces of failures."""
     untold = Below("untold")

@@ -59,7 +59,7 @@ def join(
     key = _known_key(home, invited) if invited.renews else _new_key(home)
     challenge = identity.identify(invited.certificate_pem).serial if invited.renews else ""
     try:
-        certificate = _enroll(invited, identity.request(key, who, challenge))
+        certificate = _enroll(home, invited, identity.request(key, who, challenge))
     except LinkError as error:  # `check` needs the certificate that is not here yet
         _look(invited)
         again = command_line(home, "join")
@@ -147,14 +147,16 @@ def _known_key(home: SiteHome, invited: invitations.Invitation) -> bytes:
     )
 
 
-def _enroll(invited: invitations.Invitation, request_pem: bytes) -> bytes:
+def _enroll(home: SiteHome, invited: invitations.Invitation, request_pem: bytes) -> bytes:
     from site_agent.federation.link import GrpcLink
+    from site_agent.store.egress import Egress
 
     link = GrpcLink(
         invited.address,
         authority_pem=invited.authority_pem,
         certificate_pem=invited.certificate_pem,
         key_pem=invited.key_pem,
+        egress=Egress(home.egress, invited.address),
     )
     with contextlib.closing(link):
         return link.enroll(request_pem)
@@ -198,6 +200,7 @@ def run(home: SiteHome) -> None:
     from site_agent.federation.renewing import Renewing
     from site_agent.federation.site_check import connect
     from site_agent.federation.site_ledger import SiteLedger
+    from site_agent.store.sum_journal import SumJournal
     from site_agent.worker.worker import Worker
 
     site, display = certificate.identity.name, Display(LineBudgets())
@@ -209,7 +212,7 @@ def run(home: SiteHome) -> None:
         def look() -> str:
             return tls.look(address, home.pem("authority.crt"), home.own_files())
 
-        context = AgentContext(home, site, link, display.show, ledger=ledger)
+        context = AgentContext(home, site, link, display.show, ledger=ledger, journal=SumJournal(home))
         agent = Agent(
             context,
             worker,

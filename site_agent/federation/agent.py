@@ -28,12 +28,14 @@ from fedcervix.errors import (
     IdentityError,
     LinkError,
     PolicyError,
+    RemoteError,
     RunError,
     StorageError,
     VersionError,
 )
 from fedcervix.transport import codec
 from fedcervix.transport.backoff import SIGN_S
+from fedcervix.trust.sum_papers import AttemptShown, Boxes, Openings, SumShown
 from site_agent.federation import shown
 from site_agent.federation.accounting import Accounting
 from site_agent.federation.context import AgentContext
@@ -50,11 +52,11 @@ from site_agent.federation.inbox import (
     StopRequested,
 )
 from site_agent.federation.job_runner import JobRunner
+from site_agent.federation.link import Said
 from site_agent.federation.listener import UPGRADE_S, Listener
 from site_agent.federation.membership import Membership
 from site_agent.federation.readiness import Examine, Readiness
 from site_agent.federation.renewing import Renewing
-from site_agent.federation.sealing import Sealing
 from site_agent.worker.disk_full_retry import with_room
 from site_agent.worker.hang_detection import FLOOR_S
 from site_agent.worker.worker import Worker
@@ -121,8 +123,7 @@ class Agent:
         self._renewing = renewing
         self._listener = Listener(context, checks.connection, waits.upgrade_s, renewing)
         self._reporter = Reporter(context.link.sign, context.inbox.put, floor_s=waits.silence_s)
-        self._sealing = Sealing(context, federation)
-        self._jobs = JobRunner(context, worker, accounting, self._reporter, self._sealing)
+        self._jobs = JobRunner(context, worker, accounting, self._reporter)
         self._session = session.Session(context.site)
         self._hung: Task | None = None
         self._outcome: Outcome | None = None
@@ -234,13 +235,8 @@ class Agent:
 
     def _take(self, item: Item) -> None:
         match item:
-            case CoordinatorSaid(codec.Welcome() as welcome):
-                self._welcomed(welcome)
-            case CoordinatorSaid(codec.LedgerPart() as part):
-                if self._context.ledger is not None:
-                    self._context.ledger.take(part, self._when_there_is_room)
-            case CoordinatorSaid(instruction):
-                self._instructed(instruction)  # type: ignore[arg-type]  # those were the cases above
+            case CoordinatorSaid(said):
+                self._heard(said)
             case ConnectionLost(error):
                 self._line_down(error)
             case JobEnded():
@@ -251,6 +247,18 @@ class Agent:
                 self._restart_hung(item)
             case StopRequested():
                 self._stop()
+
+    def _heard(self, said: Said) -> None:
+        match said:
+            case codec.Welcome():
+                self._welcomed(said)
+            case codec.LedgerPart():
+                if self._context.ledger is not None:
+                    self._context.ledger.take(said, self._when_there_is_room)
+            case Openings() | Boxes() | AttemptShown() | SumShown():
+                self._shown(said)
+            case _:
+                self._instructed(said)
 
     def _welcomed(self, welcome: codec.Welcome) -> None:
         waited = self._membership.partners.awaited
@@ -296,7 +304,19 @@ class Agent:
             self._membership.check_agreed(instruction)
             if self._context.ledger is not None:
                 self._context.ledger.check_told(instruction)
+            if self._run.secure is not None:
+                self._run.secure.check_begins(instruction)
         self._session = session.instructed(self._session, instruction)
+
+    def _shown(self, paper: codec.Paper) -> None:
+        """Keep what is shown before a task where a run hides something. Raises RemoteError in any other run."""
+        run = self._membership.run
+        if run is not None and run.sealed is not None and isinstance(paper, Openings):
+            run.sealed.take(paper)
+            return
+        if run is None or run.secure is None:
+            raise RemoteError(f"the coordinator shows {type(paper).__name__} in a run that has no secure sums")
+        run.secure.take(paper)
 
     def _line_down(self, error: LinkError | StorageError) -> None:
         settled = self._session.settled

@@ -6,6 +6,7 @@ import queue
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from fedcervix.core import session
 from fedcervix.core.plan import Plan
@@ -16,6 +17,10 @@ from fedcervix.transport import codec
 from site_agent.federation.heartbeat import Hung
 from site_agent.store.run_store import RunStore
 
+if TYPE_CHECKING:
+    from site_agent.federation.sealed_run import SealedRun
+    from site_agent.federation.secure_run import SecureRun
+
 
 @dataclass(frozen=True, slots=True)
 class Participation:
@@ -23,6 +28,10 @@ class Participation:
 
     plan: Plan
     run_store: RunStore
+    secure: SecureRun | None = field(default=None, compare=False)
+    """None: the plan has no secure sums"""
+    sealed: SealedRun | None = field(default=None, compare=False)
+    """None: models travel in the open"""
     over: threading.Event = field(default_factory=threading.Event, compare=False)
     """set: the agent has ended, or takes part in another run"""
 

@@ -146,6 +146,7 @@ def _line(home: SiteHome) -> str:
 def connect(home: SiteHome, claim: codec.InstanceClaim | None = None, ledger: SiteLedger | None = None) -> GrpcLink:
     """Return a link to the site's coordinator. Raises ConfigError, StorageError."""
     from site_agent.federation.link import GrpcLink
+    from site_agent.store.egress import Egress
 
     return GrpcLink(
         home.config().link.coordinator,
@@ -154,6 +155,7 @@ def connect(home: SiteHome, claim: codec.InstanceClaim | None = None, ledger: Si
         key_pem=home.pem("site.key"),
         claim=claim,
         ledger=ledger,
+        egress=Egress(home.egress, home.config().link.coordinator),
     )
 
 

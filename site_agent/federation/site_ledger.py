@@ -8,32 +8,35 @@ Rules
 3. What the coordinator has accepted from this site stands in the ledger, with this site's signature.
 4. No other key is certified for this site, nor for a partner that is pinned here.
 5. Before a task of a round comes the head of the round before: a coordinator that keeps the ledger back is not obeyed.
-6. A site signs what it reports, and the last head that it has checked.
+6. Where the plan asks for it (`check_countersigned`), a round begins only when more than half of all sites, and those
+   that may collude, have signed the same ledger.
+7. A site signs what it reports, and the last head that it has checked.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
-import threading
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
-from fedcervix.core.events import Event, SiteAttached, SiteRefused, Task, event_from_json
-from fedcervix.core.plan import Plan
-from fedcervix.core.rounds.state import Run, begin
-from fedcervix.core.rounds.step import replay
+from fedcervix.core.events import Event, SiteAttached, SiteRefused, Task
+from fedcervix.core.rounds.state import Run
 from fedcervix.disk.files import write_whole
+from fedcervix.disk.storage import disk
 from fedcervix.errors import IdentityError, LedgerError
 from fedcervix.transport import codec
-from fedcervix.trust.chain import INTEGER_MAX, Values, read
-from fedcervix.trust.fingerprints import Fingerprint
-from fedcervix.trust.heads import SignedHead, conflict, countersign
+from fedcervix.trust.chain import INTEGER_MAX, End, Values, read
+from fedcervix.trust.fingerprints import Fingerprint, SiteKeys
+from fedcervix.trust.heads import SignedHead, conflict, countersign, may_begin
 from fedcervix.trust.key_texts import private_key, public_key
 from fedcervix.trust.ledger import LEDGER, Ledger, LedgerEntry
-from fedcervix.trust.records import RECORD, record_of
-from fedcervix.trust.statements import sign
+from fedcervix.trust.ledger_run import KnownRound, LedgerRun
+from fedcervix.trust.pins import Pins
+from fedcervix.trust.records import RECORD, place_of, record_of
+from fedcervix.trust.statements import PublicKey, sign
 from fedcervix.wire import federation_pb2 as wire
 from site_agent.home import SiteHome
 from site_agent.store.ledger_store import LedgerStore
@@ -43,6 +46,9 @@ PROOF = "ledger-proof.json"
 CAUSE = "the coordinator's home was restored from an old backup or changed, or it is not honest"
 PENDING_CHARS_MAX, ENTRY_CHARS = 2**28, 256
 """of the entries that wait for a head, and what each costs beside its text; of 1,000 rounds of 64 sites: 2**27"""
+
+SIGNERS_ROUNDS = 3
+"""of how many heads before the newest one it is kept in memory who has signed them"""
 
 WhenThereIsRoom = Callable[[Callable[[], None]], None]
 """does what writes to the disk, and waits where it is full"""
@@ -55,6 +61,8 @@ class _Checked:
     ledger: Ledger
     head: SignedHead | None = None
     lines: int = 0
+    told: LedgerRun = field(default_factory=LedgerRun)
+    """the run that the entries tell; only where the plan hides something from the coordinator"""
 
     @property
     def kept(self) -> codec.LedgerKept:
@@ -70,10 +78,10 @@ class SiteLedger:
         self._welcome: codec.Welcome | None = None
         last = last_federation(home, any_readable=True)
         self._folder = last.run_store.folder if last else home.folder
-        self._replaying = threading.Lock()
-        self._replayed: tuple[int, Run] | None = None
-        """the run after so many entries"""
         self._hashes: list[str] = []
+        self._signers: dict[int, dict[str, PublicKey]] = {}
+        """by round of a head, who has countersigned it, with which key; of the last rounds"""
+        self._read_pins: tuple[tuple[int, int, int], Pins] | None = None
         self._found: set[str] = set()
         """records of this site that stand in the ledger"""
         self._checked = self._stored() if last else _Checked(Ledger())
@@ -131,6 +139,43 @@ class SiteLedger:
                 next_step="compare with the other sites and the coordinator's operator",
             )
 
+    def known_round(self, number: int) -> KnownRound | None:
+        """Return with which model a round begins; None: it has not begun, or the ledger of the run is not here so far.
+
+        Only in a run whose plan hides something from the coordinator.
+        """
+        checked = self._checked
+        return checked.told.known_round(checked.ledger.heads, number)
+
+    def told(self) -> Run | None:
+        """Return the run as it stands by the ledger, up to the last head that was checked; None: nothing is here.
+
+        Only in a run whose plan hides something from the coordinator.
+        """
+        return self._checked.told.state
+
+    def check_countersigned(self, task: Task, colluders: int, keys: SiteKeys) -> None:
+        """Raise LedgerError where too few sites have signed the ledger for a task's round to begin (rule 6).
+
+        `colluders`: how many sites may collude with the coordinator. Only signatures with these keys count. Where each
+        round takes more than half of all sites and colluders, an honest coordinator always has enough of them: whoever
+        took part in a round has signed the head before it. With too few, either the coordinator shows two ledgers, or
+        the sites that lack were away: a new connection brings what they have signed since.
+        """
+        plan, round_ = self._checked.ledger.plan, task.round - 2
+        signed = {site for site, key in self._signers.get(round_, {}).items() if keys.get(site) == key}
+        sites = plan.sites if plan else ()
+        if may_begin(task.round, {round_: signed}, sites, colluders):
+            return
+        lacking = ", ".join(sorted(set(sites) - signed))
+        raise LedgerError(
+            f"asked to {task}, and {len(signed)} of {len(sites)} sites have signed the head of round {round_}; "
+            f"more than {(len(sites) + colluders) / 2:g} are needed; no signature by the known key of: {lacking}",
+            cause="these sites were away, or the coordinator shows them another ledger",
+            next_step=f"telephone them, and compare the output of: site-agent verify {task.run}; where it is the same, "
+            f"start the agent again: {self._home.command()}",
+        )
+
     def take(self, part: codec.LedgerPart, when_there_is_room: WhenThereIsRoom) -> None:
         """Check a part of the ledger; with its head, keep it. Raises LedgerError, StorageError."""
         if self._welcome is None or not self._welcome.ledger_key:
@@ -162,13 +207,22 @@ class SiteLedger:
 
     def _check_certified(self, part: codec.LedgerPart, before: Ledger, now: Ledger) -> None:
         """Compare the keys that an entry certifies with what this site knows (rule 4)."""
-        pins, own, number = self._home.pins(), self._key.public_key(), before.end.entries
+        pins, own, number = self._pins(), self._key.public_key(), before.end.entries
         for site, key in now.keys.items():
             if site != self._site:
                 if pins.keys.get(site, found := Fingerprint.of(key)) != found:
                     self._refuse(part, f"entry {number} certifies another key as that of {site} than the pinned one")
             elif before.keys.get(site) == own and key != own:
                 self._refuse(part, f"entry {number} certifies another key as that of this site")
+
+    def _pins(self) -> Pins:
+        """Return the pins. A person may change them at any time; the file is read again when it has changed."""
+        with disk(self._home.config_file, "read"):
+            found = self._home.config_file.stat()
+        seen = (found.st_mtime_ns, found.st_size, found.st_ino)
+        if self._read_pins is None or self._read_pins[0] != seen:
+            self._read_pins = seen, self._home.pins()
+        return self._read_pins[1]
 
     def _check_genesis(self, part: codec.LedgerPart, now: Ledger) -> None:
         """Compare the first entry with what this site knows."""
@@ -188,8 +242,9 @@ class SiteLedger:
 
     def _take_head(self, part: codec.LedgerPart, signed: SignedHead, when_there_is_room: WhenThereIsRoom) -> None:
         head, now = signed.head, self._now
-        if signed == self._checked.head and not self._pending:
-            return  # a new stream begins with it
+        if signed == self._checked.head and not self._pending:  # a new stream begins with it
+            self._check_countersigned(part, now)
+            return
         if not now.run or not signed.holds(public_key(now.ledger_key)):
             self._refuse(part, f"the head of round {head.round} is not signed with the ledger key")
         if head.end.entries < self._checked.lines:
@@ -201,7 +256,9 @@ class SiteLedger:
         store, first, lines = LedgerStore(self._folder), self._checked.lines, tuple(self._pending)
         own = codec.Countersigned(self._site, head, countersign(self._key, self._site, head))
         when_there_is_room(lambda: store.add(first, lines, signed, (*part.countersigned, own)))
-        self._checked = _Checked(now, signed, now.end.entries)
+        self._note_signer(own, self._key.public_key())
+        told = _told(self._checked.told, now, lines)
+        self._checked = _Checked(now, signed, now.end.entries, told)
         self._begin()
 
     def _check_countersigned(self, part: codec.LedgerPart, now: Ledger) -> None:
@@ -210,9 +267,15 @@ class SiteLedger:
             self._refuse(part, "there are more countersignatures than sites")
         for one in part.countersigned:
             try:
-                now.check_countersigned(one.site, one.head, one.signature)
+                self._note_signer(one, now.countersigner(one.site, one.head, one.signature))
             except ValueError as error:
                 self._refuse(part, str(error))
+
+    def _note_signer(self, one: codec.Countersigned, key: PublicKey) -> None:
+        """Remember who has signed a head; of all rounds but the last ones, nobody asks any more."""
+        self._signers.setdefault(one.head.round, {})[one.site] = key
+        for old in [round_ for round_ in self._signers if round_ < max(self._signers) - SIGNERS_ROUNDS]:
+            del self._signers[old]
 
     def _check_said(self, part: codec.LedgerPart, round_: int) -> None:
         """Find what the coordinator has accepted from this site, in the rounds that are over."""
@@ -279,36 +342,30 @@ class SiteLedger:
         self._hashes = [LEDGER.hash(line.text) for line in stored.lines]
         """of the entries, by number"""
         head = max(stored.heads, key=lambda one: one.head.end.entries, default=None)
-        return _Checked(ledger, head, len(stored.lines))
-
-    def verified(self) -> Run:
-        """Return the run as it stands by the ledger, up to the last head that was checked. Raises StorageError.
-
-        From any thread. The state is that of the coordinator at that entry: the events are the same.
-        """
-        with self._replaying:
-            checked, known = self._checked, self._replayed
-            if known is None or known[0] > checked.lines or known[1].run != checked.ledger.run:
-                known = None
-            if known is None or known[0] < checked.lines:
-                lines = LedgerStore(self._folder).read().lines[: checked.lines]
-                known = checked.lines, _replayed(known, lines)
-            self._replayed = known
-            return known[1]
+        self._signers = {}
+        newest = head.head.round if head else 0
+        for one in stored.countersigned:
+            if one.head.round >= newest - SIGNERS_ROUNDS:
+                with contextlib.suppress(ValueError):  # the file was changed: it does not count
+                    self._note_signer(one, ledger.countersigner(one.site, one.head, one.signature))
+        return _Checked(ledger, head, len(stored.lines), _told(LedgerRun(), ledger, stored.lines))
 
     # --- what is signed ---
 
-    def sign(self, message: wire.FromSite) -> None:
-        """Add to a report what this site signs: its record, and the last head. Signs of life have neither."""
+    def sign(self, message: wire.FromSite, egress: End | None = None) -> None:
+        """Add to a report what this site signs: its record, and the last head. Signs of life have neither.
+
+        `egress`: where the ledger of what has left this site ends.
+        """
         welcome = self._welcome
         event = _event(codec.read_report(message, site=self._site, at=0.0), self._site)
         if welcome is None or not welcome.ledger_key or event is None:
             return
-        record = record_of(event, welcome.run, welcome.plan.digest)
-        message.record, message.signature = record.encode(), sign(self._key, RECORD, record)
         checked = self._checked
-        if checked.head is not None and checked.ledger.run == welcome.run:
-            head = checked.head.head
+        head = checked.head.head if checked.head and checked.ledger.run == welcome.run else None
+        record = record_of(event, welcome.run, welcome.plan.digest, place_of(head, egress))
+        message.record, message.signature = record.encode(), sign(self._key, RECORD, record)
+        if head is not None:
             message.head = head.text.encode()
             message.countersignature = countersign(self._key, self._site, head)
 
@@ -316,17 +373,6 @@ class SiteLedger:
         """Note a report that the coordinator has accepted. Raises StorageError."""
         if message.record and message.WhichOneof("what") in ("update", "score"):
             LedgerStore(self._folder).note_said(message.record.decode())
-
-
-def _replayed(known: tuple[int, Run] | None, lines: Sequence[LedgerEntry]) -> Run:
-    """Return a run as it stands after entries of its ledger; `known`: after how many of them it stood how."""
-    if known is None:
-        first = read(lines[0].text)
-        plan, base = Plan.parse(str(first["plan"])), str(first["base"])
-        known = 1, begin(str(first["run"]), plan, base=base, at=float.fromhex(str(first["at"])))
-    done, run = known
-    said = (read(line.text) for line in lines[done:])
-    return replay(run, (event_from_json(str(values["event"])) for values in said if values["kind"] == "event"))
 
 
 def _event(report: codec.Report, site: str) -> Event | None:
@@ -340,6 +386,14 @@ def _event(report: codec.Report, site: str) -> Event | None:
             return SiteRefused(site, reason, 0.0)
         case _:
             return report
+
+
+def _told(before: LedgerRun, ledger: Ledger, lines: Iterable[LedgerEntry]) -> LedgerRun:
+    """Return the run after more entries of a ledger."""
+    if ledger.plan is not None and ledger.plan.hides_from_coordinator:
+        for line in lines:
+            before = before.follow(line.text)
+    return before
 
 
 def _number(line: LedgerEntry) -> int:

@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedcervix.core.plan import Plan
-from fedcervix.core.sum_plan import SumTerms
 from fedcervix.disk.files import opened
 from fedcervix.disk.storage import disk
 from fedcervix.errors import FedcervixError, ModelError, PolicyError, RemoteError, RunError
@@ -31,7 +30,7 @@ from fedcervix.models.secure_updates import quantise
 from fedcervix.models.secure_vectors import vector_form
 from fedcervix.models.step_norms import measure_groups
 from fedcervix.models.weights import read_layout
-from fedcervix.trust.contexts import RoundContext, RunContext
+from fedcervix.trust.contexts import RoundContext, RunContext, first_attempt
 from fedcervix.trust.fixed_point import Share, together
 from fedcervix.trust.holder_rules import (
     Decision,
@@ -47,11 +46,13 @@ from fedcervix.trust.holder_rules import (
     decide_upload,
     sum_before,
 )
+from fedcervix.trust.ledger_run import KnownRound
 from fedcervix.trust.mask_streams import MaskSecret
 from fedcervix.trust.statements import PrivateKey
-from fedcervix.trust.sum_closes import ClosedAttempt, SignedClose, signed_close
+from fedcervix.trust.sum_closes import SignedClose, signed_close
 from fedcervix.trust.sum_lists import SignedRelease, SumList, signed_release
 from fedcervix.trust.sum_memory import BaseVouched
+from fedcervix.trust.sum_papers import AttemptShown
 from fedcervix.trust.sum_reports import SumReport, commit_nonce, commitment, three_digits
 from fedcervix.trust.sum_roster import (
     Opening,
@@ -66,22 +67,6 @@ from fedcervix.trust.sum_secrets import attempt_tag, holder_secrets, site_secret
 from site_agent.home import SiteHome
 from site_agent.store.run_secrets import RunSecrets, SecretsFile
 from site_agent.store.sum_journal import SumJournal
-
-WIDTH = 32
-"""bits of a masked number"""
-
-
-@dataclass(frozen=True, slots=True)
-class KnownRound:
-    """A round as this site knows it by itself: from the ledger up to the head before it."""
-
-    round: int
-    base: str
-    """digest of the model that it begins with"""
-    head: str
-    """hash of the last entry before it"""
-    last_step: tuple[str, str] | None = None
-    """the models from which and to which the round before went, where server momentum needs them: (later, earlier)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,11 +96,10 @@ class SumSite:
         me: SigningSite,
         run: RunContext,
         plan: Plan,
-        terms: SumTerms,
         journal: SumJournal,
     ) -> None:
         self._home, self._site, self._identity = home, me.site, me.key
-        self._run, self._plan, self._terms = run, plan, terms
+        self._run, self._plan = run, plan
         self._journal, self._file = journal, SecretsFile(home, run.run)
         self._blobs = BlobStore(home.blobs)
         self._secrets = self._file.read()
@@ -128,7 +112,7 @@ class SumSite:
     def opening(self, images: int) -> Opening:
         """Return this site's opening of the run; the number of images stays what it was at first.
 
-        Raises PolicyError where this home may not take part, RunError where it has lost the secrets of the run.
+        Raises PolicyError where this home may not take part, or has lost the secrets of the run.
         """
         known = self._journal.memory.openings.get(self._run.run)
         if self._secrets is None and known is None:
@@ -183,21 +167,12 @@ class SumSite:
 
     # --- a round ---
 
-    def proposal(self, known: KnownRound, closes: Sequence[Sequence[SignedClose]]) -> Proposal:
-        """Return the attempt to which the closes of those before it lead. Raises RemoteError: they lead to none."""
-        context, earlier = self._first(known), []
-        for signed in closes:
-            closed = ClosedAttempt(context, tuple(signed))
-            following = closed.next_context(self.keys)
-            if following is None:
-                raise RemoteError(
-                    f"attempt {context.attempt} at round {known.round} was not closed by enough of its holders",
-                    cause="the coordinator is faulty, or not honest",
-                    next_step="telephone the holders, and ask what they have closed",
-                )
-            earlier.append(closed)
-            context = following
-        return Proposal(context, tuple(earlier))
+    def proposal(self, known: KnownRound, shown: AttemptShown) -> Proposal:
+        """Return the attempt at a round that the coordinator shows. Raises RemoteError where it cannot be one."""
+        try:
+            return shown.proposal(self._first(known))
+        except ValueError as error:
+            raise RemoteError(f"there is no such attempt at round {known.round}: {error}") from error
 
     def upload(self, known: KnownRound, proposal: Proposal, trained: TrainedUpdate) -> SumReport:
         """Make the masked vector of a trained model, which lies in the blob store then; return the signed report.
@@ -276,7 +251,7 @@ class SumSite:
 
     def _drawn(self) -> RunSecrets:
         if self._secrets is None:
-            raise RunError(
+            raise PolicyError(
                 f"the secrets of run {self._run.run} are not in {self._home.secrets}",
                 cause="this home was restored from a backup, which does not hold them, or they were deleted",
                 next_step="tell the coordinator's operator: this run goes on without this site, or ends",
@@ -290,17 +265,15 @@ class SumSite:
 
     def _first(self, known: KnownRound) -> RoundContext:
         """Return the context of the first attempt at a round."""
-        return RoundContext(
-            run=self._run,
-            sites=len(self._plan.sites),
-            colluders=self._terms.colluders,
-            roster=self.roster.digest,
-            round=known.round,
+        layout = vector_form(read_layout(self._blobs.path(known.base))).digest
+        return first_attempt(
+            self._run,
+            self._plan,
+            self.roster.digest,
+            round_=known.round,
             base=known.base,
             head=known.head,
-            layout=vector_form(read_layout(self._blobs.path(known.base))).digest,
-            width=WIDTH,
-            holders=tuple(sorted(self._terms.holders)),
+            layout=layout,
         )
 
     def _view(self, known: KnownRound) -> OwnView:

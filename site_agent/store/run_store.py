@@ -13,12 +13,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from fedcervix.core.events import (
-    UpdateStored,
-    event_from_json,
-    event_to_json,
-    task_from_dict,
-)
+from fedcervix.core.events import UpdateStored, event_from_json, event_to_json, task_from_dict
 from fedcervix.core.formats import UnknownFormat, contents
 from fedcervix.core.numerics import NUMERICS, SINCE
 from fedcervix.core.plan import Plan

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -10,13 +11,16 @@ import pytest
 from click.testing import CliRunner, Result
 
 from coordinator.cli import cli as coordinator_cli
+from fedcervix.core.events import UpdateStored
 from fedcervix.disk.journal import Journal
 from fedcervix.errors import LedgerError
 from fedcervix.trust.fingerprints import Fingerprint
 from site_agent import home as homes
 from site_agent.cli import cli as site_cli
+from site_agent.commands.egress import stored as stored_egress
 from site_agent.store.ledger_store import LedgerStore
 from tests.e2e.loopback import Federation, federation
+from tests.unit.independent_verifier import verify_egress
 
 pytestmark = pytest.mark.timeout(120)
 Run = Callable[..., Federation]
@@ -54,6 +58,25 @@ def test_all_keep_one_ledger_though_a_site_and_the_coordinator_are_killed(light:
         assert [line.text for line in stored.lines] == entries[: len(stored.lines)]
         assert stored.heads[-1].head.round >= light.plan("csfssl").terms.rounds
         assert {one.site for one in stored.countersigned} == set(light.sites)
+        assert_all_is_accounted(light, site, run)
+
+
+def assert_all_is_accounted(made: Federation, site: str, run: str) -> None:
+    """Every result of a site that the coordinator has stands in the site's egress ledger, its model whole."""
+    home = made.site(site)
+    with closing(Journal(made.home.journal, read_only=True)) as journal:
+        updates = [event for event in journal.events(run) if isinstance(event, UpdateStored) and event.site == site]
+    [account] = [one for one in stored_egress(home).runs() if one.run == run]
+    assert updates
+    assert all(account.models[update.digest] for update in updates)
+    assert account.reports["update"] >= len(updates)
+    assert verify_egress(home.egress)[run] == sum(one.bytes for one in account.departures)
+    shown = CliRunner().invoke(site_cli, ["--home", str(home.folder), "egress", run])
+    assert shown.exit_code == 0, shown.output
+    assert all(update.digest[:12] in shown.output for update in updates)
+    found = verified(site_cli, home.folder, run)
+    assert found.exit_code == 0, found.output
+    assert "what has left this site: all" in found.output
 
 
 def verified(cli: object, home: Path, *words: str) -> Result:
@@ -94,6 +117,15 @@ def test_each_role_verifies_from_files_alone_and_names_what_was_changed(light: F
     signatures.write_text("")
     assert "no head is stored" in str(verified(site_cli, site.folder, run).exception)
     signatures.write_text(signed)
+
+    cut = [line for line in signed.split("\n") if not re.search(r"round.{2}:[1-9]", line)]
+    signatures.write_text("\n".join(cut))
+    assert "this site has signed the head of round" in str(verified(site_cli, site.folder, run).exception)
+    signatures.write_text(signed)
+    left = site.egress.read_text()
+    site.egress.write_text("\n".join(left.split("\n")[:-6]))
+    assert "what has left this site does not hold: entry" in str(verified(site_cli, site.folder, run).exception)
+    site.egress.write_text(left)
     homes.pin(site, "alts", Fingerprint(bytes(32)))
     error = verified(site_cli, site.folder, run).exception
     assert isinstance(error, LedgerError)

@@ -36,6 +36,7 @@ from fedcervix.core.events import (
     Seal,
     SiteAttached,
     SiteFailed,
+    SiteOpened,
     SiteRevoked,
     SiteSilent,
     Task,
@@ -421,6 +422,8 @@ class Coordinator:
         self._heard(site.name)
         match request:
             case "ready":
+                if self.plan.hides_from_coordinator:
+                    self.submit(SiteOpened(site.name, digest_of("key", site.name), 10, digest_of("rho"), "30", 0.0))
                 return self.submit(SiteAttached(site.name, self.world.now))
             case ("fetch", digest):
                 return bool(self._readable(site.name, str(digest)))

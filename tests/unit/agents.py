@@ -54,7 +54,10 @@ class FakeWorker:
         self.cancels = self.stops = 0
         self.on_stop: Callable[[], None] = lambda: self._killed.set()
 
-    def do(self, task: Task, _plan: Plan, on_progress: OnProgress, cancelled: threading.Event) -> TaskResult:
+    def do(
+        self, task: Task, _plan: Plan, on_progress: OnProgress, cancelled: threading.Event, *, roster: str = ""
+    ) -> TaskResult:
+        del roster
         if cancelled.is_set():
             raise CancelledError
         killed = self._killed = threading.Event()  # its own: one that was killed must not live on with the next

@@ -117,7 +117,25 @@ def check_event(genesis: dict, entry: dict, signature: str, keys: dict, signers:
     record, plan = strict(entry["record"]), hashlib.sha256(genesis["plan"].encode()).hexdigest()
     own = {"run": genesis["run"], "plan": plan, "site": site, "what": WHAT[event["event"]]}
     insist(all(record[name] == value for name, value in own.items()), "the record is another's")
-    said = {name: value for name, value in record.items() if name not in own}
+    said = {name: value for name, value in record.items() if name not in {*own, "head", "egress"}}
     insist(all(as_said(event[name]) == value for name, value in said.items()), "the record says something else")
     insist(signed(keys[site], signature, "fedcervix record 1", entry["record"]), "the record is not signed")
     signers.add(site)
+
+
+def verify_egress(file: Path, ends: dict[int, str] | None = None) -> dict[str, int]:
+    """Return how many bytes left for each run, at most. `ends`: hashes that partners have. Raises BrokenError."""
+    previous, sent, runs = "0" * 64, {}, {}
+    lines = [line for line in file.read_text().split("\n") if line.endswith('"}')]
+    for number, line in enumerate(lines):
+        entry = strict(line)
+        insist((entry["entry"], entry["previous"]) == (number, previous), f"entry {number} does not follow")
+        previous = hashlib.sha256(tagged("fedcervix egress 1", line)).hexdigest()
+        insist((ends or {}).get(number + 1, previous) == previous, f"entry {number} is not the one that was signed")
+        if entry["kind"] == "left":
+            insist(entry["bytes"] <= sent[entry["of"]], f"entry {number} ends no upload")
+            sent[entry["of"]] = entry["bytes"]
+        else:
+            sent[number], runs[number] = entry["bytes"] - entry.get("from", 0), entry.get("run", "")
+    insist(max(ends or {0: ""}) <= len(lines), f"entry {len(lines)} is missing")
+    return {run: sum(sent[number] for number in runs if runs[number] == run) for run in set(runs.values())}

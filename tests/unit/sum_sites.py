@@ -18,16 +18,16 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from fedcervix.core.plan import Plan, Terms
-from fedcervix.core.sum_plan import SumTerms
 from fedcervix.models.blobs import BlobStore
 from fedcervix.models.secure_sums import open_sum
 from fedcervix.models.weights import read_layout, read_tensors, write_tensors
 from fedcervix.trust.contexts import RunContext
-from fedcervix.trust.sum_closes import SignedClose
+from fedcervix.trust.ledger_run import KnownRound
 from fedcervix.trust.sum_lists import SignedRelease, SumList
 from fedcervix.trust.sum_memory import Entry
+from fedcervix.trust.sum_papers import AttemptShown, Closing
 from fedcervix.trust.sum_reports import SumReport
-from site_agent.federation.sum_site import KnownRound, SigningSite, SumSite, TrainedUpdate
+from site_agent.federation.sum_site import SigningSite, SumSite, TrainedUpdate
 from site_agent.home import SiteHome
 from site_agent.store.run_secrets import RunSecrets, SecretsFile
 from site_agent.store.sum_journal import SumJournal
@@ -47,7 +47,8 @@ HEADS = tuple(hashlib.sha256(b"head %d" % round_).hexdigest() for round_ in rang
 def plan(**terms: object) -> Plan:
     """Return the plan of these sites."""
     small = plan_of(7)
-    chosen = Terms(rounds=3, average="by-images", share_max=1.0, **terms)  # type: ignore[arg-type]
+    sums = {"secure_sum": True, "holders": HOLDERS, "average": "by-images", "share_max": 1.0}
+    chosen = Terms(rounds=3, **{**sums, **terms})  # type: ignore[arg-type]
     return Plan(mode="csfssl", sites=NAMES, profile="demo", terms=chosen, recipe=small.recipe)
 
 
@@ -89,7 +90,6 @@ class Federation:
 
     folder: Path
     plan: Plan = field(default_factory=plan)
-    terms: SumTerms = field(default_factory=lambda: SumTerms(HOLDERS, colluders=0))
     kills: Kills = field(default_factory=Kills)
     run: str = RUN
     sites: dict[str, SumSite] = field(default_factory=dict)
@@ -125,7 +125,7 @@ class Federation:
         """Let a new process begin on a site's home."""
         journal = MortalJournal(self.home(name), self.kills)
         me = SigningSite(name, KEYS[name])
-        self.sites[name] = made = SumSite(self.home(name), me, self.context, self.plan, self.terms, journal)
+        self.sites[name] = made = SumSite(self.home(name), me, self.context, self.plan, journal)
         made.keys = PINS
         return made
 
@@ -161,31 +161,27 @@ class Federation:
         return TrainedUpdate(digest, 10, 1.2345)
 
     def uploads(
-        self, known: KnownRound, closes: Sequence[Sequence[SignedClose]] = (), who: Sequence[str] = NAMES
+        self, known: KnownRound, closes: tuple[Closing, ...] = (), who: Sequence[str] = NAMES
     ) -> dict[str, SumReport]:
         """Let sites upload, and return their reports."""
 
         def upload(site: SumSite, name: str) -> SumReport:
-            proposal = site.proposal(known, closes)
+            proposal = site.proposal(known, AttemptShown(known.round, closes))
             return site.upload(known, proposal, self.trained(name, known, proposal.context.attempt))
 
         return {name: self.ask(name, functools.partial(upload, name=name)) for name in who}
 
-    def listed(
-        self, known: KnownRound, reports: dict[str, SumReport], closes: Sequence[Sequence[SignedClose]]
-    ) -> SumList:
+    def listed(self, known: KnownRound, reports: dict[str, SumReport], closes: tuple[Closing, ...]) -> SumList:
         """Return the list of a round."""
-        context = self.sites["c"].proposal(known, closes).context
+        context = self.sites["c"].proposal(known, AttemptShown(known.round, closes)).context
         return SumList(context.digest, tuple(reports[name] for name in sorted(reports)))
 
-    def released(
-        self, known: KnownRound, listed: SumList, closes: Sequence[Sequence[SignedClose]]
-    ) -> list[SignedRelease]:
+    def released(self, known: KnownRound, listed: SumList, closes: tuple[Closing, ...]) -> list[SignedRelease]:
         """Let all holders of the attempt release."""
-        holders = self.sites["c"].proposal(known, closes).context.holders
+        holders = self.sites["c"].proposal(known, AttemptShown(known.round, closes)).context.holders
 
         def release(site: SumSite) -> SignedRelease:
-            return site.release(known, site.proposal(known, closes), listed)
+            return site.release(known, site.proposal(known, AttemptShown(known.round, closes)), listed)
 
         return [self.ask(holder, release) for holder in holders]
 
@@ -203,20 +199,18 @@ class Federation:
         listed: SumList,
         releases: Sequence[SignedRelease],
         total: Path,
-        closes: Sequence[Sequence[SignedClose]] = (),
+        closes: tuple[Closing, ...] = (),
     ) -> set[str]:
         """Let every site check the sum and derive the model; return the digests."""
         digest = hashlib.sha256(total.read_bytes()).hexdigest()
 
         def learn(site: SumSite, name: str) -> str:
             shutil.copy(total, self.blobs(name).path(digest))
-            return site.learn(known, site.proposal(known, closes), listed, releases, digest)
+            return site.learn(known, site.proposal(known, AttemptShown(known.round, closes)), listed, releases, digest)
 
         return {self.ask(name, functools.partial(learn, name=name)) for name in NAMES}
 
-    def round(
-        self, known: KnownRound, closes: Sequence[Sequence[SignedClose]] = (), who: Sequence[str] = NAMES
-    ) -> set[str]:
+    def round(self, known: KnownRound, closes: tuple[Closing, ...] = (), who: Sequence[str] = NAMES) -> set[str]:
         """Do a whole round; return the digests of the models that the sites have derived."""
         listed = self.listed(known, self.uploads(known, closes, who), closes)
         releases = self.released(known, listed, closes)

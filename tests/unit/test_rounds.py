@@ -25,6 +25,7 @@ from fedcervix.core.events import (
     Seal,
     SiteAttached,
     SiteFailed,
+    SiteOpened,
     SiteRefused,
     SiteRevoked,
     SiteSilent,
@@ -37,6 +38,7 @@ from fedcervix.core.events import (
 )
 from fedcervix.core.plan import Plan, Recipe, Terms
 from fedcervix.core.rounds.coordinator_work import coordinator_work
+from fedcervix.core.rounds.holders import has_opened
 from fedcervix.core.rounds.instructions import Finish, Idle, instruction
 from fedcervix.core.rounds.objections import objection
 from fedcervix.core.rounds.readers import next_reader
@@ -890,6 +892,8 @@ def next_report(run: Run, dice: random.Random, at: float) -> Event:
         return AggregateStored(work.round, digest(f"average{work.round}"), at)
     site = dice.choice(run.plan.sites)
     asked = instruction(run, site)
+    if run.plan.hides_from_coordinator and not has_opened(run, site):
+        return SiteOpened(site, digest(site), 10, "0" * 64, "30", at)
     if run.site(site).presence is not Presence.PRESENT or dice.random() < 0.15:
         return dice.choice([SiteAttached(site, at), SiteAttached(site, at), SiteSilent(site, at), Tick(at)])
     if not isinstance(asked, Task):

@@ -9,7 +9,18 @@ import pytest
 
 from coordinator.run.incoming import needed
 from fedcervix.core.compression import Packed, packed_form
-from fedcervix.core.events import Answer, Event, Rewrapped, SiteRevoked, SiteSilent, Task, TaskKind, Tick, UpdateStored
+from fedcervix.core.events import (
+    Answer,
+    Event,
+    Rewrapped,
+    SiteOpened,
+    SiteRevoked,
+    SiteSilent,
+    Task,
+    TaskKind,
+    Tick,
+    UpdateStored,
+)
 from fedcervix.core.plan import Plan
 from fedcervix.core.rounds.instructions import Idle, instruction
 from fedcervix.core.rounds.readers import next_reader, readers
@@ -38,7 +49,10 @@ D = "dora"
 def run_of(*sites: str, rounds: int = 2, **terms: Any) -> Run:
     """Return a run whose sites are there, with a first model."""
     given = fresh("ppfssl", base="", sites=sites, rounds=rounds, sealed=True, **terms)
-    run = after(given, *attached(*sites))
+    run = after(
+        given, *(SiteOpened(site, f"{number:064x}", 10, "0" * 64, "30", 0.0) for number, site in enumerate(sites))
+    )
+    run = after(run, *attached(*sites))
     task = task_of(run, sites[0], TaskKind.SEED)
     return after(run, made(run, sites[0], task, "seed"))
 

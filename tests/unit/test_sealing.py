@@ -33,9 +33,9 @@ from fedcervix.models.blobs import BlobStore
 from fedcervix.models.rounding import Rounded
 from fedcervix.trust.ledger import Ledger
 from fedcervix.trust.seals import Signed, passed_on_faults, shown_to, update_faults
+from fedcervix.trust.sum_papers import Openings, opening_event
 from site_agent.federation import compression
-from site_agent.federation.inbox import Participation
-from site_agent.federation.sealing import Sealing
+from site_agent.federation.sealed_run import SealedRun
 from site_agent.home import SiteHome
 from site_agent.home import create as create_home
 from site_agent.store.run_store import RunStore
@@ -54,14 +54,14 @@ def weights(seed: int) -> bytes:
 class Party:
     """A site: its home, its key, and its part in the run."""
 
-    sealing: Sealing
-    part: Participation
+    sealing: SealedRun
+    store: RunStore
     blobs: BlobStore
     key: ec.EllipticCurvePrivateKey
 
     @property
     def home(self) -> SiteHome:
-        return SiteHome(self.part.run_store.folder.parent.parent)
+        return SiteHome(self.store.folder.parent.parent)
 
 
 @dataclasses.dataclass
@@ -84,7 +84,7 @@ class Context:
     def sealed(self, digest: str) -> tuple[Signed, ...]:
         return self.world.show(shown_to(self.world.run, self.site, digest))
 
-    def verified(self) -> Run:
+    def told(self) -> Run:
         return self.world.verified
 
 
@@ -101,10 +101,12 @@ class World:
         keys = {site: party.key.public_key() for site, party in self.sites.items()}
         self.ledger = Ledger(federation="demo", keys=keys)
         for party in self.sites.values():
-            party.part.run_store.keep_keys(keys)
-        openings = [party.sealing.opening(party.part, 10) for party in self.sites.values()]
-        for site, party in self.sites.items():
-            party.sealing.join(party.part, openings)
+            party.store.keep_keys(keys)
+        openings = [party.sealing.opening(10) for party in self.sites.values()]
+        for party in self.sites.values():
+            party.sealing.take(Openings(tuple(openings)))
+            self.submit(opening_event(party.sealing.opening(10), 0.0))
+        for site in SITES:
             self.submit(SiteAttached(site, 0.0))
 
     def _party(self, folder: Path, site: str) -> Party:
@@ -119,7 +121,7 @@ class World:
         store.open(self.plan)
         context = Context(home, site, self)
         context.ledger = context
-        return Party(Sealing(context, "demo"), Participation(self.plan, store), BlobStore(home.blobs), key)  # type: ignore[arg-type]
+        return Party(SealedRun(context, "demo", self.plan, store), store, BlobStore(home.blobs), key)  # type: ignore[arg-type]
 
     def submit(self, event: Any) -> None:
         before = len(self.run.rounds)
@@ -148,15 +150,15 @@ class World:
         """Let a site do a task of which a model comes, and upload it."""
         task, party = self.asked(site, kind), self.sites[site]
         if task.base:
-            party.sealing.bring(party.part, task, self.fetch(site))
+            party.sealing.bring(task, self.fetch(site))
             assert hashlib.sha256(party.blobs.path(task.base).read_bytes()).hexdigest() == task.base
         content = weights(task.round * 10 + SITES.index(site))
         scratch = party.blobs.scratch("made")
         scratch.write_bytes(content)
         party.blobs.adopt(scratch, digest := hashlib.sha256(content).hexdigest())
-        rounded = compression.rounded(party.blobs, party.part.run_store.folder, task, self.plan, digest)
-        seal = party.sealing.seal(party.part, task, rounded)
-        assert seal == party.sealing.seal(party.part, task, rounded), "made again after a kill, it is the same"
+        rounded = compression.rounded(party.blobs, party.store.folder, task, self.plan, digest)
+        seal = party.sealing.seal(task, rounded)
+        assert seal == party.sealing.seal(task, rounded), "made again after a kill, it is the same"
         up = self.blobs.scratch("up")
         up.write_bytes(party.blobs.path(seal.file).read_bytes())
         self.blobs.adopt(up, seal.file)
@@ -171,13 +173,13 @@ class World:
 
     def pass_on(self, site: str) -> None:
         task, party = self.asked(site, TaskKind.REWRAP), self.sites[site]
-        seal = party.sealing.pass_on(party.part, task)
+        seal = party.sealing.pass_on(task)
         assert passed_on_faults(self.run, site, task.base, seal, self.ledger.keys[site]) == []
         self.submit(Rewrapped(site, task, seal, 0.0))
 
     def score(self, site: str) -> None:
         task, party = self.asked(site, TaskKind.SCORE), self.sites[site]
-        party.sealing.bring(party.part, task, self.fetch(site))
+        party.sealing.bring(task, self.fetch(site))
         self.submit(ScoreReported(site, task, 1.0, 1, 10, (), 0.0))
 
 
@@ -201,7 +203,7 @@ def test_a_ring_goes_round_and_the_coordinator_has_no_chunk_of_a_model(tmp_path:
     world.pass_on(C if world.run.best.contributions[-1].site == C else A)
     for site in SITES:
         task, party = world.asked(site, TaskKind.ADOPT), world.sites[site]
-        party.sealing.bring(party.part, task, world.fetch(site))
+        party.sealing.bring(task, world.fetch(site))
         assert party.blobs.has(task.base)
     kept = b"".join(file.read_bytes() for file in sorted((tmp_path / "coordinator").rglob("*")) if file.is_file())
     models = [weights(round_ * 10 + number) for round_ in (1, 2) for number in range(3)]
@@ -220,13 +222,13 @@ def test_a_site_that_was_passed_over_and_one_that_took_its_place(world: World) -
 
 def test_training_goes_on_from_a_model_that_was_checked_while_the_coordinator_is_away(world: World) -> None:
     task, party = world.asked(A, TaskKind.TRAIN), world.sites[A]
-    party.sealing.bring(party.part, task, world.fetch(A))
+    party.sealing.bring(task, world.fetch(A))
 
     def away(_: tuple[Signed, ...]) -> tuple[Signed, ...]:
         raise AssertionError("nobody is asked")
 
     world.show = away
-    party.sealing.bring(party.part, task, away)  # type: ignore[arg-type]
+    party.sealing.bring(task, away)  # type: ignore[arg-type]
     assert world.made(A, TaskKind.TRAIN).seal is not None
 
 
@@ -241,7 +243,7 @@ def test_what_the_coordinator_exchanges_is_refused_before_anything_is_fetched(wo
     for replayed in (lambda _: shown_to(world.run, B, first), lambda _: ()):
         world.show = replayed
         with pytest.raises(RemoteError, match="refused"):
-            party.sealing.bring(party.part, task, never)
+            party.sealing.bring(task, never)
     assert not party.blobs.has(task.base)
 
 
@@ -254,36 +256,36 @@ def test_a_damaged_file_leaves_no_model(world: World, damage: Callable[[bytes], 
         party.blobs.path(digest).write_bytes(damage(world.blobs.path(digest).read_bytes()))
 
     with pytest.raises(RemoteError, match="cannot be opened"):
-        party.sealing.bring(party.part, task, fetch)
+        party.sealing.bring(task, fetch)
     assert not party.blobs.has(task.base)
 
 
 def test_a_model_with_a_number_that_is_none_is_refused(world: World) -> None:
     """Its site has signed it; the receiver vets it as the coordinator would, before it trains."""
     party, task = world.sites[A], world.asked(A, TaskKind.TRAIN)
-    party.sealing.bring(party.part, task, world.fetch(A))
+    party.sealing.bring(task, world.fetch(A))
     bad = save({"w": np.full(10, np.nan, np.float32)})
     party.blobs.path(digest := hashlib.sha256(bad).hexdigest()).write_bytes(bad)
-    seal = party.sealing.seal(party.part, task, Rounded(digest))
+    seal = party.sealing.seal(task, Rounded(digest))
     world.blobs.path(seal.file).write_bytes(party.blobs.path(seal.file).read_bytes())
     world.submit(UpdateStored(A, task, digest, 1, 1, 0.5, 1.0, 0.0, seal.file, seal=seal))
     other = world.sites[B]
     for _ in range(2):
         with pytest.raises(RemoteError, match="finite"):
-            other.sealing.bring(other.part, world.asked(B, TaskKind.TRAIN), world.fetch(B))
+            other.sealing.bring(world.asked(B, TaskKind.TRAIN), world.fetch(B))
 
 
 def test_a_home_without_its_secrets_reads_nothing_and_says_why(world: World) -> None:
     party = world.sites[A]
     task = world.asked(A, TaskKind.TRAIN)
-    party.sealing.forget(party.part)
+    party.sealing.end()
     party.blobs.path(task.base).unlink()
     with pytest.raises(RunError, match="lost its secrets"):
-        party.sealing.bring(party.part, task, world.fetch(A))
+        party.sealing.bring(task, world.fetch(A))
 
 
 def test_an_opening_is_the_same_each_time_and_of_all_sites(world: World) -> None:
     party = world.sites[B]
-    assert party.sealing.opening(party.part, 99) == party.sealing.opening(party.part, 10)
+    assert party.sealing.opening(99) == party.sealing.opening(10)
     with pytest.raises(RemoteError, match="openings of bob"):
-        party.sealing.join(party.part, [party.sealing.opening(party.part, 10)])
+        party.sealing.take(Openings((party.sealing.opening(10),)))

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from fedcervix.core.events import Seal, SiteAttached, Task, TaskKind, UpdateStored
+from fedcervix.core.events import Seal, SiteAttached, SiteOpened, Task, TaskKind, UpdateStored
 from fedcervix.core.plan import Plan, Recipe, Terms
 from fedcervix.core.rounds.readers import beginnings
 from fedcervix.core.rounds.state import Run, begin
@@ -72,6 +72,7 @@ def run_with(*sites: str) -> Run:
     """Return a run of which the first model and some hops of the first round are there."""
     run = begin("run", PLAN, base="", at=0.0)
     for site in SITES:
+        run, _ = step(run, SiteOpened(site, OWN[site].public.key.hex(), 10, "0" * 64, "30", 0.0))
         run, _ = step(run, SiteAttached(site, 0.0))
     run, _ = step(run, update(A, Task("run", TaskKind.SEED, 0, ""), header_of(A, 0, 0, ""), B))
     for number, site in enumerate(sites, start=1):

@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedcervix.core.sum_plan import SumTerms
-from fedcervix.errors import ModelError, PolicyError, RemoteError, RunError, StorageError
+from fedcervix.errors import ModelError, PolicyError, RemoteError, StorageError
 from fedcervix.models.aggregate import Momentum, aggregate
 from fedcervix.models.weights import read_layout, read_tensors, write_tensors
+from fedcervix.trust.ledger_run import KnownRound
 from fedcervix.trust.sum_memory import BaseVouched, HomeRestored
-from site_agent.federation.sum_site import KnownRound, TrainedUpdate
+from fedcervix.trust.sum_papers import AttemptShown
+from site_agent.federation.sum_site import TrainedUpdate
 from site_agent.home import SiteHome
 from site_agent.store.run_secrets import SecretsFile
 from site_agent.store.sum_journal import SumJournal
@@ -96,20 +97,23 @@ def test_nothing_that_is_not_masked_stays(federation: Federation) -> None:
 
 
 def test_a_lost_holder_is_closed_out_and_the_round_is_done_again(tmp_path: Path) -> None:
-    federation = Federation(tmp_path, terms=SumTerms(("a", "b"), colluders=0))
+    federation = Federation(tmp_path)
     federation.open()
     known = federation.first()
     federation.uploads(known)
     site = federation.sites["b"]
-    closes = [[site.close(known, site.proposal(known, ()), ("b",))]]
+    closes = ((site.close(known, site.proposal(known, AttemptShown(1)), ("b",)),),)
     who = ("b", "c", "d")
     assert len(federation.round(known, closes, who)) == 1
 
 
-def test_closes_by_too_few_lead_to_no_attempt(federation: Federation) -> None:
-    known = federation.first()
-    with pytest.raises(RemoteError, match="was not closed by enough of its holders"):
-        federation.sites["c"].proposal(known, [[]])
+def test_nobody_goes_on_in_an_attempt_that_was_not_closed_by_its_holders(federation: Federation) -> None:
+    known, site = federation.first(), federation.sites["b"]
+    close = site.close(known, site.proposal(known, AttemptShown(1)), ("b",))
+    with pytest.raises(RemoteError, match="was not closed by c \\+ 1 of its holders"):
+        federation.uploads(known, ((replace(close, signature=close.signature[:-1]),),), who=("c",))
+    with pytest.raises(RemoteError, match="there is no such attempt at round 1"):
+        federation.uploads(known, ((),), who=("c",))
 
 
 def test_a_base_is_free_for_another_run_once_its_attempts_are_closed(tmp_path: Path) -> None:
@@ -117,9 +121,10 @@ def test_a_base_is_free_for_another_run_once_its_attempts_are_closed(tmp_path: P
     federation.open()
     known = federation.first()
     federation.uploads(known, who=("c",))
-    closes = [[federation.sites[h].close(known, federation.sites[h].proposal(known, ()), ("a", "b")) for h in "ab"]]
+    holders = [federation.sites[name] for name in "ab"]
+    closing = tuple(holder.close(known, holder.proposal(known, AttemptShown(1)), ("a", "b")) for holder in holders)
     site = federation.sites["c"]
-    site.free(known, site.proposal(known, closes))
+    site.free(known, site.proposal(known, AttemptShown(1, (closing,))))
     assert not SumJournal(federation.home("c")).memory.uses[federation.base]
 
 
@@ -138,7 +143,7 @@ def test_another_model_for_the_same_attempt_is_refused(federation: Federation) -
     federation.uploads(known, who=("a",))
     other = federation.trained("a", known, attempt=2)
     with pytest.raises(RemoteError, match="has signed another vector"):
-        site.upload(known, site.proposal(known, ()), other)
+        site.upload(known, site.proposal(known, AttemptShown(1)), other)
 
 
 def test_a_changed_sum_is_refused_before_a_model_is_made_of_it(federation: Federation) -> None:
@@ -162,7 +167,7 @@ def test_the_tensor_that_is_out_of_range_stays_at_home(federation: Federation) -
     digest = write_tensors(blobs.scratch("far"), far)
     blobs.adopt(blobs.scratch("far"), digest)
     with pytest.raises(ModelError) as caught:
-        site.upload(known, site.proposal(known, ()), TrainedUpdate(digest, 1, 1.0))
+        site.upload(known, site.proposal(known, AttemptShown(1)), TrainedUpdate(digest, 1, 1.0))
     leaves = f"{caught.value.what} {caught.value.cause}"
     assert "out of range" in leaves
     assert not any(name in leaves for name in ("w holds", "running_mean"))
@@ -181,7 +186,7 @@ def test_the_secrets_go_when_the_run_ends(federation: Federation) -> None:
     site = federation.sites["a"]
     site.end()
     assert SecretsFile(federation.home("a"), federation.run).read() is None
-    with pytest.raises(RunError, match="secrets of run"):
+    with pytest.raises(PolicyError, match="secrets of run"):
         site.opening(IMAGES["a"])
 
 
@@ -214,7 +219,7 @@ def test_a_copied_holder_releases_nothing(federation: Federation) -> None:
 
 def test_a_home_from_a_backup_has_no_secrets(federation: Federation) -> None:
     restored(federation, "a", with_secrets=False)
-    with pytest.raises(RunError, match="secrets of run"):
+    with pytest.raises(PolicyError, match="secrets of run"):
         federation.begin("a").opening(IMAGES["a"])
 
 

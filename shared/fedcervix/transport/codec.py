@@ -211,6 +211,7 @@ SINCE: Mapping[str, int] = {
             "FromSite.boxed",
             "FromSite.released",
             "FromSite.closed",
+            "Task.attempt",
             "Task.Kind.KIND_BOX",
             "Task.Kind.KIND_RELEASE",
             "Task.Kind.KIND_CLOSE",
@@ -345,7 +346,7 @@ def write_task(task: Task) -> wire.Task:
         kind=_KINDS[task.kind],
         round=task.round,
         base=task.base,
-        attempt=task.attempt if task.attempt > 1 else 0,
+        attempt=task.attempt if task.attempt > 1 else None,
         readers=task.readers,
     )
 

@@ -121,16 +121,17 @@ class Ledger:
         found = _KINDS[kind](self, values, line if signatures else None)
         return _in_round(replace(found, end=end), _whole(values, "round"))
 
-    def check_countersigned(self, site: str, head: Head, signature: bytes) -> None:
-        """Raise ValueError unless a site has countersigned a head of this ledger, with a key that was certified.
+    def countersigner(self, site: str, head: Head, signature: bytes) -> PublicKey:
+        """Return the key with which a site has countersigned a head of this ledger: one that was certified.
 
-        It may be one that the site has lost since.
+        It may be one that the site has lost since. Raises ValueError.
         """
         what = f"the countersignature of {site} over the head of round {head.round}"
         ours = head.run == self.run and self.heads.get(head.round) == head.end
         check(ours, f"{what} is over a head that this ledger does not have")
-        keys = self.all_keys.get(site, ())
-        check(any(is_countersigned(key, signature, site, head) for key in keys), f"{what} does not hold")
+        keys = [key for key in self.all_keys.get(site, ()) if is_countersigned(key, signature, site, head)]
+        check(len(keys) > 0, f"{what} does not hold")
+        return keys[0]
 
     def check_record(self, event: Event, signed: Signed) -> None:
         """Raise ValueError unless a record says what an event says, and is signed by the site of the event."""
@@ -141,8 +142,15 @@ class Ledger:
         said, found = values_of(event, self.run, self.plan.digest), read(signed.record)
         other = [name for name, value in said.items() if not is_same(found.get(name), value)]
         check(not other, f"its record says something else: {', '.join(other)}")
+        check("head" not in found or self._has(found["head"]), "its record names a head that this ledger does not have")
         check(site in self.keys, f"no key of {site} is known")
         check(holds(self.keys[site], signed.signature, RECORD, signed.record), f"the signature is not that of {site}")
+
+    def _has(self, head: Value) -> bool:
+        """Say whether a record names a head of this ledger."""
+        round_ = head.get("round") if isinstance(head, dict) else None
+        ours = self.heads.get(round_) if type(round_) is int else None
+        return ours is not None and is_same(head, {"round": round_, "hash": ours.hash})
 
 
 def _in_round(found: Ledger, round_: int) -> Ledger:

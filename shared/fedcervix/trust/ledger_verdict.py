@@ -116,7 +116,7 @@ def _followed(stored: Stored, expected: Expected) -> Verdict:
             if now.heads.get(one.head.round) != one.head.end or one.head.run != now.run:
                 return Verdict(f"the head of round {one.head.round} is not where that round ends", now)
         for found in stored.countersigned:
-            now.check_countersigned(found.site, found.head, found.signature)
+            now.countersigner(found.site, found.head, found.signature)
             signed[found.head.round] = (*signed.get(found.head.round, ()), found.site)
     except ValueError as error:
         return Verdict(str(error), now)

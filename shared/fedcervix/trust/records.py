@@ -26,7 +26,8 @@ from fedcervix.core.events import (
     Task,
     UpdateStored,
 )
-from fedcervix.trust.chain import Value, Values, real, text_of
+from fedcervix.trust.chain import End, Value, Values, real, text_of
+from fedcervix.trust.heads import Head
 from fedcervix.trust.statements import digest_of
 
 RECORD = "fedcervix record 1"
@@ -58,9 +59,19 @@ def values_of(event: Event, run: str, plan_digest: str) -> Values:
     return {"run": run, "plan": plan_digest, "site": event.site, "what": what, **said}  # type: ignore[union-attr]
 
 
-def record_of(event: Event, run: str, plan_digest: str) -> str:
-    """Return the record of an event: the text that a site signs."""
-    return text_of(values_of(event, run, plan_digest))
+def record_of(event: Event, run: str, plan_digest: str, place: Values | None = None) -> str:
+    """Return the record of an event: the text that a site signs. `place`: where it stands, see `place_of`."""
+    return text_of({**values_of(event, run, plan_digest), **(place or {})})
+
+
+def place_of(head: Head | None, egress: End | None) -> Values:
+    """Return where a record stands: after the last head that its site has checked, and in what has left the site.
+
+    So it cannot be said again later as if it were new, and the site's own ledger is fixed by those of its partners.
+    """
+    checked: Values = {"head": {"round": head.round, "hash": head.end.hash}} if head else {}
+    left: Values = {"egress": {"entries": egress.entries, "hash": egress.hash}} if egress else {}
+    return {**checked, **left}
 
 
 def _value(found: Any) -> Value:

@@ -21,7 +21,7 @@ CUT_NUMBERS = 3_000_000
 """a model of 12 MB"""
 
 
-@pytest.mark.parametrize(("mode", "number"), [("csfssl", 0), ("ppfssl", 4)])
+@pytest.mark.parametrize(("mode", "number"), [("csfssl", 0), pytest.param("ppfssl", 4, marks=pytest.mark.long)])
 def test_whatever_is_done_to_a_federation_it_ends_as_if_nothing_had_been(
     tmp_path: Path, mode: Mode, number: int
 ) -> None:

@@ -38,6 +38,7 @@ from fedcervix.core.rounds.transitions import abort, enter
 from fedcervix.core.rounds.unusable import REVOKED, drop_newest_hop, leave_one_out, withdraw
 
 FAILURES_KEPT_MAX = 100
+IN_ROUND = (Phase.TRAINING, Phase.RELEASING, Phase.CLOSING, Phase.AGGREGATING, Phase.SCORING)
 SOFTWARE_MAX = 16
 """versions that are known of a site"""
 
@@ -217,8 +218,7 @@ def _not_trained(run: Run, event: ModelUnusable) -> Run:
 def _revoked(run: Run, event: SiteRevoked) -> tuple[Run, Answer]:
     """What the site did for the round in progress does not count any more."""
     run, answer = _presence(Presence.REVOKED, lambda _: REVOKED)(run, event)
-    in_round = run.phase in (Phase.TRAINING, Phase.AGGREGATING, Phase.SCORING)
-    if answer is Answer.ACCEPTED and in_round and event.rules > 0:
+    if answer is Answer.ACCEPTED and run.phase in IN_ROUND and event.rules > 0:
         run = withdraw(run, event.site, event.at)
     return run, answer
 

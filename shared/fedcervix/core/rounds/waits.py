@@ -46,7 +46,8 @@ def waits(run: Run) -> tuple[Wait, ...]:
     if run.ended or run.phase is Phase.AGGREGATING:
         return ()
     open_ = open_sites(run)
-    return tuple(_wait(run, site, open_) for site in open_)
+    dispensable = _can_do_without(run, quorum_state(run, open_))  # the same for each site: 256 may be away at once
+    return tuple(_wait(run, site, dispensable=dispensable) for site in open_)
 
 
 def deadline(run: Run) -> float | None:
@@ -105,14 +106,14 @@ def quorum_state(run: Run, open_: tuple[Site, ...]) -> Quorum:
     return quorum(needed=needed, answered=len(answered), open_=may_come)
 
 
-def _wait(run: Run, site: Site, open_: tuple[Site, ...]) -> Wait:
+def _wait(run: Run, site: Site, *, dispensable: bool) -> Wait:
     terms = run.plan.terms
     since = max(_asked_at(run), site.since)
     if site.presence is Presence.PRESENT:
         return Wait(site.name, f"working: {instruction(run, site.name)}", since, None, OnTimeout.LEASE)
     if site.presence is Presence.REVOKED:  # it will not come back: the operator has decided, the run goes on without
         return Wait(site.name, site.standing, site.since, site.since, OnTimeout.GO_ON)
-    if _can_do_without(run, quorum_state(run, open_)):
+    if dispensable:
         grace_s = 0.0 if ring_training(run) else terms.grace_s  # a ring does not stand still for a lost lease
         return Wait(site.name, site.standing, site.since, site.since + grace_s, OnTimeout.GO_ON)
     return Wait(site.name, site.standing, since, since + terms.give_up_s, OnTimeout.ABORT)

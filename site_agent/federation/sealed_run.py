@@ -10,17 +10,16 @@ Rules
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from fedcervix.core.events import Seal, Task, TaskKind
 from fedcervix.core.formats import contents
-from fedcervix.core.plan import Compression
+from fedcervix.core.plan import Compression, Plan
 from fedcervix.core.rounds.readers import beginnings, next_reader
 from fedcervix.disk.files import write_whole
 from fedcervix.disk.storage import read_kept
-from fedcervix.errors import RemoteError, RunError
+from fedcervix.errors import LinkError, RemoteError, RunError
 from fedcervix.json_text import parsed
 from fedcervix.models.blobs import BlobStore
 from fedcervix.models.rounding import Rounded, rebuild
@@ -31,11 +30,11 @@ from fedcervix.trust.contexts import RunContext
 from fedcervix.trust.key_texts import private_key
 from fedcervix.trust.sealed_models import Header, content_key
 from fedcervix.trust.seals import Given, Known, checked, opened_key, signed_seal
-from fedcervix.trust.statements import PrivateKey
+from fedcervix.trust.sum_papers import Openings
 from fedcervix.trust.sum_roster import Opening, PinnedKeys, checked_roster, signed_opening
 from site_agent.federation.context import AgentContext
-from site_agent.federation.inbox import Participation
 from site_agent.store.run_secrets import RunSecrets, SecretsFile
+from site_agent.store.run_store import RunStore
 
 FILE = "given.json"
 
@@ -51,101 +50,98 @@ class RunKeys:
     """of all sites of the plan, by name"""
 
 
-class Sealing:
-    """One agent's part in runs under seal. May be used from any thread."""
+class SealedRun:
+    """One run at one site. `take` is called by the loop, the rest by one job at a time; `opening` from any thread."""
 
-    def __init__(self, context: AgentContext, federation: str) -> None:
-        self._context, self._federation = context, federation
+    def __init__(self, context: AgentContext, federation: str, plan: Plan, run_store: RunStore) -> None:
+        self._context, self._plan, self._store = context, plan, run_store
+        self._run = RunContext(federation=federation, run=run_store.folder.name, plan=plan.digest)
+        self._identity = private_key(context.home.pem("site.key"))
+        self._file = SecretsFile(context.home, self._run.run)
 
-    # --- the keys of a run ---
+    # --- the keys of the run ---
 
-    def opening(self, run: Participation, images: int) -> Opening:
-        """Return what this site opens a run with: the same each time. Raises StorageError.
+    def opening(self, images: int) -> Opening:
+        """Return what this site opens the run with: the same each time. Raises StorageError.
 
         `images`: of its training, as it was counted first. A home that was restored has other secrets, if any.
         """
-        file = SecretsFile(self._context.home, run.run)
-        drawn = file.read()
+        drawn = self._file.read()
         if drawn is None:
             drawn = RunSecrets.drawn(images)
-            file.write(drawn)
+            self._file.write(drawn)
         own, rho = drawn.own_key(self._context.site), bytes.fromhex(drawn.rho)
-        return signed_opening(self._identity(), self._run_context(run), own, drawn.images, rho)
+        return signed_opening(self._identity, self._run, own, drawn.images, rho)
 
-    def join(self, run: Participation, openings: Sequence[Opening]) -> None:
-        """Check and keep the openings of all sites. Raises RemoteError, RunError, StorageError."""
-        roster = checked_roster(self._run_context(run), run.plan.sites, openings, self._identities(run))
-        file, drawn = SecretsFile(self._context.home, run.run), self._drawn(run)
+    def take(self, openings: Openings) -> None:
+        """Check the openings of all sites, and keep them. Raises RemoteError, RunError, StorageError."""
+        roster, drawn = checked_roster(self._run, self._plan.sites, openings.openings, self._identities), self._drawn()
         if not drawn.openings:
-            file.write(drawn.told(roster.openings))
+            self._file.write(drawn.told(roster.openings))
 
-    def forget(self, run: Participation) -> None:
+    def end(self) -> None:
         """The run has ended: nobody opens a model of it with what is on this disk. Raises StorageError."""
-        SecretsFile(self._context.home, run.run).forget()
+        self._file.forget()
 
-    def _drawn(self, run: Participation) -> RunSecrets:
-        drawn = SecretsFile(self._context.home, run.run).read()
+    def _drawn(self) -> RunSecrets:
+        drawn = self._file.read()
         if drawn is None:
             raise RunError(
-                f"this site has lost its secrets of run {run.run}, and cannot read the models of the run",
+                f"this site has lost its secrets of run {self._run.run}, and cannot read the models of the run",
                 cause="its home was restored from a backup, which never holds them",
                 next_step="nothing can bring them back: this site takes part again from the next run on",
             )
         return drawn
 
-    def _keys(self, run: Participation) -> RunKeys:
-        drawn = self._drawn(run)
+    @property
+    def _keys(self) -> RunKeys:
+        drawn = self._drawn()
         if not drawn.openings:
-            raise RunError(f"the keys of the other sites of run {run.run} have not come yet")
-        openings = [held.opening() for held in drawn.openings]
-        return RunKeys(
-            drawn.own_key(self._context.site),
-            bytes.fromhex(drawn.nonces),
-            {opening.site: opening.key for opening in openings},
-        )
+            raise LinkError("the coordinator has not shown the keys of the other sites yet")
+        partners = {held.site: held.opening().key for held in drawn.openings}
+        return RunKeys(drawn.own_key(self._context.site), bytes.fromhex(drawn.nonces), partners)
 
-    def _run_context(self, run: Participation) -> RunContext:
-        return RunContext(federation=self._federation, run=run.run, plan=run.plan.digest)
-
-    def _identities(self, run: Participation) -> PinnedKeys:
-        return {**run.run_store.keys(), self._context.site: self._identity().public_key()}
+    @property
+    def _identities(self) -> PinnedKeys:
+        """The keys that count: of a partner the pinned one, or the first one told if the policy asks for no pins."""
+        return {**self._store.keys(), self._context.site: self._identity.public_key()}
 
     # --- what is given ---
 
-    def bring(self, run: Participation, task: Task, fetch: Callable[[str], None]) -> None:
+    def bring(self, task: Task, fetch: Callable[[str], None]) -> None:
         """Have a task's model here, opened and found right. Raises RemoteError where it is refused, StorageError."""
-        blobs, folder = self._context.blobs, run.run_store.folder
-        if blobs.has(task.base) and _noted(folder, task) is not None:
+        blobs = self._context.blobs
+        if blobs.has(task.base) and self._noted(task) is not None:
             return
-        given = self._given(run, task)
+        given = self._given(task)
         if not blobs.has(task.base):
-            key = self._key(run, given)
+            key = self._key(given)
             fetch(given.seal.file)
-            _open(blobs, given, key, run.plan.terms.compression)
+            _open(blobs, given, key, self._plan.terms.compression)
         vet_values(blobs.path(task.base))
         noted = {"task": _name(task), "header": given.header.text}
-        write_whole(folder / FILE, json.dumps(noted, allow_nan=False).encode())
+        write_whole(self._store.folder / FILE, json.dumps(noted, allow_nan=False).encode())
 
-    def _given(self, run: Participation, task: Task) -> Given:
+    def _given(self, task: Task) -> Given:
         """Return what the coordinator shows of a task's model, checked. Raises RemoteError."""
-        shown = self._context.link.sealed(task.base)
-        given = checked(shown, task, self._known(run, task))
-        if run.plan.terms.compression == "none" and given.header.content != given.header.digest:
+        given = checked(self._context.link.sealed(task.base), task, self._known(task))
+        if self._plan.terms.compression == "none" and given.header.content != given.header.digest:
             raise RemoteError(
                 f"the sealed model of {task} is refused: it is packed, and the plan has no compression",
                 cause=f"site {given.header.sender} has another version of the software, or changed it",
             )
         return given
 
-    def _known(self, run: Participation, task: Task) -> Known:
-        if self._context.ledger is None:
-            raise RunError("a run under seal needs its ledger", cause="this agent keeps none")
-        began = beginnings(self._context.ledger.verified(), task.round)
-        return Known(self._federation, run.run, run.plan.digest, self._identities(run), began)
+    def _known(self, task: Task) -> Known:
+        told = self._context.ledger.told() if self._context.ledger is not None else None
+        if told is None:
+            raise RunError("a run under seal needs its ledger, and there is none here yet")
+        run = self._run
+        return Known(run.federation, run.run, run.plan, self._identities, beginnings(told, task.round))
 
-    def _key(self, run: Participation, given: Given) -> bytes:
+    def _key(self, given: Given) -> bytes:
         """Return the key of a model. Raises RemoteError where this site has no box for it."""
-        keys, header = self._keys(run), given.header
+        keys, header = self._keys, given.header
         if header.sender == self._context.site:
             return content_key(keys.secret, header)
         site, box = given.passed_on or (header.sender, given.seal)
@@ -153,16 +149,15 @@ class Sealing:
 
     # --- what is made ---
 
-    def seal(self, run: Participation, task: Task, made: Rounded) -> Seal:
+    def seal(self, task: Task, made: Rounded) -> Seal:
         """Seal a model that was made, for the next site; the sealed file is in the store. Raises StorageError."""
-        blobs, plan = self._context.blobs, run.plan
-        keys, content = self._keys(run), made.packed or made.digest
+        blobs, keys, content = self._context.blobs, self._keys, made.packed or made.digest
         header = Header(
-            federation=self._federation,
-            run=run.run,
-            plan=plan.digest,
+            federation=self._run.federation,
+            run=self._run.run,
+            plan=self._run.plan,
             round=task.round,
-            hop=_hop(run.run_store.folder, task),
+            hop=self._hop(task),
             sender=self._context.site,
             base=task.base,
             digest=made.digest,
@@ -172,18 +167,28 @@ class Sealing:
         key, scratch = content_key(keys.secret, header), blobs.scratch(f"sealed-{task.kind}-{task.round}")
         file = seal(blobs.path(content), header, key, scratch)
         blobs.adopt(scratch, file)
-        reader = keys.partners[next_reader(plan.sites, self._context.site)]
-        return signed_seal(self._identity(), keys.own, header, file, key, [reader])
+        reader = keys.partners[next_reader(self._plan.sites, self._context.site)]
+        return signed_seal(self._identity, keys.own, header, file, key, [reader])
 
-    def pass_on(self, run: Participation, task: Task) -> Seal:
+    def pass_on(self, task: Task) -> Seal:
         """Return boxes with the key of a task's model for its readers. Raises RemoteError where it is refused."""
-        given, keys = self._given(run, task), self._keys(run)
+        given, keys = self._given(task), self._keys
         readers = [keys.partners[name] for name in task.readers if name in keys.partners]
-        key = self._key(run, given)
-        return signed_seal(self._identity(), keys.own, given.header, given.seal.file, key, readers)
+        return signed_seal(self._identity, keys.own, given.header, given.seal.file, self._key(given), readers)
 
-    def _identity(self) -> PrivateKey:
-        return private_key(self._context.home.pem("site.key"))
+    def _hop(self, task: Task) -> int:
+        """Return which hop of the round a task is: one more than that of the model that it begins with."""
+        before = self._noted(task)
+        if task.kind is TaskKind.SEED:
+            return 0
+        return before.hop + 1 if before is not None and before.round == task.round else 1
+
+    def _noted(self, task: Task) -> Header | None:
+        """Return the header of a task's model; None where it was not checked yet. Raises StorageError."""
+        file = self._store.folder / FILE
+        next_step = f"delete it: rm {file}; the model of the task is then checked again"
+        noted = read_kept(file, _note, missing=None, next_step=next_step)
+        return noted[1] if noted is not None and noted[0] == _name(task) else None
 
 
 def _open(blobs: BlobStore, given: Given, key: bytes, packing: Compression) -> None:
@@ -195,22 +200,6 @@ def _open(blobs: BlobStore, given: Given, key: bytes, packing: Compression) -> N
     blobs.adopt(scratch, header.content)
     if header.content != header.digest and packing != "none":
         rebuild(blobs, header.content, header.digest, packing, "", name="unpacked")
-
-
-def _hop(folder: Path, task: Task) -> int:
-    """Return which hop of the round a task is: one more than that of the model that it begins with."""
-    before = _noted(folder, task)
-    if task.kind is TaskKind.SEED:
-        return 0
-    return before.hop + 1 if before is not None and before.round == task.round else 1
-
-
-def _noted(folder: Path, task: Task) -> Header | None:
-    """Return the header of a task's model; None where it was not checked yet. Raises StorageError."""
-    file = folder / FILE
-    next_step = f"delete it: rm {file}; the model of the task is then checked again"
-    noted = read_kept(file, _note, missing=None, next_step=next_step)
-    return noted[1] if noted is not None and noted[0] == _name(task) else None
 
 
 def _note(content: bytes) -> tuple[list[object], Header] | None:

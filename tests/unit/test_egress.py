@@ -1,0 +1,280 @@
+"""What leaves a site stands in its egress ledger before it leaves, whatever breaks."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from fedcervix.core.events import Answer, ScoreReported, SiteFailed, UpdateStored
+from fedcervix.errors import FullDiskError, LinkError
+from fedcervix.models.blobs import BlobStore
+from fedcervix.transport import codec, rpc
+from fedcervix.trust.chain import read, text_of
+from fedcervix.wire import federation_pb2 as wire
+from site_agent.federation.link import GrpcLink
+from site_agent.store import egress as ledger
+from site_agent.store.egress import TALK_BYTES, Egress
+from site_agent.store.egress_account import Egressed, egressed
+from tests.unit.fake_link import RUN, SCORE, TRAIN, digest
+from tests.unit.independent_verifier import BrokenError, verify_egress
+from tests.unit.plain_server import handlers
+
+pytestmark = pytest.mark.timeout(60)
+
+MODEL = bytes(range(256)) * 20_000
+NAME = digest(MODEL)
+WHERE = "localhost:1"
+UPDATE = UpdateStored("nhs", TRAIN, NAME, 9, 3, 1.5, 0.1, 1.0)
+
+
+class Coordinator:
+    """A server that keeps what arrives, and what stood in the site's ledger at that moment."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self.messages: list[Any] = []
+        self.models: list[bytes] = []
+        self.before: list[list[str]] = []
+        self.has_bytes = 0
+        self.cut_after_bytes: int | None = None
+        self.behaviours = {rpc.OFFER: self.offer, rpc.PUSH: self.push, rpc.REPORT: self.report, rpc.RENEW: self.renew}
+
+    def _arrived(self) -> None:
+        self.before.append([] if self._file.is_symlink() else ledger.entries(self._file))
+
+    def offer(self, request: wire.OfferRequest, _: grpc.ServicerContext) -> wire.OfferReply:
+        self._arrived()
+        self.messages.append(request)
+        return wire.OfferReply(offset=self.has_bytes, chunk_bytes=65536)
+
+    def push(self, chunks: Iterator[bytes], context: grpc.ServicerContext) -> wire.PushReply:
+        self.models.append(b"")
+        for chunk in chunks:
+            self._arrived()
+            self.models[-1] += chunk
+            self.has_bytes += len(chunk)
+            if self.cut_after_bytes is not None and len(self.models[-1]) >= self.cut_after_bytes:
+                context.abort(grpc.StatusCode.UNAVAILABLE, "cut")
+        return wire.PushReply()
+
+    def report(self, request: wire.FromSite, _: grpc.ServicerContext) -> wire.ReportReply:
+        self._arrived()
+        self.messages.append(request)
+        return codec.write_answer(Answer.ACCEPTED, "", 2)
+
+    def renew(self, request: wire.RenewRequest, _: grpc.ServicerContext) -> wire.RenewReply:
+        self._arrived()
+        self.messages.append(request)
+        return wire.RenewReply(certificate_pem=b"new")
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "egress.jsonl"
+
+
+@pytest.fixture
+def coordinator(file: Path) -> Coordinator:
+    return Coordinator(file)
+
+
+@pytest.fixture
+def blobs(tmp_path: Path) -> BlobStore:
+    made = BlobStore(tmp_path / "blobs")
+    making = made.scratch("made")
+    making.write_bytes(MODEL)
+    made.adopt(making, NAME)
+    return made
+
+
+@pytest.fixture
+def link(coordinator: Coordinator, file: Path) -> Iterator[GrpcLink]:
+    server = grpc.server(ThreadPoolExecutor(4), options=rpc.server_options(2))
+    server.add_generic_rpc_handlers(handlers(coordinator.behaviours))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    made = GrpcLink("nobody:1", authority_pem=b"", certificate_pem=b"", key_pem=b"", egress=Egress(file, WHERE))
+    made._channel.close()
+    made._channel = grpc.insecure_channel(f"127.0.0.1:{port}", options=rpc.CLIENT_OPTIONS)
+    yield made
+    made.close()
+    server.stop(None).wait()
+
+
+def nothing(_done: int, _of: int) -> None:
+    """Say nothing of a transfer."""
+
+
+def told(file: Path) -> Egressed:
+    verify_egress(file)
+    return egressed(ledger.entries(file))
+
+
+def test_all_that_arrives_was_written_down_before(
+    link: GrpcLink, coordinator: Coordinator, blobs: BlobStore, file: Path
+) -> None:
+    link.push(NAME, blobs, nothing, task=TRAIN)
+    link.report(UPDATE)
+    link.report(ScoreReported("nhs", SCORE, 6.0, 4, 10, (), 1.0))
+    link.report(codec.Ready(RUN, "0" * 64))
+    link.report(SiteFailed("nhs", "agent", "a hint", "INC-0000-0000", 1.0))
+    link.renew(b"please")
+    assert b"".join(coordinator.models) == MODEL
+    assert all(coordinator.before), "bytes arrived before anything was written down"
+    [account] = [one for one in told(file).runs() if one.run == RUN]
+    [model] = account.of("model")
+    assert (model.bytes, model.is_exact, model.digest, model.task, model.to) == (
+        len(MODEL),
+        True,
+        NAME,
+        "train 1",
+        WHERE,
+    )
+    assert account.models == {NAME: True}
+    assert account.reports == {"update": 1, "score": 1, "ready": 1}
+    messages = {hashlib.sha256(one.SerializeToString()).hexdigest(): one.ByteSize() for one in coordinator.messages}
+    reports = [one for one in told(file).departures if one.kind == "report"]
+    assert len(reports) == 4
+    assert all(messages[one.digest] == one.bytes for one in reports)
+    [request] = [one for one in told(file).departures if one.kind == "request"]
+    assert (request.what, request.digest, request.bytes) == ("renew", digest(b"please"), 6)
+
+
+def test_an_upload_that_is_cut_and_resumed_is_accounted_byte_for_byte(
+    link: GrpcLink, coordinator: Coordinator, blobs: BlobStore, file: Path
+) -> None:
+    coordinator.cut_after_bytes = 1_000_000
+    with pytest.raises(LinkError):
+        link.push(NAME, blobs, nothing, task=TRAIN)
+    cut_bytes = coordinator.has_bytes
+    assert 0 < cut_bytes < len(MODEL)
+    coordinator.cut_after_bytes = None
+    link.push(NAME, blobs, nothing, task=TRAIN)
+    [account] = [one for one in told(file).runs() if one.run == RUN]
+    first, second = account.of("model")
+    assert cut_bytes <= first.bytes < len(MODEL)
+    assert (second.reaches, second.bytes) == ((cut_bytes, len(MODEL), len(MODEL)), len(MODEL) - cut_bytes)
+    assert first.is_exact
+    assert second.is_exact
+    assert account.models == {NAME: True}
+
+
+def test_a_process_that_is_killed_in_an_upload_has_announced_too_much_and_never_too_little(file: Path) -> None:
+    killed = Egress(file, WHERE).model(NAME, 0, 100, TRAIN)
+    killed.__enter__()(40, 100)
+    [model] = told(file).departures
+    assert (model.bytes, model.is_exact) == (100, False)
+    with Egress(file, WHERE).model(NAME, 30, 100, TRAIN) as leaves:
+        leaves(100, 100)
+    first, second = told(file).departures
+    assert (first.bytes, first.is_exact, second.bytes, second.is_exact) == (100, False, 70, True)
+
+
+def test_a_model_of_which_a_part_did_not_leave_is_not_whole(file: Path) -> None:
+    egress = Egress(file, WHERE)
+    with egress.model(NAME, 0, 100, TRAIN) as leaves:
+        leaves(40, 100)
+    [account] = told(file).runs()
+    assert account.models == {NAME: False}
+    with egress.model(NAME, 50, 100, TRAIN) as leaves:
+        leaves(100, 100)
+    [account] = told(file).runs()
+    assert account.models == {NAME: False}
+
+
+def test_small_messages_are_announced_together(link: GrpcLink, coordinator: Coordinator, file: Path) -> None:
+    del coordinator
+    link._run = RUN
+    said = codec.Progress(TRAIN, "training", 1, 2, "steps", 1.5, 3.0)
+    for _ in range(30):
+        link.sign(said)
+    [talk] = told(file).departures
+    assert (talk.what, talk.bytes, talk.is_exact, talk.run) == ("progress", TALK_BYTES, False, RUN)
+    egress = Egress(file, WHERE)
+    for _ in range(5):
+        egress.talk("question", TALK_BYTES // 2)
+    assert [one.what for one in told(file).departures] == ["progress", "question", "question", "question"]
+
+
+def test_two_processes_write_one_chain(file: Path) -> None:
+    """`check` and `join` run beside the agent."""
+    one, other = Egress(file, WHERE), Egress(file, WHERE)
+    for number in range(6):
+        (one, other)[number % 2].request("renew", b"%d" % number)
+    assert [departure.digest for departure in told(file).departures] == [digest(b"%d" % number) for number in range(6)]
+
+
+def test_a_line_that_a_power_cut_has_torn_is_no_entry(file: Path) -> None:
+    Egress(file, WHERE).request("renew", b"one")
+    with file.open("a") as out:
+        out.write('\n{"at":"0x1.8p+1","bytes":3,"dig')
+    Egress(file, WHERE).request("renew", b"two")
+    assert [departure.digest for departure in told(file).departures] == [digest(b"one"), digest(b"two")]
+
+
+def full(file: Path) -> Callable[[], None]:
+    """Let a file be on a disk that is full; return what makes room."""
+    file.symlink_to("/dev/full")
+    return file.unlink
+
+
+def test_on_a_full_disk_no_result_leaves(
+    link: GrpcLink, coordinator: Coordinator, blobs: BlobStore, file: Path
+) -> None:
+    make_room = full(file)
+    for leave in (lambda: link.push(NAME, blobs, nothing, task=TRAIN), lambda: link.report(UPDATE)):
+        with pytest.raises(FullDiskError):
+            leave()
+    assert not coordinator.models
+    assert not any(isinstance(one, wire.FromSite) for one in coordinator.messages)
+    make_room()
+    link.report(UPDATE)
+    assert [one.kind for one in told(file).departures] == ["talk", "report"]
+
+
+def test_on_a_full_disk_a_site_is_not_mute_and_its_words_are_written_down_when_there_is_room(
+    link: GrpcLink, coordinator: Coordinator, file: Path
+) -> None:
+    make_room = full(file)
+    link.report(SiteFailed("nhs", "agent", "the disk is full", "INC-0000-0000", 1.0))
+    link.sign(codec.Ping())
+    assert coordinator.messages
+    make_room()
+    link.report(UPDATE)
+    assert [one.what for one in told(file).departures] == ["failure", "here", "update"]
+
+
+@pytest.mark.parametrize("place", range(6))
+def test_what_was_changed_in_it_is_named(file: Path, place: int) -> None:
+    egress = Egress(file, WHERE)
+    for number in range(6):
+        egress.request("renew", b"%d" % number)
+    lines = ledger.entries(file)
+    end = egress.end()
+    changed = text_of({**read(lines[place]), "bytes": 7})
+    histories = {
+        "was changed": [*lines[:place], changed, *lines[place + 1 :]],
+        "is missing": [*lines[:place], *lines[place + 1 :]],
+    }
+    for why, history in histories.items():
+        file.write_text("\n".join(history))
+        with pytest.raises(ValueError, match=f"entry {place} {why}"):
+            egressed(ledger.entries(file), {end.entries: end.hash})
+        if place < 5:  # of the last one, only those know to whom this site has signed it
+            with pytest.raises(BrokenError):
+                verify_egress(file)
+
+
+def test_an_end_that_ends_nothing_does_not_hold(file: Path) -> None:
+    egress = Egress(file, WHERE)
+    egress.request("renew", b"one")
+    for of in (0, 5):
+        egress._note("left", {"of": of, "bytes": 1})
+        with pytest.raises(ValueError, match="entry 1 does not hold"):
+            egressed(ledger.entries(file))
