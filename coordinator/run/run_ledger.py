@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from fedcervix.core.events import Event, event_to_json
 from fedcervix.core.plan import check
-from fedcervix.core.rounds.state import Phase, Run
+from fedcervix.core.rounds.state import Run
 from fedcervix.disk.journal import Journal, RunRecord
 from fedcervix.errors import RemoteError, StorageError
 from fedcervix.transport.codec import PART_CHARS_MAX
@@ -19,10 +19,9 @@ from fedcervix.trust import ledger
 from fedcervix.trust.chain import Values, read, real
 from fedcervix.trust.heads import Head, is_countersigned
 from fedcervix.trust.ledger import LEDGER, NOT_SIGNED, Ledger, LedgerEntry, Signed, is_owed
+from fedcervix.trust.ledger_replay import result_of, round_of
 from fedcervix.trust.records import SAID
 
-OVER = (Phase.PUBLISHING, Phase.FINISHED, Phase.ABORTED)
-"""the last round is over"""
 UNSIGNED = "it is not signed, although this site has signed before in this run"
 
 
@@ -55,8 +54,7 @@ class RunLedger:
             drafts = [(ledger.event_entry(round_, event_to_json(event), signed.record), signed.signature)]
             if after.ended:
                 outcome = after.outcome.value if after.outcome else ""
-                model = after.best.candidate if after.best_round else ""
-                drafts.append((ledger.the_end(round_, outcome, after.reason, model), b""))
+                drafts.append((ledger.the_end(round_, outcome, after.reason, result_of(after)), b""))
             known, lines = made(self.known, drafts)
             self._journal.append(self._run, event, (self.known.end.entries, lines))
             self.known = known
@@ -132,11 +130,6 @@ class RunLedger:
     def countersignatures(self, round_: int) -> list[tuple[int, str, bytes]]:
         """Return (round, site, signature) for the heads from a round on. Raises StorageError."""
         return self._journal.countersignatures(self._run, round_)
-
-
-def round_of(run: Run) -> int:
-    """Return the number of the round in progress; once the last one is over, one more."""
-    return len(run.rounds) + (run.phase in OVER)
 
 
 def _new_certificates(known: Ledger, certificates: Mapping[str, str]) -> list[Values]:

@@ -19,8 +19,9 @@ from site_agent.commands.egress import broken
 from site_agent.home import SiteHome
 from site_agent.store import egress
 from site_agent.store.egress_account import Egressed, egressed
+from site_agent.store.ledger import differences
 from site_agent.store.ledger_store import LedgerStore
-from site_agent.store.run_store import last_federation
+from site_agent.store.run_store import RunStore, last_federation
 
 
 def verify(home: SiteHome, run: str | None) -> None:
@@ -56,10 +57,27 @@ def verify(home: SiteHome, run: str | None) -> None:
             next_step=f"ask the other sites for the output of: site-agent verify {run}; where it holds, compare their "
             f"{store.entries.name} and {store.signatures.name} with those in {store.entries.parent}",
         )
+    _check_record(home, run, told)
     for line in (*sentences(told), *_of_egress(home, run, told, stored.entries)):
         say(line)
     if not known_key:
         say(f"the ledger key is not known here ({home.key_file('ledger.pub')}): anybody may have signed these heads")
+
+
+def _check_record(home: SiteHome, run: str, told: Verdict) -> None:
+    """Compare the record that the coordinator sent at the end with the signed ledger. Raises LedgerError."""
+    run_store = RunStore(home.run_folder(run))
+    try:
+        record = run_store.record()
+    except ValueError:
+        return  # it is none: reports say so
+    other = differences(record, told.run, ended=told.ledger.ended) if record and told.run else []
+    if other:
+        raise LedgerError(
+            f"the record of run {run} says something else than its signed ledger: {'; '.join(other)}",
+            cause="record.json was changed, or the coordinator has sent another one than what happened",
+            next_step=f"believe the ledger; compare with record.json of other sites; it lies in {run_store.folder}",
+        )
 
 
 # --- what has left --------------------------------------------------------------------------------------------------

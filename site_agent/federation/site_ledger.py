@@ -20,7 +20,7 @@ import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from fedcervix.core.events import Event, SiteAttached, SiteRefused, Task
 from fedcervix.core.rounds.state import Run
@@ -61,6 +61,8 @@ class _Checked:
     ledger: Ledger
     head: SignedHead | None = None
     lines: int = 0
+    end_bytes: int = 0
+    """where the entries end in their file"""
     told: LedgerRun = field(default_factory=LedgerRun)
     """the run that the entries tell; only where the plan hides something from the coordinator"""
 
@@ -82,8 +84,10 @@ class SiteLedger:
         self._signers: dict[int, dict[str, PublicKey]] = {}
         """by round of a head, who has countersigned it, with which key; of the last rounds"""
         self._read_pins: tuple[tuple[int, int, int], Pins] | None = None
-        self._found: set[str] = set()
-        """records of this site that stand in the ledger"""
+        self._found: set[Result] = set()
+        """results of this site that stand in the ledger"""
+        self._owed: set[Result] = set()
+        """results that the coordinator has accepted, and that were not looked for yet"""
         self._checked = self._stored() if last else _Checked(Ledger())
         self._begin()
 
@@ -187,15 +191,16 @@ class SiteLedger:
 
     def _follow(self, part: codec.LedgerPart, line: LedgerEntry) -> None:
         before = self._now
-        if (number := _number(line)) < before.end.entries:
-            if LEDGER.hash(line.text) != self._hashes[number]:
-                self._refuse(part, f"entry {number} is not the one that this site has")
-            return
         try:
             self._now = before.follow(line)
         except ValueError as error:
-            self._refuse(part, f"entry {before.end.entries} does not hold: {error}")
+            if (number := _number(line)) >= before.end.entries:
+                self._refuse(part, f"entry {before.end.entries} does not hold: {error}")
+            if LEDGER.hash(line.text) != self._hashes[number]:
+                self._refuse(part, f"entry {number} is not the one that this site has")
+            return
         self._pending.append(line)
+        self._found |= _results([line], self._site)
         self._hashes.append(self._now.end.hash)
         self._room_chars -= len(line.text) + ENTRY_CHARS
         if self._room_chars < 0:
@@ -253,12 +258,18 @@ class SiteLedger:
             self._refuse(part, f"the head of round {head.round} is not where entry {now.end.entries - 1} leads to")
         self._check_said(part, head.round)
         self._check_countersigned(part, now)
-        store, first, lines = LedgerStore(self._folder), self._checked.lines, tuple(self._pending)
+        store, before, lines = LedgerStore(self._folder), self._checked, tuple(self._pending)
         own = codec.Countersigned(self._site, head, countersign(self._key, self._site, head))
-        when_there_is_room(lambda: store.add(first, lines, signed, (*part.countersigned, own)))
+        over, end_bytes = (*part.countersigned, own), before.end_bytes
+
+        def keep() -> None:
+            nonlocal end_bytes
+            end_bytes = store.add(before.lines, before.end_bytes, lines, signed, over)
+
+        when_there_is_room(keep)
         self._note_signer(own, self._key.public_key())
-        told = _told(self._checked.told, now, lines)
-        self._checked = _Checked(now, signed, now.end.entries, told)
+        told = _told(before.told, now, lines)
+        self._checked = _Checked(now, signed, now.end.entries, end_bytes, told)
         self._begin()
 
     def _check_countersigned(self, part: codec.LedgerPart, now: Ledger) -> None:
@@ -278,17 +289,15 @@ class SiteLedger:
             del self._signers[old]
 
     def _check_said(self, part: codec.LedgerPart, round_: int) -> None:
-        """Find what the coordinator has accepted from this site, in the rounds that are over."""
-        store = LedgerStore(self._folder)
-        owed = {record for record in store.said() if _round(record) <= round_}
-        missing = owed - self._found - _records(self._pending)
-        if missing:  # the answer came after the head of its round, or before this process
-            missing -= _records(store.read().lines)
-        self._found = owed - missing
-        for record in sorted(missing):
-            values = read(record)
-            what = f"the {values.get('what')} of this site in round {_round(record)}"
+        """Find what the coordinator has accepted from this site, in the rounds that are over.
+
+        A result counts by its task: where the coordinator was restored within a round, this site has answered twice.
+        """
+        owed = {result for result in self._owed if result.round <= round_}
+        for result in sorted(owed - self._found):
+            what = f"the {result.what} of this site in round {result.round}"
             self._refuse(part, f"{what} is missing in the ledger, although the coordinator has accepted it")
+        self._owed -= owed
 
     def _refuse(self, part: codec.LedgerPart, why: str) -> NoReturn:
         """Keep what the coordinator has sent. Raises LedgerError, StorageError."""
@@ -348,7 +357,9 @@ class SiteLedger:
             if one.head.round >= newest - SIGNERS_ROUNDS:
                 with contextlib.suppress(ValueError):  # the file was changed: it does not count
                     self._note_signer(one, ledger.countersigner(one.site, one.head, one.signature))
-        return _Checked(ledger, head, len(stored.lines), _told(LedgerRun(), ledger, stored.lines))
+        self._found = _results(stored.lines, self._site)
+        self._owed = {result for record in LedgerStore(self._folder).said() if (result := _result(record, self._site))}
+        return _Checked(ledger, head, len(stored.lines), stored.end_bytes, _told(LedgerRun(), ledger, stored.lines))
 
     # --- what is signed ---
 
@@ -372,7 +383,10 @@ class SiteLedger:
     def accepted(self, message: wire.FromSite) -> None:
         """Note a report that the coordinator has accepted. Raises StorageError."""
         if message.record and message.WhichOneof("what") in ("update", "score"):
-            LedgerStore(self._folder).note_said(message.record.decode())
+            record = message.record.decode()
+            LedgerStore(self._folder).note_said(record)
+            if result := _result(record, self._site):
+                self._owed.add(result)
 
 
 def _event(report: codec.Report, site: str) -> Event | None:
@@ -405,16 +419,27 @@ def _number(line: LedgerEntry) -> int:
     return found if type(found) is int and found >= 0 else INTEGER_MAX
 
 
-def _records(lines: Iterable[LedgerEntry]) -> set[str]:
-    """Return the records in entries."""
-    return {str(read(line.text).get("record")) for line in lines}
+class Result(NamedTuple):
+    """What a site has said of a task."""
+
+    round: int
+    what: str
+    task: str
 
 
-def _round(record: str) -> int:
-    """Return the round of a record."""
-    task = read(record).get("task")
-    found = task.get("round") if isinstance(task, dict) else None
-    return found if isinstance(found, int) else 0
+def _results(lines: Iterable[LedgerEntry], site: str) -> set[Result]:
+    """Return what the entries hold of a site's results."""
+    signed = (line.text for line in lines if line.signature and site in line.text)
+    return {result for text in signed if (result := _result(str(read(text).get("record", "{}")), site))}
+
+
+def _result(record: str, site: str) -> Result | None:
+    """Return of which task a record holds a site's result; None where it holds none."""
+    values = read(record)
+    task = values.get("task")
+    if values.get("site") != site or not isinstance(task, dict) or type(task.get("round")) is not int:
+        return None
+    return Result(task["round"], str(values.get("what")), str(task.get("kind")))
 
 
 def _check_key(pem: str) -> None:

@@ -23,7 +23,7 @@ from fedcervix.disk.paths import Below
 from fedcervix.disk.storage import damaged, disk, later, read_back, read_kept
 from fedcervix.errors import FormatError, StorageError
 from fedcervix.json_text import parsed
-from fedcervix.runtime.record import LedgerLine
+from fedcervix.runtime.record import LedgerLine, RecordedRun
 from fedcervix.runtime.typed_json import from_json
 from fedcervix.trust.fingerprints import SiteKeys, key_bytes, read_key
 from site_agent.home import SiteHome
@@ -192,15 +192,23 @@ class RunStore:
         """Return how the run ended, or that it has not."""
         return (self.folder / "outcome.txt").read_text(errors="replace") if self.ended() else "not ended yet"
 
-    def ledger(self) -> tuple[LedgerLine, ...]:
-        """Return the coordinator's ledger: who counted in each round, and who not; empty until the run has ended.
+    def record(self) -> RecordedRun | None:
+        """Return the run's record as the coordinator sent it; None where it sent none, or the run has not ended.
 
         Raises ValueError where what is stored is no record of this run, StorageError.
         """
         with disk(self._record, "read"):
             text = self._record.read_bytes() if self._record.exists() else b""
         none = text.strip() in (b"", NO_RECORD.encode())
-        return () if none else ledger.read(text, self.plan(), self.folder.name).ledger
+        return None if none else ledger.read(text, self.plan(), self.folder.name)
+
+    def ledger(self) -> tuple[LedgerLine, ...]:
+        """Return the coordinator's ledger: who counted in each round, and who not; empty until the run has ended.
+
+        Raises what `record` raises.
+        """
+        found = self.record()
+        return found.ledger if found else ()
 
 
 def _kept(content: bytes) -> PersistentState:

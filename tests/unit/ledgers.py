@@ -136,6 +136,10 @@ class Ledgers:
             assert task.kind is TaskKind.ADOPT
             self.submit(ModelAdopted(site, task, self.at))
 
+    def texts(self, entries: int) -> list[str]:
+        """Return the first entries."""
+        return [text for text, _ in self.journal.ledger(RUN)][:entries]
+
     # --- the sites ---
 
     def site(self, name: str) -> SiteHome:

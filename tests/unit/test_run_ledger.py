@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,18 +22,20 @@ from fedcervix.core.events import (
     Answer,
     ScoreReported,
     SiteAttached,
+    SiteFailed,
+    SiteRefused,
     SiteRevoked,
     SiteSilent,
     Task,
     event_to_json,
 )
 from fedcervix.core.rounds.instructions import instruction
-from fedcervix.errors import IdentityError, LedgerError, RemoteError
+from fedcervix.errors import IdentityError, LedgerError, RemoteError, StorageError
 from fedcervix.models.blobs import BlobStore
 from fedcervix.transport import codec, identity
 from fedcervix.trust.chain import LINKS, End, read, text_of
 from fedcervix.trust.fingerprints import Fingerprint
-from fedcervix.trust.heads import countersign, sign_head
+from fedcervix.trust.heads import Head, countersign, sign_head
 from fedcervix.trust.key_texts import private_key, public_pem
 from fedcervix.trust.ledger import (
     LEDGER,
@@ -45,13 +48,14 @@ from fedcervix.trust.ledger import (
     event_entry,
     reader,
 )
-from fedcervix.trust.records import RECORD, SAID, values_of
+from fedcervix.trust.ledger_verdict import Expected, Stored, verdict
+from fedcervix.trust.records import RECORD, SAID, place_of, record_of, values_of
 from fedcervix.trust.statements import sign
 from site_agent import home as homes
 from site_agent.commands.verify import verify
 from site_agent.federation import site_ledger
 from site_agent.federation.privacy import LEAVES
-from site_agent.federation.site_ledger import PROOF
+from site_agent.federation.site_ledger import PROOF, SiteLedger
 from site_agent.store.ledger_store import LedgerStore
 from tests.unit.fake_link import digest
 from tests.unit.independent_verifier import BrokenError
@@ -346,27 +350,194 @@ def test_a_large_part_that_does_not_hold_is_kept_as_proof_and_two_heads_stay(run
     assert file.read_bytes() == two
 
 
-def test_an_accepted_update_that_is_left_out_is_found_by_its_site(run: Ledgers) -> None:
-    ledger, stream = run.attached("nhs")
-    deliver(ledger, stream)
-    message = codec.write_report(run.update("nhs", "left out"), 0.0)
+def pass_over(run: Ledgers) -> None:
+    """Let a round end in which nobody has given anything."""
+    run.ledger._add(lambda known: [reader(known.round + 1, "alts", digest(b"model"))])
+
+
+def accept(run: Ledgers, ledger: SiteLedger, word: str) -> None:
+    """Let the coordinator say that it has accepted an update of nhs."""
+    message = codec.write_report(run.update("nhs", word), 0.0)
     ledger.sign(message)
     ledger.accepted(message)
-    run.play_round()
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_an_accepted_update_that_is_left_out_is_found_by_its_site(run: Ledgers, restarted: bool) -> None:
+    ledger, stream = run.attached("nhs")
+    deliver(ledger, stream)
+    accept(run, ledger, "left out")
+    pass_over(run)
+    if restarted:
+        ledger, stream = run.attached("nhs")
     with pytest.raises(LedgerError, match="the update of this site in round 1 is missing in the ledger"):
         deliver(ledger, stream)
 
 
 def test_an_answer_that_comes_after_the_head_of_its_round_counts_too(run: Ledgers) -> None:
     ledger, stream = run.attached("nhs")
-    message = codec.write_report(run.update("nhs", "left out"), 0.0)
-    ledger.sign(message)
-    run.play_round()
+    update = run.update("nhs", "left out")
+    pass_over(run)
     deliver(ledger, stream)
+    message = codec.write_report(update, 0.0)
+    ledger.sign(message)
     ledger.accepted(message)
-    run.play_round()
+    pass_over(run)
     with pytest.raises(LedgerError, match="the update of this site in round 1 is missing in the ledger"):
         deliver(ledger, stream)
+
+
+def test_where_the_coordinator_was_restored_within_a_round_the_second_answer_counts(run: Ledgers) -> None:
+    """The site has trained again, in another time: it has signed two updates of one task."""
+    ledger, stream = run.attached("nhs")
+    deliver(ledger, stream)
+    accept(run, ledger, "before the restore")
+    run.play_round()
+    deliver(ledger, stream)
+    run.play_round()
+    deliver(ledger, stream)
+    assert ledger.kept().entries == run.ledger.known.heads[2].entries
+
+
+def test_what_is_stored_is_not_read_again_at_each_head(run: Ledgers) -> None:
+    """A run of 64 sites has 143 KB of entries a round."""
+    ledger, stream = run.attached("nhs")
+    deliver(ledger, stream)
+    store = LedgerStore(run.run_folder("nhs"))
+    with store.entries.open("r+b") as file:
+        file.write(b"x" * 10)  # whoever reads it finds nothing that holds
+    run.play_round()
+    deliver(ledger, stream)
+    content = store.entries.read_bytes()
+    assert content.startswith(b"x" * 10)
+    assert content.endswith(run.texts(run.ledger.known.heads[1].entries)[-1].encode())
+
+
+def test_entries_that_were_stored_without_their_head_are_replaced(run: Ledgers) -> None:
+    ledger, stream = run.attached("nhs")
+    deliver(ledger, stream)
+    store = LedgerStore(run.run_folder("nhs"))
+    with store.entries.open("a") as file:
+        file.write('\n{"entry":99}\n{"torn')
+    run.play_round()
+    deliver(ledger, stream)
+    assert [line.text for line in store.read().lines] == run.texts(run.ledger.known.heads[1].entries)
+    assert store.read(whole=True).lines == store.read().lines
+
+
+def test_a_ledger_whose_end_is_cut_off_while_the_agent_runs_is_not_continued(run: Ledgers) -> None:
+    ledger, stream = run.attached("nhs")
+    deliver(ledger, stream)
+    store = LedgerStore(run.run_folder("nhs"))
+    os.truncate(store.entries, 100)
+    run.play_round()
+    with pytest.raises(StorageError, match="its end was cut off while the agent ran"):
+        deliver(ledger, stream)
+
+
+def test_a_line_of_signatures_that_says_nonsense_is_passed_over(run: Ledgers) -> None:
+    ledger, stream = run.attached("nhs")
+    deliver(ledger, stream)
+    store = LedgerStore(run.run_folder("nhs"))
+    before = store.read()
+    with store.signatures.open("a") as file:
+        file.write('\n{"entry":[1],"signature":"00"}\n{"entry":{},"signature":"00"}\n{"head":[],"signature":"00"}')
+    assert store.read() == before
+
+
+# --- what only the whole ledger shows ---
+
+
+def whole(run: Ledgers) -> Stored:
+    """Return the ledger of a coordinator as a verifier gets it."""
+    entries = [LedgerEntry(*found) for found in run.journal.ledger(RUN)]
+    heads = [sign_head(run.key, Head(RUN, round_, end)) for round_, end in run.ledger.known.heads.items()]
+    return Stored(entries[: max(head.head.end.entries for head in heads)], heads, [])
+
+
+def fault_of(run: Ledgers) -> str:
+    pass_over(run)
+    return verdict(whole(run), Expected(RUN, public_pem(run.key.public_key()))).fault
+
+
+def test_an_honest_run_holds_to_its_end(run: Ledgers) -> None:
+    for _ in range(run.rounds):
+        run.play_round()
+    run.adopt()
+    found = verdict(whole(run), Expected(RUN, public_pem(run.key.public_key())))
+    assert (found.fault, found.ledger.ended) == ("", True)
+    assert found.run == run.run
+
+
+def test_an_event_that_the_rules_of_a_run_do_not_allow_is_found(run: Ledgers) -> None:
+    """All that is signed in it holds: the coordinator has averaged before anybody has given anything."""
+    number = run.ledger.known.end.entries
+    run.ledger.append(run.run, AggregateStored(1, digest(b"of nothing"), 2.0), NOT_SIGNED)
+    assert fault_of(run).startswith(f"entry {number} does not hold: by the rules of a run it could not happen then")
+
+
+def test_an_update_that_is_written_twice_is_found(run: Ledgers) -> None:
+    update = run.update("nhs")
+    run.submit(update)
+    number = run.ledger.known.end.entries
+    run.ledger.append(run.run, update, run.signed(update))
+    assert fault_of(run).startswith(f"entry {number} does not hold: by the rules of a run it could not happen then")
+
+
+def test_a_round_that_ends_without_an_event_is_found(run: Ledgers) -> None:
+    number = run.ledger.known.end.entries
+    assert fault_of(run) == f"entry {number} does not hold: it says round 2; the run is in round 1"
+
+
+@pytest.mark.parametrize(("name", "value"), [("model", digest(b"other")), ("outcome", "ABORTED"), ("reason", "other")])
+def test_an_end_that_the_rounds_do_not_lead_to_is_found(run: Ledgers, name: str, value: str) -> None:
+    for _ in range(run.rounds):
+        run.play_round()
+    run.adopt()
+    stored = whole(run)
+    *others, last = stored.entries
+    end = run.ledger.known.heads[run.rounds]
+    values = {key: found for key, found in read(last.text).items() if key not in LINKS}
+    before = End(len(others), LEDGER.hash(others[-1].text))
+    text, over = LEDGER.append(before, {**values, name: value})
+    assert end.entries < over.entries
+    heads = [*stored.heads[:-1], sign_head(run.key, Head(RUN, run.rounds + 1, over))]
+    found = verdict(Stored([*others, LedgerEntry(text)], heads, []), Expected(RUN))
+    assert found.fault == f"entry {len(others)} does not hold: the run ended with another {name}"
+
+
+def test_a_refusal_that_is_said_again_in_the_name_of_its_site_is_found(run: Ledgers) -> None:
+    refusal = SiteRefused("nhs", "no", 2.0)
+    record = record_of(refusal, RUN, run.plan.digest, place_of(None, End(7, "a" * 64)))
+    signed = Signed(record, sign(private_key(run.keys["nhs"]), RECORD, record))
+    first = run.ledger.known.end.entries
+    run.submit(refusal, signed)
+    run.submit(SiteAttached("nhs", 3.0))
+    run.submit(replace(refusal, at=4.0), signed)
+    assert fault_of(run) == f"entry {first + 2} does not hold: it holds the record of entry {first} once more"
+
+
+def test_a_record_that_names_a_head_of_another_ledger_is_refused(run: Ledgers) -> None:
+    run.play_round()
+    failed = SiteFailed("nhs", "agent", "a hint", "INC-0000-0000", 2.0)
+    for hash_, holds in ((run.ledger.known.heads[1].hash, True), ("f" * 64, False)):
+        record = record_of(failed, RUN, run.plan.digest, place_of(Head(RUN, 1, End(5, hash_)), None))
+        signed = Signed(record, sign(private_key(run.keys["nhs"]), RECORD, record))
+        if holds:
+            assert run.ledger.checked(failed, signed) == signed
+        else:
+            with pytest.raises(RemoteError, match="names a head that this ledger does not have"):
+                run.ledger.checked(failed, signed)
+
+
+def test_every_report_names_the_last_head_and_what_has_left(run: Ledgers) -> None:
+    ledger, stream = run.attached("nhs")
+    deliver(ledger, stream)
+    message = codec.write_report(codec.Refusal(RUN, "no"), 0.0)
+    ledger.sign(message, End(3, "b" * 64))
+    found = read(message.record.decode())
+    assert found["head"] == {"round": 0, "hash": run.ledger.known.heads[0].hash}
+    assert found["egress"] == {"entries": 3, "hash": "b" * 64}
 
 
 def test_two_ledgers_are_found_and_both_heads_are_proof(run: Ledgers) -> None:

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
+from fedcervix.core.rounds.state import Run
 from fedcervix.errors import IdentityError
-from fedcervix.trust.chain import End
+from fedcervix.trust.chain import End, Values, read
 from fedcervix.trust.fingerprints import Fingerprint
 from fedcervix.trust.heads import Head, SignedHead, conflict
 from fedcervix.trust.key_texts import public_key
 from fedcervix.trust.ledger import LEDGER, Ledger, LedgerEntry
+from fedcervix.trust.ledger_replay import Replay
 from fedcervix.trust.pins import Pins
 from fedcervix.trust.statements import PublicKey
 
@@ -61,6 +63,8 @@ class Verdict:
     """by round of a head, the sites that have signed it"""
     unpinned: tuple[str, ...] = ()
     """sites whose key nobody here has compared"""
+    run: Run | None = None
+    """the run, as its events lead to it"""
 
 
 def verdict(stored: Stored, expected: Expected) -> Verdict:
@@ -102,10 +106,13 @@ def _check_heads(stored: Stored, key: PublicKey) -> None:
 
 def _followed(stored: Stored, expected: Expected) -> Verdict:
     """Read the entries one by one."""
-    now = Ledger()
+    now, replay, said = Ledger(), Replay(), _Once()
     try:
         for entry in stored.entries:
-            before, now = now, now.follow(entry)
+            before, after = now, now.follow(entry)
+            replay = replay.follow(values := read(entry.text))
+            said.take(values)
+            now = after
             if now.keys is not before.keys or not before.run:
                 _check_known(now, expected)
     except (ValueError, IdentityError) as error:
@@ -122,7 +129,23 @@ def _followed(stored: Stored, expected: Expected) -> Verdict:
         return Verdict(str(error), now)
     sites = {round_: tuple(sorted(set(found))) for round_, found in sorted(signed.items())}
     others = sorted(site for site in now.keys if site != expected.own)
-    return Verdict("", now, sites, expected.pins.unpinned(others) if expected.pins else ())
+    return Verdict("", now, sites, expected.pins.unpinned(others) if expected.pins else (), replay.run)
+
+
+class _Once:
+    """The records so far: a site that says the same again signs another one, for more has left it meanwhile."""
+
+    def __init__(self) -> None:
+        self._records: dict[str, int] = {}
+
+    def take(self, values: Values) -> None:
+        """Raise ValueError where a record stands a second time."""
+        record = str(values.get("record", ""))
+        if not record or "egress" not in read(record):
+            return
+        before = self._records.setdefault(record, cast(int, values["entry"]))
+        if before != values["entry"]:
+            raise ValueError(f"it holds the record of entry {before} once more")
 
 
 def _check_known(now: Ledger, expected: Expected) -> None:
