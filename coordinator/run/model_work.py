@@ -107,7 +107,7 @@ class ModelWork:
         """Return how long what a site sends may be. Raises StorageError."""
         if not run.layout:
             return codec.model_bytes_max(0)
-        bound = codec.model_bytes_max(self._blobs.size_bytes(run.layout))
+        bound = codec.model_bytes_max(self._blobs.size_bytes(run.seal.file if run.seal else run.layout))
         return max(bound, vector_form(self.layout_of(run)).bytes) if run.plan.terms.secure_sum else bound
 
     # --- it is reported ---
