@@ -75,11 +75,18 @@ class Ground:
 
 def undisturbed(setting: Setting, ground: Ground) -> Right:
     """Return what a federation of this setting gives when nothing happens to it."""
-    with federation(ground.folder, sites=setting.sites, **PLANS[setting.work]) as made:
+    with federation(ground.folder, sites=setting.sites, **_plan(setting)) as made:
         coordinator = made.coordinate("--mode", setting.mode)
         starts = [_site(made, setting, site, ground) for site in setting.sites]
+        made.know()
         made.finish(coordinator, *[start() for start in starts])
         return found(made)
+
+
+def _plan(setting: Setting) -> dict[str, Any]:
+    """Return what of the plan a setting decides."""
+    plan = PLANS[setting.work]
+    return {**plan, "terms": {**plan["terms"], "sealed": setting.sealed}}
 
 
 def _site(made: Federation, setting: Setting, site: str, ground: Ground) -> Callable[[], Any]:
@@ -97,7 +104,7 @@ def weather(schedule: Schedule, right: Right, ground: Ground) -> Story:
     with contextlib.ExitStack() as stack:
         disks = _disks(schedule, ground, stack, story)
         setting = schedule.setting
-        made = stack.enter_context(federation(ground.folder, sites=setting.sites, **PLANS[setting.work]))
+        made = stack.enter_context(federation(ground.folder, sites=setting.sites, **_plan(setting)))
         storm = Storm(made, schedule, disks, story)
         stack.callback(storm.close)
         storm.begin(ground)
@@ -138,11 +145,12 @@ class Storm:
         made, setting = self._made, self._schedule.setting
         self.services[COORDINATOR] = Service(COORDINATOR, lambda: self._coordinate(setting.mode))
         made.port = made.listening(self.services[COORDINATOR].process)
-        for site in setting.sites:
-            start = _site(made, setting, site, ground)
-            if self._schedule.lines:
-                self._lines[site] = Line(made.port)
-                made.settle(site, _manifest(setting, site, ground), port=self._lines[site].port)
+        starts = {site: _site(made, setting, site, ground) for site in setting.sites}
+        for site in setting.sites if self._schedule.lines else ():
+            self._lines[site] = Line(made.port)
+            made.settle(site, _manifest(setting, site, ground), port=self._lines[site].port)
+        made.know()
+        for site, start in starts.items():
             self.services[site] = Service(site, start)
 
     def _coordinate(self, mode: str) -> Any:
