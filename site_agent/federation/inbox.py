@@ -15,10 +15,10 @@ from fedcervix.core.rounds.state import Outcome
 from fedcervix.errors import FedcervixError, LinkError, StorageError
 from fedcervix.transport import codec
 from site_agent.federation.heartbeat import Hung
+from site_agent.federation.sealed_run import SealedRun
 from site_agent.store.run_store import RunStore
 
 if TYPE_CHECKING:
-    from site_agent.federation.sealed_run import SealedRun
     from site_agent.federation.secure_run import SecureRun
 
 

@@ -12,11 +12,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from fedcervix.core.events import Seal, Task, TaskKind
 from fedcervix.core.formats import contents
 from fedcervix.core.plan import Compression, Plan
 from fedcervix.core.rounds.readers import beginnings, next_reader
+from fedcervix.core.rounds.state import Run
 from fedcervix.disk.files import write_whole
 from fedcervix.disk.storage import read_kept
 from fedcervix.errors import LinkError, RemoteError, RunError
@@ -29,10 +31,10 @@ from fedcervix.trust.boxes import NamedKey, OwnKey
 from fedcervix.trust.contexts import RunContext
 from fedcervix.trust.key_texts import private_key
 from fedcervix.trust.sealed_models import Header, content_key
-from fedcervix.trust.seals import Given, Known, checked, opened_key, signed_seal
+from fedcervix.trust.seals import Given, Known, Signed, checked, opened_key, signed_seal
 from fedcervix.trust.sum_papers import Openings
 from fedcervix.trust.sum_roster import Opening, PinnedKeys, checked_roster, signed_opening
-from site_agent.federation.context import AgentContext
+from site_agent.home import SiteHome
 from site_agent.store.run_secrets import RunSecrets, SecretsFile
 from site_agent.store.run_store import RunStore
 
@@ -50,10 +52,48 @@ class RunKeys:
     """of all sites of the plan, by name"""
 
 
+class ShowsSeals(Protocol):
+    """What a run needs of the line."""
+
+    def sealed(self, digest: str) -> tuple[Signed, ...]:
+        """Return what the coordinator shows of the task's model; nothing is checked yet."""
+
+
+class TellsRun(Protocol):
+    """What a run needs of the site's ledger."""
+
+    def told(self) -> Run | None:
+        """Return the run as it stands by the ledger that this site has verified; None: nothing is here."""
+
+
+class Surroundings(Protocol):
+    """What a run needs of the agent that takes part in it."""
+
+    @property
+    def home(self) -> SiteHome:
+        """The site's home."""
+
+    @property
+    def site(self) -> str:
+        """The site's name."""
+
+    @property
+    def blobs(self) -> BlobStore:
+        """The site's models."""
+
+    @property
+    def link(self) -> ShowsSeals:
+        """The line."""
+
+    @property
+    def ledger(self) -> TellsRun | None:
+        """The site's ledger; None: this agent keeps none."""
+
+
 class SealedRun:
     """One run at one site. `take` is called by the loop, the rest by one job at a time; `opening` from any thread."""
 
-    def __init__(self, context: AgentContext, federation: str, plan: Plan, run_store: RunStore) -> None:
+    def __init__(self, context: Surroundings, federation: str, plan: Plan, run_store: RunStore) -> None:
         self._context, self._plan, self._store = context, plan, run_store
         self._run = RunContext(federation=federation, run=run_store.folder.name, plan=plan.digest)
         self._identity = private_key(context.home.pem("site.key"))

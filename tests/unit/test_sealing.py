@@ -121,7 +121,7 @@ class World:
         store.open(self.plan)
         context = Context(home, site, self)
         context.ledger = context
-        return Party(SealedRun(context, "demo", self.plan, store), store, BlobStore(home.blobs), key)  # type: ignore[arg-type]
+        return Party(SealedRun(context, "demo", self.plan, store), store, BlobStore(home.blobs), key)
 
     def submit(self, event: Any) -> None:
         before = len(self.run.rounds)
@@ -228,7 +228,7 @@ def test_training_goes_on_from_a_model_that_was_checked_while_the_coordinator_is
         raise AssertionError("nobody is asked")
 
     world.show = away
-    party.sealing.bring(task, away)  # type: ignore[arg-type]
+    party.sealing.bring(task, away)
     assert world.made(A, TaskKind.TRAIN).seal is not None
 
 
