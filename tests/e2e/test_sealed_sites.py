@@ -31,11 +31,11 @@ def begun(federate: Federate, *, sealed: bool = True, **terms: Any) -> Federatio
     return made
 
 
-def lights(made: Federation, folder: Path, *options: str) -> dict[str, Process]:
-    """Start the agents of all sites; each keeps copies of what it trains in a folder of its own."""
-    for site in SITES:
+def lights(made: Federation, folder: Path, *options: str, only: tuple[str, ...] = SITES) -> dict[str, Process]:
+    """Start the agents of sites; each keeps copies of what it trains in a folder of its own."""
+    for site in only:
         (folder / site).mkdir(exist_ok=True)
-    return {site: made.light(site, *NUMBERS, "--keep", str(folder / site), *options) for site in SITES}
+    return {site: made.light(site, *NUMBERS, "--keep", str(folder / site), *options) for site in only}
 
 
 def trained(folder: Path) -> list[bytes]:
@@ -69,11 +69,6 @@ def memory_of(process: Process) -> bytes:
     return b"".join(found)
 
 
-def result(made: Federation) -> str:
-    """Return the digest of the model that a run came to."""
-    return str(made.record()["model"])
-
-
 def test_the_coordinator_has_no_chunk_of_a_model_on_its_disk_or_in_its_memory(
     federate: Federate, tmp_path: Path
 ) -> None:
@@ -92,20 +87,57 @@ def test_the_coordinator_has_no_chunk_of_a_model_on_its_disk_or_in_its_memory(
     )
     made.finish(*agents.values())
     [adopted] = {digest for site in SITES for digest in made.adopted(site)}
-    assert adopted == result(made)
+    assert adopted == made.result()
     assert not list(made.home.results.glob("*/cervix-model.safetensors"))
     assert not [piece for piece in pieces(trained(tmp_path)) if piece in everything(made.home.folder)]
     for site in SITES:
         assert not list((made.site(site).folder / "secrets").glob("*.json")), "the secrets go when the run ends"
 
 
+@pytest.mark.long
 def test_a_ring_under_seal_ends_with_the_model_of_the_plain_ring(federate: Federate, tmp_path: Path) -> None:
     digests = []
     for sealed in (False, True):
         made = begun(federate, sealed=sealed, rounds=1)
         made.finish(*lights(made, tmp_path).values())
-        digests.append(result(made))
+        digests.append(made.result())
         models = {hashlib.sha256(model).hexdigest() for model in trained(tmp_path)}
         assert digests[-1] in models
         made.end()
     assert digests[0] == digests[1]
+
+
+@pytest.mark.long
+def test_a_holder_that_is_killed_while_its_sender_is_away_does_not_stop_the_ring(
+    federate: Federate, tmp_path: Path
+) -> None:
+    """The third site can read neither hop of the round, so it goes on from its own model of the round before."""
+    made = begun(federate, lease_s=3.0, grace_s=1.0)
+    agents = lights(made, tmp_path, "--pace-s", "0.3")
+    made.until(
+        "the second site holds the model of the second round", lambda _: made.events("UpdateStored") >= 1 + 3 + 1
+    )
+    for site in ("alts", "nhs"):
+        made.kill_site(agents[site])
+    assert agents["cuba"].ended() == 20, made.texts()
+    first, second = made.record()["ledger"]
+    assert [one["site"] for one in second["contributions"]] == ["cuba"]
+    assert {one["site"] for one in second["missing"]} == {"alts", "nhs"}
+    assert any("went back" in note for note in second["notes"])
+    assert made.last("Rewrapped")["task"]["kind"] == "rewrap"
+    assert first["model"] == first["contributions"][-1]["digest"]
+
+
+@pytest.mark.long
+def test_a_model_with_a_number_that_is_none_costs_the_hop_of_the_site_that_sealed_it(
+    federate: Federate, tmp_path: Path
+) -> None:
+    """The coordinator cannot see it; the next site refuses the model in a signed word, and goes on from the one before."""
+    made = begun(federate, rounds=1)
+    agents = lights(made, tmp_path, only=("alts", "cuba")) | {"nhs": made.light("nhs", *NUMBERS, "--spoils", "inf")}
+    made.finish(*agents.values(), code=20)
+    [round_] = made.record()["ledger"]
+    assert [one["site"] for one in round_["contributions"]] == ["alts", "cuba"]
+    assert [one["site"] for one in round_["missing"]] == ["nhs"]
+    assert "this site refuses the model that it was given" in agents["cuba"].text
+    assert {*made.adopted("alts"), *made.adopted("cuba")} == {made.result()}
