@@ -231,12 +231,45 @@ def verify(home: SiteHome, **options: Any) -> None:
 @cli.command()
 @click.argument("run", required=False)
 @with_home
+def audit(home: SiteHome, **options: Any) -> None:
+    """Show what this site's last update in RUN tells about who was trained on.
+
+    It tries to tell training women from test women, as an attacker would who holds the update. Default: the last run.
+    It takes minutes. Nothing leaves this site. With audit_max_auc in [policy] of site.toml, the agent does this before
+    it sends an update.
+    """
+    from site_agent.commands.loading import loading
+
+    loading("audit")
+    from site_agent.commands.audit import audit as work
+
+    work(home, **options)
+
+
+@cli.command()
+@click.argument("run", required=False)
+@with_home
 def egress(home: SiteHome, **options: Any) -> None:
     """Show what has left this site: for each run, or everything that left for RUN.
 
     It reads the egress ledger of the home folder. Every model, report and request is written into it before it leaves.
     """
     from site_agent.commands.egress import egress as work
+
+    work(home, **options)
+
+
+@cli.command()
+@click.option("--to", type=FOLDER, help="Folder to write to. Default: dossier/ in the home folder.")
+@with_home
+def dossier(home: SiteHome, **options: Any) -> None:
+    """Write the papers for the data protection officer.
+
+    A folder with an impact assessment, a record of processing, what has left this site, plans and approvals, audits,
+    bills of software and models, and a control map. They are made from what lies in the home folder; what only people
+    know is left blank. Open index.html in a browser. Nothing of a patient is in it.
+    """
+    from site_agent.commands.dossier import dossier as work
 
     work(home, **options)
 
@@ -284,6 +317,13 @@ def pretrain(home: SiteHome, profile: str | None, recipe_file: Path | None, seed
 )
 @click.option(
     "--name", callback=set_name, help="Save these classifiers as a set in classifiers/NAME/. Default: classifiers/."
+)
+@click.option(
+    "--private",
+    type=click.FloatRange(0.1, 20),
+    metavar="EPSILON",
+    help="Train only the last layer, with differential privacy of this epsilon for each woman. The file "
+    "private-head.json beside the classifier may then leave the site.",
 )
 @with_home
 def finetune(home: SiteHome, profile: str | None, recipe_file: Path | None, seed: int | None, **options: Any) -> None:

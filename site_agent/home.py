@@ -2,7 +2,7 @@
 
 site.toml             the configuration, edited by the site's engineer: data, hardware, policy, pins
 keys/                 the site's key (0600), its certificate, the federation's authority; a renewed certificate until it
-                      has been used, and the one before the present one
+                      has been used, and the one before the present one; pins that were changed
 splits.csv            which woman is in which split; keep it: it makes splits stable as patients are added
 cache/                decoded images
 blobs/                models in use, named by digest
@@ -25,7 +25,9 @@ untold/               scrubbed reports of failures that the coordinator has not 
 from __future__ import annotations
 
 import contextlib
+import json
 import shlex
+import time
 import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -33,16 +35,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from fedcervix.core.bounds import Within, check_values
+from fedcervix.core.formats import contents
 from fedcervix.core.modes import MODES, Mode
 from fedcervix.core.plan import SITE_NAME, Architecture, check
-from fedcervix.disk.files import make_folder, write_whole
+from fedcervix.disk.files import append_line, make_folder, write_whole
 from fedcervix.disk.locks import held, holder
 from fedcervix.disk.paths import Below
 from fedcervix.disk.storage import disk
 from fedcervix.errors import ConfigError, FedcervixError, RunError
+from fedcervix.json_text import parsed
 from fedcervix.runtime.config import build, read_toml
 from fedcervix.transport.address import check_address
-from fedcervix.trust.pins import Pins, PinSetting
+from fedcervix.trust.pins import FormerPin, Pins, PinSetting
 from site_agent import site_toml
 
 if TYPE_CHECKING:
@@ -54,6 +58,8 @@ RENEWED = "site.crt.new"
 """in keys/: a renewed certificate, until it has been used"""
 BEFORE = "site.crt.before"
 """in keys/: the certificate before the present one"""
+FORMER_PINS = "former-pins.jsonl"
+"""in keys/: pins that were changed or taken back"""
 
 
 class _Section:
@@ -130,6 +136,8 @@ class Policy(_Section):
     upload_gib_per_month: Limit = 2000
     sealed: Literal["allowed", "required"] = "allowed"
     """whether models must travel under seal, so that the coordinator cannot read them"""
+    audit_max_auc: Annotated[float, Within(0.5, 1)] = 1.0
+    """an update from which training women can be told better than this stays here; 1: no update is audited"""
     first_model: str = ""
     """digest of the only given model with which a run with secure sums may begin here; empty: none"""
     pins: PinSetting = "auto"
@@ -262,7 +270,22 @@ class SiteHome:
 
     def pins(self) -> Pins:
         """Return the keys that this site's people have compared. Raises ConfigError."""
-        return Pins(self.config().fingerprints(), self.command("pin"))
+        return Pins(self.config().fingerprints(), self.command("pin"), self._former_pins())
+
+    def _former_pins(self) -> dict[str, list[FormerPin]]:
+        """Return the pins that were changed or taken back. Raises StorageError."""
+        from fedcervix.trust.fingerprints import Fingerprint  # as in `_pin`
+
+        file = self.key_file(FORMER_PINS)
+        with disk(file, "read"):
+            lines = file.read_bytes().splitlines() if file.exists() else []
+        found: dict[str, list[FormerPin]] = {}
+        for line in lines:
+            with contextlib.suppress(ValueError, KeyError, TypeError):  # torn by a power cut, or of a later version
+                values = contents("the line", parsed(line))
+                pin = FormerPin(Fingerprint.parse(str(values["fingerprint"])), float(values["until"]))
+                found.setdefault(str(values["site"]), []).append(pin)
+        return found
 
     def certificate(self) -> Certificate:
         """Return the site's newest certificate. Raises ConfigError where the site has not joined, StorageError."""
@@ -382,13 +405,24 @@ PINS = "pins"
 
 def pin(home: SiteHome, name: str, fingerprint: Fingerprint) -> None:
     """Write down which key a partner must have. Raises ConfigError, StorageError."""
+    _keep_former(home, name, fingerprint)
     values: dict[site_toml.Key, site_toml.Value] = {(PINS, name): fingerprint.groups}
     write(home, site_toml.with_values(_text(home.config_file), values, source=home.config_file))
 
 
 def unpin(home: SiteHome, name: str) -> None:
     """Take a pin back. Raises ConfigError, StorageError."""
+    _keep_former(home, name, None)
     write(home, site_toml.without(_text(home.config_file), PINS, name, source=home.config_file))
+
+
+def _keep_former(home: SiteHome, name: str, now: Fingerprint | None) -> None:
+    """Write down until when a pin has held that is changed now. Raises ConfigError, StorageError."""
+    before = home.pins().keys.get(name)
+    if before not in (None, now):
+        assert before is not None
+        line = json.dumps({"site": name, "fingerprint": before.hex, "until": time.time()}, allow_nan=False)
+        append_line(home.key_file(FORMER_PINS), line, sync=True)
 
 
 def write(home: SiteHome, config: str) -> None:

@@ -85,7 +85,7 @@ def sums_for(run: Run, instruction: Task | Finish) -> Iterator[Paper]:
     """Yield what a site needs of a sum before it does what it is told."""
     if (isinstance(instruction, Finish) or instruction.kind in SUM_FOR) and (shown := sum_shown(run)):
         yield shown
-    if isinstance(instruction, Task) and instruction.kind in ATTEMPT_FOR:
+    if instruction.kind in ATTEMPT_FOR if isinstance(instruction, Task) else run.ending:
         yield attempt_shown(run, run.current)
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedcervix import __version__
 from fedcervix.core.plan import Recipe
-from fedcervix.disk.files import digest_file
+from fedcervix.disk.files import digest_file, write_secret
 from fedcervix.disk.paths import Below
 from fedcervix.errors import ModelError
 from site_agent.home import SiteHome
@@ -31,10 +31,13 @@ from site_agent.training.epochs import EpochRecord
 
 if TYPE_CHECKING:
     from site_agent.classifier.finetune import Classifier, Finetuned
+    from site_agent.classifier.privacy_accounting import PrivateHead
     from site_agent.data.collection import Image
 
 WEIGHTS = "classifier.safetensors"
 RECORD = "record.json"
+PRIVATE_HEAD = "private-head.json"
+"""of a private classifier: the only one of its files that may leave the site"""
 ORDER = (*TITLES.values(), *(ring.upper() for ring in RINGS))
 """how the paper lists the initialisations"""
 
@@ -87,6 +90,12 @@ class StoredClassifier:
         return classifier
 
     @property
+    def epsilon(self) -> float | None:
+        """How much its head tells of one woman, at most; None where nothing is promised."""
+        privacy = self.record.get("privacy")
+        return float(privacy["epsilon"]) if privacy else None
+
+    @property
     def history(self) -> tuple[EpochRecord, ...]:
         """Its training curve."""
         return tuple(EpochRecord(**epoch) for epoch in self.record["history"])
@@ -105,10 +114,12 @@ def keep(
     *,
     threshold: float,
     seen: Seen,
+    private: PrivateHead | None = None,
 ) -> StoredClassifier:
     """Write a classifier of the set `name` with its record and the women it was made with.
 
-    `provenance` has no digest of weights yet. A classifier that stood there goes into the history. Raises StorageError.
+    `provenance` has no digest of weights yet; `private` is what is promised of a private head. A classifier that stood
+    there goes into the history. Raises StorageError.
     """
     import torch
 
@@ -120,7 +131,7 @@ def keep(
         digest = save_weights(making / WEIGHTS, fitted.best_state)
         (making / WEIGHTS).chmod(0o600)
         leak_guard.write(making, leak_guard.site_key(home), seen)
-        record = {
+        record: dict[str, object] = {
             "provenance": dataclasses.replace(provenance, weights=digest).to_json(),
             "threshold": threshold,
             "best_epoch": fitted.best_epoch,
@@ -128,6 +139,9 @@ def keep(
             "history": [dataclasses.asdict(epoch) for epoch in fitted.history],
             "software": f"fedcervix {__version__}, torch {torch.__version__}",
         }
+        if private is not None:
+            record["privacy"] = dataclasses.asdict(private.privacy)
+            write_secret(making / PRIVATE_HEAD, private.leaves.encode())
         write_record(making / RECORD, record)
         return digest
 

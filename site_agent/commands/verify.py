@@ -10,6 +10,7 @@ from fedcervix.errors import LedgerError, RunError
 from fedcervix.printable import printable
 from fedcervix.runtime.printing import say
 from fedcervix.trust.chain import Values, read
+from fedcervix.trust.fingerprints import Fingerprint
 from fedcervix.trust.key_texts import private_key
 from fedcervix.trust.ledger import LedgerEntry
 from fedcervix.trust.ledger_verdict import Countersignature, Expected, Stored, Verdict, sentences, verdict
@@ -99,6 +100,7 @@ def _of_egress(home: SiteHome, run: str, told: Verdict, entries: Iterable[Ledger
     except ValueError as error:
         raise broken(home, error) from error
     _check_heads(home, run, told, found)
+    yield from _of_own_keys(home, told, found)
     records = {one.record for one in found.departures}
     yield f"what has left this site: all {found.end.entries} entries hold; to see it: {home.command(f'egress {run}')}"
     if elsewhere := sum(one.digest not in records for one in said):
@@ -106,6 +108,21 @@ def _of_egress(home: SiteHome, run: str, told: Verdict, entries: Iterable[Ledger
             f"{elsewhere} records in the ledger of the run are signed with the key of this site and have not left from "
             "here: the disk was full then, or somebody else has this key"
         )
+
+
+def _of_own_keys(home: SiteHome, told: Verdict, found: Egressed) -> Iterator[str]:
+    """Yield which keys the ledger has for this site that are not known here. Raises LedgerError where it had none."""
+    own = home.certificate()
+    known = {own.key_fingerprint, *(one.key for one in found.departures)}
+    certified = (Fingerprint.of(key) for key in told.ledger.all_keys.get(own.identity.name, ()))
+    for key in (key for key in certified if key.hex not in known):
+        if found.never_had(key.hex, told.ledger.begun_at):
+            raise LedgerError(
+                f"the ledger of run {told.ledger.run} has a key for this site that it has never had: {key.groups}",
+                cause="the coordinator has certified a key of its own in the name of this site",
+                next_step="tell the other sites, and those who are responsible for the federation",
+            )
+        yield f"the ledger also has this key for this site: {key.groups}; was it lost, and has the site joined again?"
 
 
 def _said(entries: Iterable[LedgerEntry], own: PublicKey) -> Iterator[_Said]:

@@ -261,6 +261,8 @@ class Agent:
                 self._instructed(said)
 
     def _welcomed(self, welcome: codec.Welcome) -> None:
+        if self._context.ledger:
+            self._context.ledger.check_kept(welcome)
         waited = self._membership.partners.awaited
         new = self._membership.welcomed(welcome)
         if self._context.ledger and (said := self._context.ledger.welcomed(welcome, self._run.run_store.folder)):
@@ -273,7 +275,8 @@ class Agent:
                 self._show(shown.AwaitsKeys(partners.awaited, self._context.home.command("unpin")))
             return
         if new or waited or not self._was_attached:
-            self._show(shown.Acquainted(partners, self._context.home.command("pin")))
+            hides = run.plan.hides_from_coordinator
+            self._show(shown.Acquainted(partners, self._context.home.command("pin"), hides))
         if new or not self._was_attached:
             self._show(shown.Attached(welcome.run, welcome.plan))
         else:

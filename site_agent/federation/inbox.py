@@ -6,7 +6,6 @@ import queue
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from fedcervix.core import session
 from fedcervix.core.plan import Plan
@@ -16,10 +15,8 @@ from fedcervix.errors import FedcervixError, LinkError, StorageError
 from fedcervix.transport import codec
 from site_agent.federation.heartbeat import Hung
 from site_agent.federation.sealed_run import SealedRun
+from site_agent.federation.secure_run import SecureRun
 from site_agent.store.run_store import RunStore
-
-if TYPE_CHECKING:
-    from site_agent.federation.secure_run import SecureRun
 
 
 @dataclass(frozen=True, slots=True)

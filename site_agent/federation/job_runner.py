@@ -37,6 +37,7 @@ from site_agent.federation.inbox import Broken, Job, JobEnded, Participation
 from site_agent.federation.privacy import gauges
 from site_agent.federation.secure_run import SecureRun
 from site_agent.federation.upload import Uploads
+from site_agent.store.audit_sheets import held_back
 from site_agent.store.model_store import adopt
 from site_agent.store.task_results import ScoreResult, TaskResult, TrainResult, UnusableResult
 from site_agent.worker.disk_full_retry import with_room
@@ -162,10 +163,26 @@ class JobRunner:
             boxes = self._context.again(job.cancelled, lambda: sealed.pass_on(task))
             return Rewrapped(self._context.site, task, boxes, time.time()), ()
         made = self._made(job, task)
-        result = self._result(job, task, made)
         if isinstance(made, TrainResult | ScoreResult) and task.kind is not TaskKind.SEED:
             self._with_room(job, task, lambda: job.run.run_store.note(task.round, made))
-        return result, made.said
+            self._hold_back(task, made)
+        return self._result(job, task, made), made.said
+
+    def _hold_back(self, task: Task, made: TrainResult | ScoreResult) -> None:
+        """End where the site's policy does not let an update leave; nothing of it has left yet. Raises PolicyError."""
+        sheet = made.audit if isinstance(made, TrainResult) else None
+        why = held_back(sheet, self._context.home.config().policy.audit_max_auc) if sheet else ""
+        if why:
+            show = self._context.home.command("audit")
+            self._accounting.refuse(
+                task.run,
+                f"the update of round {task.round} stays here",
+                [why],
+                told=["the site's policy holds its update back"],
+                next_step=f"{show} shows what was found. Fewer epochs in a round, or a stronger augmentation, make it "
+                "less: agree on another plan with the coordinator's operator; or raise audit_max_auc, if your data "
+                "protection officer agrees. The agent then trains this round again from its checkpoint",
+            )
 
     def _made(self, job: Job, task: Task) -> TaskResult:
         """Return what the worker makes of a task."""

@@ -22,7 +22,7 @@ from fedcervix.core.events import Answer, Task
 from fedcervix.core.rounds.instructions import Finish, Idle, Instruction
 from fedcervix.errors import LinkError, RemoteError, StorageError, VersionError
 from fedcervix.models.blobs import BlobStore
-from fedcervix.transport import codec, rpc
+from fedcervix.transport import codec, identity, rpc
 from fedcervix.transport.codec import FIRST_MODEL_BYTES_MAX
 from fedcervix.transport.versions import HERE, Build, agreed
 from fedcervix.trust.seals import Signed
@@ -130,7 +130,8 @@ class GrpcLink:
     def _asks(self, what: str, request_pem: bytes) -> None:
         """Write down that a certificate is asked for. Raises StorageError."""
         if self._egress:
-            self._egress.request(what, request_pem)
+            key = identity.key_fingerprint(identity.check_request(request_pem))
+            self._egress.request(what, request_pem, key)
 
     def use(self, certificate_pem: bytes) -> None:
         """Go on with this certificate, for the same key. What is under way is cut, and is tried again like any cut.

@@ -20,7 +20,7 @@ from site_agent.federation.inbox import JobEnded, Participation
 from site_agent.federation.partners import Partners, doubts, known_keys, partners
 from site_agent.federation.policy import check_welcome, objections
 from site_agent.federation.sealed_run import SealedRun
-from site_agent.federation.secure_run import SecureRun
+from site_agent.federation.secure_run import SecureParts, SecureRun
 from site_agent.store import ledger
 from site_agent.store.run_store import RunStore, last_federation
 
@@ -107,9 +107,18 @@ class Membership:
     def _enter(self, plan: Plan, run_store: RunStore) -> None:
         kept = run_store.kept()
         self.leave()
-        what, terms = (self._context, self._federation, plan, run_store), plan.terms
-        secure, sealed = SecureRun(*what) if terms.secure_sum else None, SealedRun(*what) if terms.sealed else None
-        self.run, self.kept = Participation(plan, run_store, secure, sealed), kept
+        sealed = SealedRun(self._context, self._federation, plan, run_store) if plan.terms.sealed else None
+        self.run, self.kept = Participation(plan, run_store, self._secure(plan, run_store), sealed), kept
+
+    def _secure(self, plan: Plan, run_store: RunStore) -> SecureRun | None:
+        """Return what a run with secure sums needs; None: the plan has none."""
+        if not plan.terms.secure_sum:
+            return None
+        context = self._context
+        assert context.ledger is not None
+        assert context.journal is not None
+        parts = SecureParts(context.home, context.site, context.blobs, context.ledger, context.journal)
+        return SecureRun(parts, self._federation, plan, run_store)
 
     def has_worked(self) -> bool:
         """Say whether this site has worked for the run before."""

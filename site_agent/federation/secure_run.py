@@ -30,6 +30,7 @@ from fedcervix.disk.paths import Below
 from fedcervix.disk.storage import read_kept
 from fedcervix.errors import LedgerError, LinkError, ModelError, RemoteError
 from fedcervix.json_text import parsed
+from fedcervix.models.blobs import BlobStore
 from fedcervix.runtime.typed_json import from_json, to_text
 from fedcervix.transport import codec
 from fedcervix.trust.contexts import RunContext
@@ -40,9 +41,11 @@ from fedcervix.trust.statements import PublicKey
 from fedcervix.trust.sum_papers import AttemptShown, Boxes, Openings, SumShown
 from fedcervix.trust.sum_reports import SumReport
 from fedcervix.trust.sum_roster import Opening
-from site_agent.federation.context import AgentContext
+from site_agent.federation.site_ledger import SiteLedger
 from site_agent.federation.sum_site import SigningSite, SumSite, TrainedUpdate
+from site_agent.home import SiteHome
 from site_agent.store.run_store import RunStore
+from site_agent.store.sum_journal import SumJournal
 from site_agent.store.task_results import TrainResult
 
 Fetch = Callable[[str], None]
@@ -58,15 +61,25 @@ class MadeUpdate:
     result: TrainResult
 
 
+@dataclass(frozen=True, slots=True)
+class SecureParts:
+    """What of an agent a run with secure sums needs."""
+
+    home: SiteHome
+    site: str
+    blobs: BlobStore
+    ledger: SiteLedger
+    journal: SumJournal
+
+
 class SecureRun:
     """One run. `take` is called by the loop, the rest by one job at a time; `opening` from any thread."""
 
-    def __init__(self, context: AgentContext, federation: str, plan: Plan, run_store: RunStore) -> None:
-        assert context.journal is not None
-        self._context, self._plan, self._store = context, plan, run_store
-        identity = private_key(context.home.pem("site.key"))
+    def __init__(self, parts: SecureParts, federation: str, plan: Plan, run_store: RunStore) -> None:
+        self._parts, self._plan, self._store = parts, plan, run_store
+        identity = private_key(parts.home.pem("site.key"))
         run = RunContext(federation=federation, run=run_store.folder.name, plan=plan.digest)
-        self._site = SumSite(context.home, SigningSite(context.site, identity), run, plan, context.journal)
+        self._site = SumSite(parts.home, SigningSite(parts.site, identity), run, plan, parts.journal)
         self._own_key = identity.public_key()
         self._papers: dict[type, object] = {}
         self._lock = threading.Lock()
@@ -94,12 +107,12 @@ class SecureRun:
     @property
     def _keys(self) -> dict[str, PublicKey]:
         """The keys that count: of a partner the pinned one, or the first one told if the policy asks for no pins."""
-        return {**self._store.keys(), self._context.site: self._own_key}
+        return {**self._store.keys(), self._parts.site: self._own_key}
 
     def check_begins(self, task: Task) -> None:
         """Raise LedgerError where too few sites have signed the ledger for a round to begin. By the loop."""
-        if task.kind in BEGINS and self._context.ledger is not None:
-            self._context.ledger.check_countersigned(task, self._plan.terms.colluders, self._keys)
+        if task.kind in BEGINS:
+            self._parts.ledger.check_countersigned(task, self._plan.terms.colluders, self._keys)
 
     # --- S0 ---
 
@@ -114,7 +127,7 @@ class SecureRun:
         with self._summing() as site:
             boxes, roster = site.join(openings), site.roster.digest
         told = tuple((reader, box.hex()) for reader, box in boxes.items())
-        return BoxesStored(self._context.site, task, roster, told, time.time())
+        return BoxesStored(self._parts.site, task, roster, told, time.time())
 
     @property
     def roster(self) -> str:
@@ -130,7 +143,7 @@ class SecureRun:
         `make_first` makes the run's first model in the blob store, and returns its digest.
         """
         self._check_base(task)
-        blobs, given = self._context.blobs, self._context.home.config().policy.first_model
+        blobs, given = self._parts.blobs, self._parts.home.config().policy.first_model
         if task.round == 1 and task.kind in BEGINS and task.base != given:
             self._check_first(task, make_first)
         shown = self._papers.get(SumShown)
@@ -150,12 +163,11 @@ class SecureRun:
 
     def _check_first(self, task: Task, make_first: Callable[[], str]) -> None:
         """Make the first model here, unless that was done, and compare (rule 2)."""
-        assert self._context.journal is not None
-        if task.base in self._context.journal.memory.vouched and self._context.blobs.has(task.base):
+        if task.base in self._parts.journal.memory.vouched and self._parts.blobs.has(task.base):
             return
         made = make_first()
         if made != task.base:
-            config = self._context.home.config_file
+            config = self._parts.home.config_file
             raise ModelError(
                 f"the first model of the run is {task.base}; this site makes {made} from the plan",
                 cause="the run began with a given model; or another version of torch, or another processor, made it; "
@@ -168,7 +180,7 @@ class SecureRun:
 
     def _learn(self, shown: SumShown, fetch: Fetch) -> None:
         """Check a sum and derive its model, where what it is derived from is here."""
-        known, blobs = self._known(shown.attempt.round), self._context.blobs
+        known, blobs = self._known(shown.attempt.round), self._parts.blobs
         if not blobs.has(known.base):
             return  # it was away: the ledger names the model
         for digest in (shown.total, *(known.last_step or ())):
@@ -186,8 +198,7 @@ class SecureRun:
             )
 
     def _known(self, number: int) -> KnownRound:
-        ledger = self._context.ledger
-        known = ledger.known_round(number) if ledger else None
+        known = self._parts.ledger.known_round(number)
         if known is None:
             raise LedgerError(
                 f"the ledger does not say from which model round {number} begins",
@@ -201,7 +212,7 @@ class SecureRun:
     def made(self, task: Task) -> TrainResult | None:
         """Return what training gave for a task before; None: it is to be trained."""
         kept = _Files(self._store.folder).read()
-        return kept.result if kept and kept.task == task and self._context.blobs.has(kept.result.digest) else None
+        return kept.result if kept and kept.task == task and self._parts.blobs.has(kept.result.digest) else None
 
     def masked(self, task: Task, made: TrainResult) -> UpdateStored:
         """Mask what was trained; return the report of it. The masked vector lies in the blob store."""
@@ -209,7 +220,7 @@ class SecureRun:
         trained = TrainedUpdate(made.digest, made.steps, made.loss)
         report = self._attempted(task, lambda site, known, proposal, _: site.upload(known, proposal, trained))
         return UpdateStored(
-            self._context.site,
+            self._parts.site,
             task,
             report.upload,
             self._images(),
@@ -225,14 +236,14 @@ class SecureRun:
         signed = self._attempted(
             task, lambda site, known, at, shown: site.release(known, at, shown.listed(at.context)), lists=True
         )
-        return ReleaseStored(self._context.site, task, signed.listed, signed.masks, signed.signature.hex(), time.time())
+        return ReleaseStored(self._parts.site, task, signed.listed, signed.masks, signed.signature.hex(), time.time())
 
     def close(self, task: Task) -> CloseSigned:
         """Promise to release nothing in an attempt."""
         signed = self._attempted(
             task, lambda site, known, at, shown: site.close(known, at, shown.remaining), closes=True
         )
-        return CloseSigned(self._context.site, task, signed.remaining, signed.signature.hex(), time.time())
+        return CloseSigned(self._parts.site, task, signed.remaining, signed.signature.hex(), time.time())
 
     def _attempted(
         self,
@@ -259,14 +270,14 @@ class SecureRun:
 
     def _images(self) -> int:
         with self._summing() as site:
-            return site.roster.of(self._context.site).images
+            return site.roster.of(self._parts.site).images
 
     # --- the end ---
 
     def kept(self, task: Task) -> set[str]:
         """Return the models that a run in progress may still need besides those of the task that was delivered."""
         made = _Files(self._store.folder).read()
-        known = self._context.ledger.known_round(task.round) if self._context.ledger else None
+        known = self._parts.ledger.known_round(task.round)
         return ({made.result.digest} if made else set()) | ({known.base, *(known.last_step or ())} if known else set())
 
     def end(self) -> None:

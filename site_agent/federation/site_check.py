@@ -189,7 +189,8 @@ def _partners(home: SiteHome, heard: codec.Welcome) -> str | CheckNote:
     found = partners(pins, heard.plan, own, keys)
     if found.awaited:
         return CheckNote(str(shown.AwaitsKeys(found.awaited, home.command("unpin"))))
-    return str(shown.Acquainted(found, home.command("pin"))) or "none"
+    words = str(shown.Acquainted(found, home.command("pin"), heard.plan.hides_from_coordinator)) or "none"
+    return CheckNote(words) if found.unpinned else words
 
 
 def _training(home: SiteHome, plan: Plan | None, show: shown.Show) -> Iterator[Row]:

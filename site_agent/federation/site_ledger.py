@@ -8,7 +8,7 @@ Rules
 3. What the coordinator has accepted from this site stands in the ledger, with this site's signature.
 4. No other key is certified for this site, nor for a partner that is pinned here.
 5. Before a task of a round comes the head of the round before: a coordinator that keeps the ledger back is not obeyed.
-6. Where the plan asks for it (`check_countersigned`), a round begins only when more than half of all sites, and those
+6. Where the plan hides something from the coordinator, a round begins only when more than half of all sites, and those
    that may collude, have signed the same ledger.
 7. A site signs what it reports, and the last head that it has checked.
 """
@@ -34,13 +34,16 @@ from fedcervix.trust.heads import SignedHead, conflict, countersign, may_begin
 from fedcervix.trust.key_texts import private_key, public_key
 from fedcervix.trust.ledger import LEDGER, Ledger, LedgerEntry
 from fedcervix.trust.ledger_run import KnownRound, LedgerRun
+from fedcervix.trust.ledger_verdict import unfitting
 from fedcervix.trust.pins import Pins
 from fedcervix.trust.records import RECORD, place_of, record_of
 from fedcervix.trust.statements import PublicKey, sign
 from fedcervix.wire import federation_pb2 as wire
 from site_agent.home import SiteHome
+from site_agent.store import egress
+from site_agent.store.egress_account import egressed
 from site_agent.store.ledger_store import LedgerStore
-from site_agent.store.run_store import last_federation
+from site_agent.store.run_store import RunStore, last_federation
 
 PROOF = "ledger-proof.json"
 CAUSE = "the coordinator's home was restored from an old backup or changed, or it is not honest"
@@ -95,7 +98,7 @@ class SiteLedger:
 
     def _begin(self) -> None:
         """Wait for what follows what is checked."""
-        self._now = self._checked.ledger
+        self._now, self._told = self._checked.ledger, self._checked.told
         """with the entries that wait for their head"""
         self._pending: list[LedgerEntry] = []
         self._room_chars = PENDING_CHARS_MAX
@@ -131,12 +134,27 @@ class SiteLedger:
             )
         return "" if before else f"run {welcome.run} keeps no ledger: it began with an earlier version"
 
+    def check_kept(self, welcome: codec.Welcome) -> None:
+        """Raise LedgerError where a run that this site has never heard of keeps no ledger, though its coordinator can.
+
+        To be called before anything is written down of the run.
+        """
+        known = self._home.run_folder(welcome.run).exists()
+        if welcome.ledger_key or known or not self._home.known_ledger_key():
+            return
+        raise LedgerError(
+            f"the coordinator says that the new run {welcome.run} keeps no ledger; it has kept one before",
+            cause="the run began with an earlier version, before this site joined; or the coordinator is not honest",
+            next_step="ask the coordinator's operator for a new run: coordinator start --new",
+        )
+
     def check_told(self, task: Task) -> None:
-        """Raise LedgerError where a task comes before the head of the round before it (rule 5)."""
+        """Raise LedgerError where a task comes before the head of the round before it (rules 5 and 6)."""
         if self._welcome is None or not self._welcome.ledger_key or task.round == 0:
             return
         head = self._checked.head.head if self._checked.head else None
-        if head is None or head.run != task.run or head.round < task.round - 1:
+        is_told = head is not None and head.run == task.run and head.round >= task.round - 1
+        if not is_told:
             raise LedgerError(
                 f"asked to {task}, and the ledger of the rounds before it has not come",
                 cause="the coordinator keeps the ledger back from this site: it is faulty, or it is not honest",
@@ -207,18 +225,39 @@ class SiteLedger:
             self._refuse(part, f"there is no head after {len(self._pending)} entries")
         if before.run == "":
             self._check_genesis(part, self._now)
+        if self._site in self._now.unsigned and self._site not in before.unsigned and not self._worked_before():
+            self._refuse(part, f"entry {before.end.entries} holds a result of this site, which has given none")
+        if self._now.plan is not None and self._now.plan.hides_from_coordinator:
+            self._replay(part, line)
         if self._now.keys is not before.keys:
             self._check_certified(part, before, self._now)
 
+    def _replay(self, part: codec.LedgerPart, line: LedgerEntry) -> None:
+        """Follow the run that the ledger tells."""
+        try:
+            self._told = self._told.follow(line.text)
+        except ValueError as error:
+            self._refuse(part, f"entry {self._now.end.entries - 1} does not hold: {error}")
+
+    def _worked_before(self) -> bool:
+        """Say whether this site has worked for the run: then maybe with an earlier version, which signs nothing."""
+        return RunStore(self._folder).has_worked()
+
     def _check_certified(self, part: codec.LedgerPart, before: Ledger, now: Ledger) -> None:
         """Compare the keys that an entry certifies with what this site knows (rule 4)."""
-        pins, own, number = self._pins(), self._key.public_key(), before.end.entries
-        for site, key in now.keys.items():
-            if site != self._site:
-                if pins.keys.get(site, found := Fingerprint.of(key)) != found:
-                    self._refuse(part, f"entry {number} certifies another key as that of {site} than the pinned one")
-            elif before.keys.get(site) == own and key != own:
-                self._refuse(part, f"entry {number} certifies another key as that of this site")
+        number, own = before.end.entries, self._key.public_key()
+        if site := unfitting(before, now, self._pins()):
+            self._refuse(part, f"entry {number} certifies another key as that of {site} than the pinned one")
+        found = now.keys.get(self._site, own)
+        if found != own and (before.keys.get(self._site) == own or self._is_foreign(found, now.begun_at)):
+            self._refuse(part, f"entry {number} certifies another key as that of this site")
+
+    def _is_foreign(self, key: PublicKey, begun_at: float) -> bool:
+        """Say whether this site has never had a key, in a run that began after it had joined. Raises StorageError."""
+        try:
+            return egressed(egress.entries(self._home.egress)).never_had(Fingerprint.of(key).hex, begun_at)
+        except ValueError:
+            return False  # `verify` says what is wrong with that ledger
 
     def _pins(self) -> Pins:
         """Return the pins. A person may change them at any time; the file is read again when it has changed."""
@@ -268,8 +307,7 @@ class SiteLedger:
 
         when_there_is_room(keep)
         self._note_signer(own, self._key.public_key())
-        told = _told(before.told, now, lines)
-        self._checked = _Checked(now, signed, now.end.entries, end_bytes, told)
+        self._checked = _Checked(now, signed, now.end.entries, end_bytes, self._told)
         self._begin()
 
     def _check_countersigned(self, part: codec.LedgerPart, now: Ledger) -> None:
@@ -343,11 +381,7 @@ class SiteLedger:
             try:
                 ledger = ledger.follow(line, signatures=False)
             except ValueError as error:
-                raise LedgerError(
-                    f"entry {ledger.end.entries} of {LedgerStore(self._folder).entries} does not hold: {error}",
-                    cause="the file was changed by hand, or the disk is failing",
-                    next_step=f"look which entry it is: {self._home.command(f'verify {self._folder.name}')}",
-                ) from error
+                raise self._changed(f"entry {ledger.end.entries}: {error}") from error
         self._hashes = [LEDGER.hash(line.text) for line in stored.lines]
         """of the entries, by number"""
         head = max(stored.heads, key=lambda one: one.head.end.entries, default=None)
@@ -359,7 +393,18 @@ class SiteLedger:
                     self._note_signer(one, ledger.countersigner(one.site, one.head, one.signature))
         self._found = _results(stored.lines, self._site)
         self._owed = {result for record in LedgerStore(self._folder).said() if (result := _result(record, self._site))}
-        return _Checked(ledger, head, len(stored.lines), stored.end_bytes, _told(LedgerRun(), ledger, stored.lines))
+        try:
+            told = _told(ledger, stored.lines)
+        except ValueError as error:
+            raise self._changed(str(error)) from error
+        return _Checked(ledger, head, len(stored.lines), stored.end_bytes, told)
+
+    def _changed(self, why: str) -> LedgerError:
+        return LedgerError(
+            f"what is stored of the ledger does not hold: {why}; {LedgerStore(self._folder).entries}",
+            cause="the file was changed by hand, or the disk is failing",
+            next_step=f"look which entry it is: {self._home.command(f'verify {self._folder.name}')}",
+        )
 
     # --- what is signed ---
 
@@ -402,12 +447,13 @@ def _event(report: codec.Report, site: str) -> Event | None:
             return report
 
 
-def _told(before: LedgerRun, ledger: Ledger, lines: Iterable[LedgerEntry]) -> LedgerRun:
-    """Return the run after more entries of a ledger."""
+def _told(ledger: Ledger, lines: Iterable[LedgerEntry]) -> LedgerRun:
+    """Return the run that entries tell, where the plan hides something from the coordinator. Raises ValueError."""
+    found = LedgerRun()
     if ledger.plan is not None and ledger.plan.hides_from_coordinator:
         for line in lines:
-            before = before.follow(line.text)
-    return before
+            found = found.follow(line.text)
+    return found
 
 
 def _number(line: LedgerEntry) -> int:

@@ -4,7 +4,7 @@
     left     so many bytes of the model of entry `of` have left: the call is over
     report   something that this site says: `what` it is, the digests of the message and of the record in it, and the
              round of the last head that the site has checked
-    request  a certificate is asked for; the digest is that of the request
+    request  a certificate is asked for: digest of the request, fingerprint of the key
     talk     an allowance for small messages: signs of life, progress, and questions that hold names and digests only
 
 Rules
@@ -95,9 +95,9 @@ class Egress:
         values: Values = {"what": _kind(message), "digest": _sha256(content), "bytes": len(content)}
         self._note("report", {**values, **said, **head, **of}, waits=task is not None)
 
-    def request(self, what: str, message: bytes) -> None:
-        """Announce that a certificate is asked for."""
-        self._note("request", {"what": what, "digest": _sha256(message), "bytes": len(message)})
+    def request(self, what: str, message: bytes, key: str) -> None:
+        """Announce that a certificate is asked for. `key`: fingerprint of the key that it is to be for."""
+        self._note("request", {"what": what, "digest": _sha256(message), "bytes": len(message), "key": key})
 
     def sign(self, message: wire.FromSite, run: str) -> None:
         """Announce a sign of life, together with those that follow."""

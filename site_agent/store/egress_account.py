@@ -13,6 +13,10 @@ from fedcervix.core.plan import check
 from fedcervix.trust.chain import End, Values, read
 from site_agent.store.egress import EGRESS
 
+JOINING = "enrol"
+CLOCKS_S = 3600.0
+"""how far the clocks of a site and of its coordinator may be apart"""
+
 
 @dataclass(frozen=True, slots=True)
 class Departure:
@@ -33,6 +37,8 @@ class Departure:
     """SHA-256 of what the site has signed with a report"""
     head: int = -1
     """of a report: the round of the last head that this site had checked; -1: none"""
+    key: str = ""
+    """of a request: the fingerprint of the key"""
     run: str = ""
     task: str = ""
     """in words; empty where it is of none"""
@@ -71,6 +77,17 @@ class Egressed:
 
     end: End = field(default_factory=End)
     departures: tuple[Departure, ...] = ()
+
+    def never_had(self, key: str, begun_at: float) -> bool:
+        """Say whether this home has never had a key (its fingerprint), and was a site's before a run began.
+
+        `begun_at`: when the run began, by the coordinator's clock. Where this ledger does not begin with the joining,
+        nobody knows.
+        """
+        requests = [one for one in self.departures if one.kind == "request"]
+        if not requests or requests[0].entry != 0 or requests[0].what != JOINING:
+            return False
+        return requests[0].at + CLOCKS_S < begun_at and key not in {one.key for one in requests}
 
     def runs(self) -> list[RunAccount]:
         """Return the account of each run, in the order in which they began; what is of none comes first."""
@@ -129,6 +146,7 @@ def _departure(number: int, values: Values) -> Departure:
         what=str(values.get("what", "")),
         digest=str(values.get("digest", "")),
         record=str(values.get("record", "")),
+        key=str(values.get("key", "")),
         head=_whole(values, "head") if "head" in values else -1,
         run=str(values.get("run", "")),
         task=f"{task.get('kind')} {task.get('round')}" if isinstance(task, dict) else "",

@@ -13,7 +13,7 @@ from fedcervix.core.rounds.state import Round, Run
 from fedcervix.runtime.record import LedgerLine, RecordedRun
 from fedcervix.runtime.typed_json import from_text
 from fedcervix.transport.codec import RECORD_CHARS_MAX
-from fedcervix.trust.ledger_replay import result_of
+from fedcervix.trust.ledger_run import result_of
 
 Facts = tuple[object, ...]
 """of a round: models, contributions, scores, missing sites"""

@@ -41,6 +41,7 @@ from site_agent.network.encoder import (
 from site_agent.network.optimizer import clear, optimiser_state, restore_optimiser
 from site_agent.network.precision import resolve_precision
 from site_agent.store import leak_guard
+from site_agent.store.audit_sheets import AuditSheet
 from site_agent.store.task_results import ScoreResult, TaskResult, TrainResult, UnusableResult
 from site_agent.training.context import TrainingContext
 from site_agent.training.ddp import ALONE, Team, agreed, check_same, leader_first
@@ -50,6 +51,7 @@ from site_agent.training.monitor import round_lines
 from site_agent.training.resume import CheckpointWriter, unpack
 from site_agent.training.steps import Learner, make_learner
 from site_agent.training.stopping import Stop, Stoppable
+from site_agent.training.update_audit import Update, audit
 from site_agent.worker.disk_full_retry import with_room
 
 ROUNDS_KEPT = 2
@@ -210,8 +212,18 @@ def _train(bench: TaskContext, task: Task, plan: Plan) -> TrainResult | None:
         seconds=time.monotonic() - started,
         gauges=dataclasses.asdict(records[-1].gauges),
         precision=recipe.precision,
+        base=task.base,
+        audit=_audited(bench, Update(task.round, task.base, digest), context),
     )
     return dataclasses.replace(result, said=round_lines(result, recipe))
+
+
+def _audited(bench: TaskContext, update: Update, context: TrainingContext) -> AuditSheet | None:
+    """Return what an attacker would learn from an update, where the site's policy asks."""
+    if bench.home.config().policy.audit_max_auc == 1:
+        return None
+    counted = (bench.counted("decoding"), bench.counted("auditing"))
+    return audit(bench.home, bench.collection(), update, context, *counted)
 
 
 def _epochs(task: Task, plan: Plan) -> range:

@@ -74,7 +74,7 @@ def test_the_coordinator_has_no_chunk_of_a_model_on_its_disk_or_in_its_memory(
 ) -> None:
     made = begun(federate)
     coordinator = made.processes[0]
-    agents = lights(made, tmp_path, "--pace-s", "0.1")
+    lights(made, tmp_path, "--pace-s", "0.1")
     made.until("a model of the second round has come", lambda _: made.events("UpdateStored") >= 1 + 3 + 2)
     models = trained(tmp_path)
     memory, disk = memory_of(coordinator), everything(made.home.folder)
@@ -85,7 +85,7 @@ def test_the_coordinator_has_no_chunk_of_a_model_on_its_disk_or_in_its_memory(
     assert all(data.startswith(b"fcseal1") and data[-1000:] in disk for data in sealed), (
         "the search finds what is there"
     )
-    made.finish(*agents.values())
+    made.finish(*made.processes)
     [adopted] = {digest for site in SITES for digest in made.adopted(site)}
     assert adopted == made.result()
     assert not list(made.home.results.glob("*/cervix-model.safetensors"))
@@ -99,7 +99,8 @@ def test_a_ring_under_seal_ends_with_the_model_of_the_plain_ring(federate: Feder
     digests = []
     for sealed in (False, True):
         made = begun(federate, sealed=sealed, rounds=1)
-        made.finish(*lights(made, tmp_path).values())
+        lights(made, tmp_path)
+        made.finish(*made.processes)
         digests.append(made.result())
         models = {hashlib.sha256(model).hexdigest() for model in trained(tmp_path)}
         assert digests[-1] in models
@@ -119,7 +120,7 @@ def test_a_holder_that_is_killed_while_its_sender_is_away_does_not_stop_the_ring
     )
     for site in ("alts", "nhs"):
         made.kill_site(agents[site])
-    assert agents["cuba"].ended() == 20, made.texts()
+    made.finish(made.processes[0], agents["cuba"], code=20)
     first, second = made.record()["ledger"]
     assert [one["site"] for one in second["contributions"]] == ["cuba"]
     assert {one["site"] for one in second["missing"]} == {"alts", "nhs"}
@@ -132,10 +133,10 @@ def test_a_holder_that_is_killed_while_its_sender_is_away_does_not_stop_the_ring
 def test_a_model_with_a_number_that_is_none_costs_the_hop_of_the_site_that_sealed_it(
     federate: Federate, tmp_path: Path
 ) -> None:
-    """The coordinator cannot see it; the next site refuses the model in a signed word, and goes on from the one before."""
+    """The coordinator cannot see it. The next site refuses the model in a signed word, and goes on from another one."""
     made = begun(federate, rounds=1)
     agents = lights(made, tmp_path, only=("alts", "cuba")) | {"nhs": made.light("nhs", *NUMBERS, "--spoils", "inf")}
-    made.finish(*agents.values(), code=20)
+    made.finish(*made.processes, code=20)
     [round_] = made.record()["ledger"]
     assert [one["site"] for one in round_["contributions"]] == ["alts", "cuba"]
     assert [one["site"] for one in round_["missing"]] == ["nhs"]

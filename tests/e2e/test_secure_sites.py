@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.e2e.loopback import Federation, Process
+from tests.e2e.loopback import Federation, Process, call
 
 Federate = Callable[..., Federation]
 
@@ -39,7 +40,7 @@ def begun(federate: Federate, **terms: Any) -> Federation:
 
 
 def lights(made: Federation, *options: str) -> dict[str, Process]:
-    """Start the agents of all sites; each has another number of images."""
+    """Start the agents of all sites."""
     return {site: made.light(site, *SMALL, *options) for site in made.sites}
 
 
@@ -48,18 +49,50 @@ def everything(folder: Path) -> bytes:
     return b"".join(file.read_bytes() for file in folder.rglob("*") if file.is_file())
 
 
-def test_three_sites_come_to_one_model_and_the_coordinator_sees_none_of_theirs(
+def test_whoever_is_killed_goes_on_and_nothing_that_a_site_trained_is_at_the_coordinator(
     federate: Federate, tmp_path: Path
 ) -> None:
-    made = begun(federate)
-    for site in SITES:
-        (tmp_path / site).mkdir()
-    made.finish(*(made.light(site, *SMALL, "--keep", str(tmp_path / site)) for site in SITES))
+    made, keep = begun(federate), ("--keep", str(tmp_path / "nhs"))
+    (tmp_path / "nhs").mkdir()
+    agents = {site: made.light(site, *SMALL, "--pace-s", "0.05", *keep * (site == "nhs")) for site in SITES}
+    for site, event in (("nhs", "BoxesStored"), ("alts", "UpdateStored"), ("alts", "ReleaseStored"), ("cuba", "Score")):
+        made.until(event, lambda _, event=event: made.events(event))  # type: ignore[misc]
+        made.kill_site(agents[site])
+        agents[site] = made.light(site, *SMALL, *keep * (site == "nhs"))
+    made.finish(*agents.values())
+    assert made.record()["outcome"] == "OK"
     assert {digest for site in SITES for digest in made.adopted(site)} == {made.result()}
-    trained = [file for site in SITES for file in (tmp_path / site).glob("train-*")]
-    assert len(trained) == 9
+    trained = list((tmp_path / "nhs").glob("train-*"))
+    assert len(trained) == TERMS["rounds"]
     seen = everything(made.home.folder)
     assert not [file.name for file in trained if file.read_bytes()[-4000:] in seen]
     for site in SITES:
         assert not list(made.site(site).secrets.glob("*.json")), "the secrets go when the run ends"
         assert not list(made.site(site).blobs.rglob(".sum-*")), "nothing unmasked stays"
+
+
+def test_a_restored_home_takes_no_part_and_says_why(federate: Federate) -> None:
+    made = begun(federate, rounds=50, lease_s=2.0)
+    agents = lights(made, "--pace-s", "0.05")
+    made.until("a round", lambda _: made.events("ReleaseStored"))
+    made.kill_site(agents["nhs"])
+    home = made.site("nhs").folder
+    shutil.copytree(home, home.with_name("copy"))
+    shutil.rmtree(home)
+    home.with_name("copy").rename(home)
+    made.until("its lease has ended", lambda _: made.events("SiteSilent"))  # for another agent than the one before
+    again = made.light("nhs", *SMALL)
+    assert again.ended() == 6
+    assert "this home was restored or copied during run" in again.text
+    assert "likely cause: this home was restored from a backup, or is a copy" in again.text
+    assert made.events("SiteRefused"), "the coordinator is told"
+
+
+def test_check_names_the_pins_that_a_run_with_secure_sums_needs(federate: Federate) -> None:
+    made = begun(federate)
+    made.settle("nhs")
+    code, said = call("site-agent", "--home", made.site("nhs").folder, "check", cwd=made.folder)
+    assert code == 6
+    for partner in ("alts", "cuba"):
+        assert f"site {partner} is not pinned" in said
+        assert f"pin {partner} FINGERPRINT" in said

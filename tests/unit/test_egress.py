@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,13 +11,15 @@ from typing import Any
 
 import grpc
 import pytest
+from click.testing import CliRunner, Result
 
 from fedcervix.core.events import Answer, ScoreReported, SiteFailed, UpdateStored
-from fedcervix.errors import FullDiskError, LinkError
+from fedcervix.errors import FullDiskError, LedgerError, LinkError, RunError
 from fedcervix.models.blobs import BlobStore
-from fedcervix.transport import codec, rpc
+from fedcervix.transport import codec, identity, rpc
 from fedcervix.trust.chain import read, text_of
 from fedcervix.wire import federation_pb2 as wire
+from site_agent.cli import cli
 from site_agent.federation.link import GrpcLink
 from site_agent.store import egress as ledger
 from site_agent.store.egress import TALK_BYTES, Egress
@@ -27,6 +30,7 @@ from tests.unit.plain_server import handlers
 
 pytestmark = pytest.mark.timeout(60)
 
+ROOT = Path(__file__).parents[2]
 MODEL = bytes(range(256)) * 20_000
 NAME = digest(MODEL)
 WHERE = "localhost:1"
@@ -119,12 +123,13 @@ def told(file: Path) -> Egressed:
 def test_all_that_arrives_was_written_down_before(
     link: GrpcLink, coordinator: Coordinator, blobs: BlobStore, file: Path
 ) -> None:
+    wish = identity.request(key := identity.new_key(), identity.Identity("cervix", "site", "nhs"))
     link.push(NAME, blobs, nothing, task=TRAIN)
     link.report(UPDATE)
     link.report(ScoreReported("nhs", SCORE, 6.0, 4, 10, (), 1.0))
     link.report(codec.Ready(RUN, "0" * 64))
     link.report(SiteFailed("nhs", "agent", "a hint", "INC-0000-0000", 1.0))
-    link.renew(b"please")
+    link.renew(wish)
     assert b"".join(coordinator.models) == MODEL
     assert all(coordinator.before), "bytes arrived before anything was written down"
     [account] = [one for one in told(file).runs() if one.run == RUN]
@@ -143,7 +148,8 @@ def test_all_that_arrives_was_written_down_before(
     assert len(reports) == 4
     assert all(messages[one.digest] == one.bytes for one in reports)
     [request] = [one for one in told(file).departures if one.kind == "request"]
-    assert (request.what, request.digest, request.bytes) == ("renew", digest(b"please"), 6)
+    assert (request.what, request.digest, request.bytes) == ("renew", digest(wish), len(wish))
+    assert request.key == identity.key_fingerprint(identity.public_key(key))
 
 
 def test_an_upload_that_is_cut_and_resumed_is_accounted_byte_for_byte(
@@ -206,15 +212,15 @@ def test_two_processes_write_one_chain(file: Path) -> None:
     """`check` and `join` run beside the agent."""
     one, other = Egress(file, WHERE), Egress(file, WHERE)
     for number in range(6):
-        (one, other)[number % 2].request("renew", b"%d" % number)
+        (one, other)[number % 2].request("renew", b"%d" % number, "key")
     assert [departure.digest for departure in told(file).departures] == [digest(b"%d" % number) for number in range(6)]
 
 
 def test_a_line_that_a_power_cut_has_torn_is_no_entry(file: Path) -> None:
-    Egress(file, WHERE).request("renew", b"one")
+    Egress(file, WHERE).request("renew", b"one", "key")
     with file.open("a") as out:
         out.write('\n{"at":"0x1.8p+1","bytes":3,"dig')
-    Egress(file, WHERE).request("renew", b"two")
+    Egress(file, WHERE).request("renew", b"two", "key")
     assert [departure.digest for departure in told(file).departures] == [digest(b"one"), digest(b"two")]
 
 
@@ -254,7 +260,7 @@ def test_on_a_full_disk_a_site_is_not_mute_and_its_words_are_written_down_when_t
 def test_what_was_changed_in_it_is_named(file: Path, place: int) -> None:
     egress = Egress(file, WHERE)
     for number in range(6):
-        egress.request("renew", b"%d" % number)
+        egress.request("renew", b"%d" % number, "key")
     lines = ledger.entries(file)
     end = egress.end()
     changed = text_of({**read(lines[place]), "bytes": 7})
@@ -273,8 +279,64 @@ def test_what_was_changed_in_it_is_named(file: Path, place: int) -> None:
 
 def test_an_end_that_ends_nothing_does_not_hold(file: Path) -> None:
     egress = Egress(file, WHERE)
-    egress.request("renew", b"one")
+    egress.request("renew", b"one", "key")
     for of in (0, 5):
         egress._note("left", {"of": of, "bytes": 1})
         with pytest.raises(ValueError, match="entry 1 does not hold"):
             egressed(ledger.entries(file))
+
+
+def shown(folder: Path, *words: str) -> Result:
+    return CliRunner().invoke(cli, ["--home", str(folder), "egress", *words])
+
+
+def test_the_command_says_for_each_run_what_left_and_to_whom(file: Path) -> None:
+    assert shown(file.parent).output == "nothing has left this site yet\n"
+    egress = Egress(file, WHERE, lambda: 0.0)
+    egress.request("enrol", b"please", "key")
+    with egress.model(NAME, 0, 3000, TRAIN) as leaves:
+        leaves(3000, 3000)
+    with egress.model(digest(b"other"), 0, 2000, TRAIN) as leaves:
+        leaves(500, 2000)
+    message = codec.write_report(UPDATE, 0.0)
+    egress.report(message, RUN, TRAIN)
+    egress.sign(codec.write_report(codec.Ping(), 0.0), RUN)
+    assert shown(file.parent).output.splitlines() == [
+        "outside of runs:",
+        "  requests for a certificate: 1; 6 bytes",
+        f"  to: {WHERE}",
+        f"run {RUN}:",
+        "  models: 1 whole, 1 in part; 3,500 bytes",
+        f"  reports: 1 update; {message.ByteSize()} bytes",
+        "  small messages (here): at most 65,536 bytes",
+        f"  to: {WHERE}",
+    ]
+    first, second, *_ = shown(file.parent, RUN).output.splitlines()
+    assert first == f"1970-01-01 00:00 UTC  model  train 1  3,000 bytes  {NAME[:12]}  to {WHERE}"
+    assert "500 bytes, from byte 0 on" in second
+
+
+def test_the_command_names_what_is_wrong(file: Path) -> None:
+    egress = Egress(file, WHERE)
+    for number in range(3):
+        egress.request("renew", b"%d" % number, "key")
+    missing = shown(file.parent, "20990101-000000-csfssl-00000000").exception
+    assert isinstance(missing, RunError)
+    assert "nothing has left this site for run 2099" in missing.what
+    lines = file.read_text().split("\n")
+    file.write_text("\n".join([*lines[:2], *lines[3:]]))
+    error = shown(file.parent).exception
+    assert isinstance(error, LedgerError)
+    assert "the ledger of what has left this site does not hold: entry 1 is missing" in error.what
+
+
+def test_no_line_of_an_agent_is_without_the_ledger() -> None:
+    """Every link that the programs of a site make is given one."""
+    calls = [
+        node
+        for file in (ROOT / "site_agent").rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "GrpcLink"
+    ]
+    assert len(calls) >= 2
+    assert all("egress" in {word.arg for word in call.keywords} for call in calls)

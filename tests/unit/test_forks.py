@@ -18,6 +18,7 @@ from fedcervix.trust.fingerprints import Fingerprint
 from fedcervix.trust.heads import Head, countersign
 from fedcervix.trust.key_texts import private_key
 from fedcervix.trust.ledger import reader
+from fedcervix.trust.statements import PublicKey
 from site_agent import home as homes
 from site_agent.federation.site_ledger import SiteLedger
 from tests.unit.fake_link import digest
@@ -54,17 +55,21 @@ class Branch:
             deliver(kept, stream)
             self.ledgers.countersign(kept, site)
 
+    def keys(self, site: str) -> dict[str, PublicKey]:
+        """Return the keys that count at a site whose policy asks for pins: its own, and the pinned ones."""
+        known = {site, *self.ledgers.site(site).pins().keys}
+        return {name: private_key(key).public_key() for name, key in self.ledgers.keys.items() if name in known}
+
     def beginning(self, round_: int) -> Iterator[str]:
         """Yield the honest sites that begin a round, once the coordinator has passed on what it has."""
         task = Task(RUN, TaskKind.TRAIN, round_, digest(b"base"))
         too_few = []
-        keys = {site: private_key(key).public_key() for site, key in self.ledgers.keys.items()}
         for site in self.honest:
             kept, _ = self.ledgers.attached(site)
             deliver(kept, LedgerStream(self.ledgers.ledger, self.ledgers.key, kept.kept()))
             kept.check_told(task)
             try:
-                kept.check_countersigned(task, len(self.colluders), keys)
+                kept.check_countersigned(task, len(self.colluders), self.keys(site))
                 yield site
             except LedgerError as error:
                 too_few.append(error.what)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import base64
 import os
+import shutil
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,7 @@ from fedcervix.core.rounds.instructions import instruction
 from fedcervix.errors import IdentityError, LedgerError, RemoteError, StorageError
 from fedcervix.models.blobs import BlobStore
 from fedcervix.transport import codec, identity
+from fedcervix.trust import ledger as ledgers
 from fedcervix.trust.chain import LINKS, End, read, text_of
 from fedcervix.trust.fingerprints import Fingerprint
 from fedcervix.trust.heads import Head, countersign, sign_head
@@ -49,6 +51,7 @@ from fedcervix.trust.ledger import (
     reader,
 )
 from fedcervix.trust.ledger_verdict import Expected, Stored, verdict
+from fedcervix.trust.pins import FormerPin, Pins
 from fedcervix.trust.records import RECORD, SAID, place_of, record_of, values_of
 from fedcervix.trust.statements import sign
 from site_agent import home as homes
@@ -56,7 +59,10 @@ from site_agent.commands.verify import verify
 from site_agent.federation import site_ledger
 from site_agent.federation.privacy import LEAVES
 from site_agent.federation.site_ledger import PROOF, SiteLedger
+from site_agent.store.egress import Egress
 from site_agent.store.ledger_store import LedgerStore
+from site_agent.store.run_store import RunStore
+from site_agent.store.task_results import TrainResult
 from tests.unit.fake_link import digest
 from tests.unit.independent_verifier import BrokenError
 from tests.unit.independent_verifier import verify as verify_independently
@@ -445,6 +451,148 @@ def test_a_line_of_signatures_that_says_nonsense_is_passed_over(run: Ledgers) ->
     assert store.read() == before
 
 
+# --- keys that change ---
+
+
+def joined_again(run: Ledgers, site: str) -> Fingerprint:
+    """Let a site lose its key, and be certified with a new one; return that one."""
+    another_certificate(run, site)
+    return Fingerprint.of(identity.public_key(run.keys[site]))
+
+
+def pinned(run: Ledgers) -> Fingerprint:
+    """Let nhs pin alts; return the pin."""
+    found = Fingerprint.of(identity.public_key(run.keys["alts"]))
+    homes.pin(run.site("nhs"), "alts", found)
+    return found
+
+
+def test_a_partner_that_was_pinned_again_does_not_spoil_the_ledgers_of_before(run: Ledgers) -> None:
+    pinned(run)
+    run.play_round()
+    deliver(*run.attached("nhs"))
+    homes.pin(run.site("nhs"), "alts", joined_again(run, "alts"))
+    run.play_round()
+    deliver(*run.attached("nhs"))
+    verify(run.site("nhs"), RUN)
+    shutil.rmtree(run.run_folder("nhs"))  # the site meets all of it once more
+    deliver(*run.attached("nhs"))
+    verify(run.site("nhs"), RUN)
+
+
+def test_a_key_between_two_pins_is_refused(run: Ledgers) -> None:
+    """K, then K' with records that K' has signed, then the key that is pinned now."""
+    pinned(run)
+    another_certificate(run, "alts")
+    homes.pin(run.site("nhs"), "alts", joined_again(run, "alts"))
+    run.play_round()
+    assert "certifies another key as that of alts than the pinned one" in refused(run).what
+
+
+def test_a_key_that_was_given_up_does_not_come_back(run: Ledgers) -> None:
+    pinned(run)
+    old, before = run.keys["alts"], run.certificates["alts"]
+    homes.pin(run.site("nhs"), "alts", joined_again(run, "alts"))
+    run.keys["alts"] = old
+    made = identity.identify(before.encode())
+    who = identity.Identity("cervix", "site", "alts")
+    pem = identity.issue(run.home.authority(), identity.public_key(old), who, made.not_before, timedelta(days=30))
+    run.ledger.note_certificates({"alts": pem.decode()})
+    run.play_round()
+    assert "certifies another key as that of alts than the pinned one" in refused(run).what
+
+
+def test_a_pin_that_ended_before_a_run_began_does_not_hold_in_it(run: Ledgers) -> None:
+    found = pinned(run)
+    pins = Pins({"alts": Fingerprint(bytes(32))}, before={"alts": (FormerPin(found, until=100.0),)})
+    assert pins.fits("alts", [found], begun_at=99.0)
+    assert not pins.fits("alts", [found], begun_at=101.0)
+
+
+def requested(run: Ledgers, site: str, at: float) -> None:
+    """Let a home have asked then for a certificate of the key that its site has now, as its egress ledger has it."""
+    key = Fingerprint.of(identity.public_key(run.keys[site])).hex
+    Egress(run.site(site).egress, "localhost:1", lambda: at).request("enrol", b"please", key)
+
+
+@pytest.mark.parametrize(("joined_at", "is_found"), [(1e5, True), (2e6, False)])
+def test_a_key_that_a_site_has_never_had_is_found_by_it(tmp_path: Path, joined_at: float, is_found: bool) -> None:
+    """Before alts has attached, the coordinator certifies a key of its own for it, and then the one of alts.
+
+    A site that joined after the run had begun may have lost a home with another key: it cannot know.
+    """
+    run = Ledgers(tmp_path)
+    run.record = replace(run.record, begun_at=1e6)
+    key, real = run.keys["alts"], run.certificates["alts"]
+    requested(run, "alts", joined_at)
+    run.certificates["alts"] = ""
+    run.begin("another.db")
+    another_certificate(run, "alts")
+    run.keys["alts"] = key
+    run.ledger.note_certificates({"alts": real})
+    run.attach()
+    if is_found:
+        assert "entry 2 certifies another key as that of this site" in refused(run, "alts").what
+    else:
+        deliver(*run.attached("alts"))
+    deliver(*run.attached("nhs"))
+
+
+def test_a_key_that_a_site_had_before_it_joined_again_is_its_own(tmp_path: Path) -> None:
+    run = Ledgers(tmp_path)
+    run.record = replace(run.record, begun_at=1e6)
+    requested(run, "alts", 1e5)
+    run.begin("another.db")
+    another_certificate(run, "alts")
+    run.site("alts").key_file("site.key").write_bytes(run.keys["alts"])
+    requested(run, "alts", 2e6)
+    run.attach()
+    deliver(*run.attached("alts"))
+
+
+@pytest.mark.parametrize("worked", [False, True])
+def test_a_result_that_a_site_has_not_given_is_found_by_it(tmp_path: Path, worked: bool) -> None:
+    """Before a site has signed anything, the coordinator writes results in its name as of an earlier version.
+
+    A site that has worked for the run may have done so with an earlier version.
+    """
+    run = Ledgers(tmp_path)
+    for site in run.sites:
+        run.submit(SiteAttached(site, run.at), NOT_SIGNED)
+    number = run.ledger.known.end.entries
+    run.submit(run.update("alts", "invented"), NOT_SIGNED)
+    run.submit(run.update("nhs"))
+    finish(run)
+    if worked:
+        RunStore(run.run_folder("alts")).note(
+            1, TrainResult(digest=digest(b"m"), images=1, steps=1, loss=1.0, seconds=1.0)
+        )
+        deliver(*run.attached("alts"))
+    else:
+        found = refused(run, "alts").what
+        assert f"entry {number} holds a result of this site, which has given none" in found
+    deliver(*run.attached("nhs"))
+
+
+def test_a_new_run_without_a_ledger_is_refused_where_the_coordinator_can_keep_one(run: Ledgers) -> None:
+    ledger = SiteLedger(run.site("nhs"), "nhs")
+    ledger.check_kept(run.welcome(ledger_key=""))  # nobody knows a ledger key here
+    run.site("nhs").key_file("ledger.pub").write_text(run.ledger.known.ledger_key)
+    ledger.check_kept(run.welcome())
+    with pytest.raises(LedgerError, match=r"the new run .* keeps no ledger; it has kept one before"):
+        ledger.check_kept(run.welcome(ledger_key=""))
+    run.run_folder("nhs")
+    ledger.check_kept(run.welcome(ledger_key=""))  # it began before the upgrade
+
+
+def test_a_reader_that_never_ends_does_not_keep_a_site_at_work(run: Ledgers, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledgers, "READERS_MAX", 3)
+    for number in range(3):
+        run.ledger.note_reader("nhs", digest(b"%d" % number))
+    with pytest.raises(ValueError, match="more models were read in this round"):
+        run.ledger.note_reader("nhs", digest(b"more"))
+
+
 # --- what only the whole ledger shows ---
 
 
@@ -642,6 +790,32 @@ def test_a_long_ledger_goes_in_several_messages(run: Ledgers, monkeypatch: pytes
     ledger.take(first, lambda act: act())
     deliver(ledger, stream)
     assert ledger.kept().entries == run.ledger.known.heads[3].entries
+
+
+def test_what_all_sites_are_sent_is_made_once(run: Ledgers) -> None:
+    run.play_round()
+    one, other = (LedgerStream(run.ledger, run.key, codec.LedgerKept()) for _ in range(2))
+    assert one.next() is (part := other.next())
+    assert part is not None
+    ledger, stream = run.attached("nhs")
+    deliver(ledger, stream)
+    run.countersign(ledger, "nhs")
+    run.play_round()
+    found = LedgerStream(run.ledger, run.key, codec.LedgerKept()).next()
+    assert found is not None
+    assert [signed.site for signed in found.countersigned] == ["nhs"]
+
+
+def test_a_countersignature_is_written_with_the_event_that_follows(run: Ledgers) -> None:
+    run.play_round()
+    ledger, stream = run.attached("nhs")
+    deliver(ledger, stream)
+    run.countersign(ledger, "nhs")
+    assert run.journal.countersignatures(RUN) == []
+    assert [(round_, site) for round_, site, _ in run.ledger.countersignatures(0)] == [(1, "nhs")]
+    run.play_round()
+    assert run.journal.countersignatures(RUN) == run.ledger.countersignatures(0)
+    assert RunLedger(run.journal, RUN).countersignatures(0) == run.ledger.countersignatures(0)
 
 
 def test_a_power_cut_between_entries_and_head_costs_nothing(run: Ledgers) -> None:

@@ -337,7 +337,7 @@ def test_a_list_that_a_holder_may_know_is_not_changed_by_a_revocation() -> None:
 
 def test_with_three_sites_none_can_be_missing() -> None:
     run = after(training(sites=(A, B, C)), SiteRevoked(C, 5.0))
-    assert run.phase is Phase.ABORTED
+    assert all_do(run, A, B).phase is Phase.ABORTED, "once the holders have closed the attempt"
 
 
 # --- a model that cannot be used --------------------------------------------------------------------------------------
@@ -362,7 +362,7 @@ def test_too_few_vectors_end_the_run() -> None:
     for site in (A, B):
         run = after(run, ModelUnusable(site, instruction(run, site), 0, 1.0))  # type: ignore[arg-type]
     run = all_do(run, C, D)
-    assert run.phase is Phase.ABORTED
+    assert all_do(run, A, B).phase is Phase.ABORTED, "once the holders have closed the attempt"
 
 
 # --- any history ------------------------------------------------------------------------------------------------------
@@ -439,3 +439,28 @@ def test_any_history_keeps_the_rules_and_replays_to_the_same_state(run: Run, see
 def test_deadlines_end() -> None:
     run = after(releasing(), SiteSilent(B, 5.0))
     assert deadline(run) == 5.0 + GRACE_S
+
+
+# --- the end ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("trained", [(), (A, C), SITES])
+def test_a_run_that_is_aborted_first_closes_its_attempt(trained: tuple[str, ...]) -> None:
+    """Then the model that the round began with was in no sum, and another run may begin with it."""
+    run = after(all_do(training(), *trained) if trained else training(), RunAborted("enough", 5.0))
+    assert (run.phase, run.outcome, run.current.remaining) == (Phase.CLOSING, None, (A, B))
+    assert asked(run) == {A: TaskKind.CLOSE, B: TaskKind.CLOSE, C: None, D: None}
+    run = all_do(run, A, B)
+    assert (run.phase, run.outcome, run.reason) == (Phase.ABORTED, Outcome.ABORTED, "enough")
+    assert [close.site for close in run.current.closed[0]] == [A, B]
+
+
+def test_a_run_that_is_aborted_does_not_wait_long_for_a_holder_and_not_at_all_when_told_twice() -> None:
+    run = after(all_do(after(training(), RunAborted("enough", 5.0)), A), SiteSilent(B, 6.0))
+    assert deadline(run) == 6.0 + GRACE_S
+    assert after(run, Tick(6.0 + GRACE_S)).reason == "no quorum while closing: waited for bob (silent: no sign of life)"
+    assert after(run, RunAborted("at once", 7.0)).reason == "at once"
+
+
+def test_where_masks_were_released_nothing_is_left_to_close() -> None:
+    assert after(all_do(releasing(), A), RunAborted("enough", 5.0)).phase is Phase.ABORTED

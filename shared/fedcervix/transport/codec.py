@@ -509,6 +509,7 @@ PART_CHARS_MAX = 2**20
 """of the entries in one message, unless it is a single one"""
 
 
+@functools.lru_cache(maxsize=4)
 def write_ledger(part: LedgerPart) -> wire.FromCoordinator:
     """Return the message of entries of a ledger."""
     message = wire.Ledger(

@@ -80,6 +80,8 @@ def real(number: float) -> str:
 
 def is_same(one: Value, other: Value) -> bool:
     """Say whether two values are written in the same way; to Python, `True` and 1 are equal."""
+    if type(one) is type(other) and isinstance(one, str | int):
+        return one == other
     return json.dumps(one, sort_keys=True, allow_nan=False) == json.dumps(other, sort_keys=True, allow_nan=False)
 
 

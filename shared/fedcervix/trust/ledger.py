@@ -9,7 +9,8 @@
 Rules
 1. An event of a site that has a record is signed by the newest key that the ledger has of the site. The signature lies
    beside the entry, not in it: a chain has the same hashes whoever made the signatures, and how often.
-2. A site that has signed a record signs what comes of every task that follows.
+2. A site that has signed a record signs what comes of every task that follows. Where the plan hides something from the
+   coordinator, all sites sign from the beginning.
 3. `round` of an entry is the number of the round in progress after it; once the last round is over, one more. The head
    of a round is where the chain ends with the first entry of a later round; the last head is that of the end.
 """
@@ -56,6 +57,8 @@ OF_A_TASK = (
     ModelAdopted,
     Rewrapped,
 )
+READERS_MAX = 2**14
+"""in one round; of 64 sites each may read 256 models"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +94,8 @@ class Ledger:
     ledger_key: str = ""
     """PEM"""
     plan: Plan | None = None
+    begun_at: float = 0.0
+    """Unix seconds, by the coordinator's clock"""
     round: int = 0
     keys: Mapping[str, PublicKey] = field(default_factory=dict)
     """by site, the newest one"""
@@ -197,12 +202,15 @@ def the_end(round_: int, outcome: str, reason: str, model: str) -> Values:
 
 def _genesis(_: Ledger, values: Values, __: LedgerEntry | None) -> Ledger:
     public_key(_text(values, "ledger_key"))
+    plan = Plan.parse(_text(values, "plan"))
     return Ledger(
+        signs=frozenset(plan.sites if plan.hides_from_coordinator else ()),
         run=_text(values, "run"),
         federation=_text(values, "federation"),
         authority=_text(values, "authority"),
         ledger_key=_text(values, "ledger_key"),
-        plan=Plan.parse(_text(values, "plan")),
+        plan=plan,
+        begun_at=float.fromhex(_text(values, "at")),
     )
 
 
@@ -239,6 +247,7 @@ def is_owed(known: Ledger, event: Event) -> bool:
 
 
 def _reader(known: Ledger, values: Values, _: LedgerEntry | None) -> Ledger:
+    check(len(known.readers) < READERS_MAX, "more models were read in this round than a round can have")
     return replace(known, readers=known.readers | {(_site(known, values.get("site")), _text(values, "model"))})
 
 

@@ -14,7 +14,7 @@ from fedcervix.trust.fingerprints import Fingerprint
 from fedcervix.trust.heads import Head, SignedHead, conflict
 from fedcervix.trust.key_texts import public_key
 from fedcervix.trust.ledger import LEDGER, Ledger, LedgerEntry
-from fedcervix.trust.ledger_replay import Replay
+from fedcervix.trust.ledger_run import LedgerRun
 from fedcervix.trust.pins import Pins
 from fedcervix.trust.statements import PublicKey
 
@@ -106,15 +106,15 @@ def _check_heads(stored: Stored, key: PublicKey) -> None:
 
 def _followed(stored: Stored, expected: Expected) -> Verdict:
     """Read the entries one by one."""
-    now, replay, said = Ledger(), Replay(), _Once()
+    now, told, said = Ledger(), LedgerRun(), _Once()
     try:
         for entry in stored.entries:
             before, after = now, now.follow(entry)
-            replay = replay.follow(values := read(entry.text))
-            said.take(values)
+            told = told.follow(entry.text)
+            said.take(read(entry.text))
             now = after
             if now.keys is not before.keys or not before.run:
-                _check_known(now, expected)
+                _check_known(before, now, expected)
     except (ValueError, IdentityError) as error:
         return Verdict(f"entry {now.end.entries} does not hold: {error}", now)
     signed: dict[int, tuple[str, ...]] = {}
@@ -129,7 +129,7 @@ def _followed(stored: Stored, expected: Expected) -> Verdict:
         return Verdict(str(error), now)
     sites = {round_: tuple(sorted(set(found))) for round_, found in sorted(signed.items())}
     others = sorted(site for site in now.keys if site != expected.own)
-    return Verdict("", now, sites, expected.pins.unpinned(others) if expected.pins else (), replay.run)
+    return Verdict("", now, sites, expected.pins.unpinned(others) if expected.pins else (), told.state)
 
 
 class _Once:
@@ -148,16 +148,25 @@ class _Once:
             raise ValueError(f"it holds the record of entry {before} once more")
 
 
-def _check_known(now: Ledger, expected: Expected) -> None:
+def _check_known(before: Ledger, now: Ledger, expected: Expected) -> None:
     """Compare with what is known from elsewhere. Raises ValueError."""
     if now.run != expected.run:
         raise ValueError(f"it is the ledger of run {now.run}")
     if expected.ledger_key and now.ledger_key.strip() != expected.ledger_key.strip():
         raise ValueError("it names another ledger key than the one that is known here")
-    pinned = expected.pins.keys if expected.pins else {}
-    for site, found in ((site, Fingerprint.of(key)) for site, key in now.keys.items() if site in pinned):
-        if found != pinned[site]:
-            raise ValueError(f"site {site} has the key {found.groups} here, and is pinned to {pinned[site].groups}")
+    pins = expected.pins or Pins()
+    if site := unfitting(before, now, pins):
+        found, pinned = Fingerprint.of(now.keys[site]), pins.keys[site]
+        raise ValueError(f"site {site} has the key {found.groups} here, and is pinned to {pinned.groups}")
+
+
+def unfitting(before: Ledger, now: Ledger, pins: Pins) -> str:
+    """Return the site whose key was certified last, where that does not fit its pin; else nothing."""
+    new = [site for site, key in now.keys.items() if before.keys.get(site) is not key]
+    for site in new:
+        if not pins.fits(site, [Fingerprint.of(key) for key in now.all_keys[site]], now.begun_at):
+            return site
+    return ""
 
 
 def sentences(found: Verdict) -> list[str]:

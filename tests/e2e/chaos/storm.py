@@ -36,6 +36,7 @@ PLANS: dict[str, dict[str, Any]] = {
         "hardware": {"checkpoint_s": 0.0},
     },
 }
+SECURE_TERMS = {"secure_sum": True, "holders": ["nhs", "alts"]}
 LIGHT = ("--worker", "--pace-s", "0.04", "--numbers", "300000")
 DISK_BYTES = {"light": 100 << 20, "training": 700 << 20}
 
@@ -78,15 +79,21 @@ def undisturbed(setting: Setting, ground: Ground) -> Right:
     with federation(ground.folder, sites=setting.sites, **_plan(setting)) as made:
         coordinator = made.coordinate("--mode", setting.mode)
         starts = [_site(made, setting, site, ground) for site in setting.sites]
-        made.know()
+        _know(made, setting)
         made.finish(coordinator, *[start() for start in starts])
         return found(made)
 
 
 def _plan(setting: Setting) -> dict[str, Any]:
-    """Return what of the plan a setting decides."""
     plan = PLANS[setting.work]
-    return {**plan, "terms": {**plan["terms"], "sealed": setting.sealed}}
+    more = SECURE_TERMS if setting.secure else {"sealed": setting.sealed}
+    return {**plan, "terms": plan["terms"] | more}
+
+
+def _know(made: Federation, setting: Setting) -> None:
+    """What is hidden from the coordinator needs partners whose keys were compared."""
+    if setting.secure or setting.sealed:
+        made.know()
 
 
 def _site(made: Federation, setting: Setting, site: str, ground: Ground) -> Callable[[], Any]:
@@ -149,9 +156,8 @@ class Storm:
         for site in setting.sites if self._schedule.lines else ():
             self._lines[site] = Line(made.port)
             made.settle(site, _manifest(setting, site, ground), port=self._lines[site].port)
-        made.know()
-        for site, start in starts.items():
-            self.services[site] = Service(site, start)
+        _know(made, setting)
+        self.services |= {site: Service(site, start) for site, start in starts.items()}
 
     def _coordinate(self, mode: str) -> Any:
         # As a person begins a run, and as a service manager goes on with it.

@@ -15,17 +15,18 @@ class Right:
     """What an undisturbed federation of the same plan gave."""
 
     rounds: tuple[tuple[str, tuple[tuple[str, str], ...]], ...]
-    """of each round its model, and (site, update) in order"""
+    """of each round its model, and (site, update) in order; "" for a masked update, which is another in each run"""
     result: str
 
 
 def found(federation: Federation) -> Right:
     """Return what a federation that is over gave."""
-    return Right(tuple(_round(line) for line in federation.record()["ledger"]), federation.result())
+    record, is_masked = federation.record(), bool(federation.terms.get("secure_sum"))
+    return Right(tuple(_round(line, is_masked=is_masked) for line in record["ledger"]), federation.result())
 
 
-def _round(line: dict[str, Any]) -> tuple[str, tuple[tuple[str, str], ...]]:
-    return line["model"], tuple((one["site"], one["digest"]) for one in line["contributions"])
+def _round(line: dict[str, Any], *, is_masked: bool) -> tuple[str, tuple[tuple[str, str], ...]]:
+    return line["model"], tuple((one["site"], "" if is_masked else one["digest"]) for one in line["contributions"])
 
 
 def violations(federation: Federation, right: Right) -> Iterator[str]:

@@ -54,3 +54,10 @@ def present_holders(run: Run) -> tuple[str, ...]:
 def may_close(run: Run) -> bool:
     """Say whether those holders that are here can close the attempt: c + 1 of them, and nobody has released."""
     return not run.current.releases and run.plan.terms.colluders < len(present_holders(run)) < len(holders(run))
+
+
+def can_free(run: Run) -> bool:
+    """Say whether the holders that are here can close the last attempt of a run, so that its base is free again."""
+    if not run.plan.terms.secure_sum or not run.rounds or run.current.candidate or run.current.releases:
+        return False
+    return len(present_holders(run)) > run.plan.terms.colluders

@@ -213,6 +213,8 @@ class Run:
     """the models of all rounds before this one, in a few large sets: see `add_models`"""
     outcome: Outcome | None = None
     reason: str = ""
+    ending: str = ""
+    """why the run is aborted as soon as the holders have closed the attempt in progress; empty: it is not"""
 
     @property
     def current(self) -> Round:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from fedcervix.core.rounds.holders import attempt, holders, may_close, present_holders
+from fedcervix.core.rounds.holders import attempt, can_free, holders, may_close, present_holders
 from fedcervix.core.rounds.state import Outcome, Phase, Round, Run, with_round
 
 
@@ -35,10 +35,23 @@ def begin_closing(run: Run, at: float) -> Run:
 
 
 def next_attempt(run: Run, at: float) -> Run:
-    """Begin the next attempt at the round, with the holders that have closed this one."""
+    """Begin the next attempt at the round, with the holders that have closed this one; or end the run."""
     closed = (*run.current.closed, run.current.closes)
-    run = with_round(run, closed=closed, closes=(), remaining=(), contributions=(), dropped=(), missing=())
-    return enter(run, Phase.TRAINING, at)
+    run = with_round(run, closed=closed, closes=(), remaining=())
+    if run.ending:
+        return abort(run, run.ending, at)
+    return enter(with_round(run, contributions=(), dropped=(), missing=()), Phase.TRAINING, at)
+
+
+def close_before_end(run: Run, at: float) -> Run:
+    """Let the holders close the attempt in progress before a run is aborted: then its base may be used in another run.
+
+    Once: what ends the run meanwhile ends it for good.
+    """
+    if run.phase is not Phase.ABORTED or run.ending or not can_free(run):
+        return run
+    reopened = replace(run, outcome=None, reason="", ending=run.reason)
+    return enter(with_round(reopened, remaining=run.current.remaining or present_holders(run)), Phase.CLOSING, at)
 
 
 def add_models(sets: tuple[frozenset[str], ...], more: frozenset[str]) -> tuple[frozenset[str], ...]:

@@ -116,7 +116,8 @@ def _wait(run: Run, site: Site, *, dispensable: bool) -> Wait:
     if dispensable:
         grace_s = 0.0 if ring_training(run) else terms.grace_s  # a ring does not stand still for a lost lease
         return Wait(site.name, site.standing, site.since, site.since + grace_s, OnTimeout.GO_ON)
-    return Wait(site.name, site.standing, since, since + terms.give_up_s, OnTimeout.ABORT)
+    give_up_s = terms.grace_s if run.ending else terms.give_up_s
+    return Wait(site.name, site.standing, since, since + give_up_s, OnTimeout.ABORT)
 
 
 def _can_do_without(run: Run, vote: Quorum) -> bool:
