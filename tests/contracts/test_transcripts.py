@@ -66,7 +66,7 @@ SECRET = {
     *("SumLine", "Masked", "Summed", "Release", "Released", "Closed"),
     *("Seal", "KeyBox", "Rewrapped"),
 }
-"""messages of runs that hide something from the coordinator: they are full of keys and digests that are others in each run"""
+"""messages of runs that hide something from the coordinator: full of keys and digests that are others in each run"""
 
 Settle = Callable[[str, int, str], None]
 
