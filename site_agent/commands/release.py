@@ -38,9 +38,7 @@ def release(home: SiteHome, run: str, to: str, days: int, into: Path | None, fil
         file = Path(f"release-{run}-{own.site}.json")
         write_whole(file, own.text.encode())
         say(f"wrote {file}: this site agrees for {days} days that model {model.digest[:12]} goes to the key {to}")
-        say(
-            "one of the sites collects the releases, and hands the model over: site-agent release ... --into FOLDER FILE"
-        )
+        say("one site collects these files, and hands the model over: the same command with --into FOLDER FILE...")
         return
     others = [_read(file) for file in files]
     _check(home, run, own, others)

@@ -116,6 +116,8 @@ class SealedRun:
     def take(self, openings: Openings) -> None:
         """Check the openings of all sites, and keep them. Raises RemoteError, RunError, StorageError."""
         roster, drawn = checked_roster(self._run, self._plan.sites, openings.openings, self._identities), self._drawn()
+        if roster.of(self._context.site).key != drawn.own_key(self._context.site).public:
+            raise self._lost()
         if not drawn.openings:
             self._file.write(drawn.told(roster.openings))
 
@@ -126,12 +128,15 @@ class SealedRun:
     def _drawn(self) -> RunSecrets:
         drawn = self._file.read()
         if drawn is None:
-            raise RunError(
-                f"this site has lost its secrets of run {self._run.run}, and cannot read the models of the run",
-                cause="its home was restored from a backup, which never holds them",
-                next_step="nothing can bring them back: this site takes part again from the next run on",
-            )
+            raise self._lost()
         return drawn
+
+    def _lost(self) -> RunError:
+        return RunError(
+            f"this site has lost its secrets of run {self._run.run}, and cannot read the models of the run",
+            cause="its home was restored from a backup, which never holds them",
+            next_step="nothing can bring them back: this site takes part again from the next run on",
+        )
 
     @property
     def _keys(self) -> RunKeys:

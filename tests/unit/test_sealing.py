@@ -284,6 +284,16 @@ def test_a_home_without_its_secrets_reads_nothing_and_says_why(world: World) -> 
         party.sealing.bring(task, world.fetch(A))
 
 
+def test_a_restored_home_that_draws_new_secrets_does_not_take_part(world: World) -> None:
+    """Else it could not open a box, and would blame the site that made it."""
+    party = world.sites[B]
+    before = Openings(tuple(one.sealing.opening(10) for one in world.sites.values()))
+    party.sealing.end()
+    assert party.sealing.opening(10) not in before.openings
+    with pytest.raises(RunError, match="lost its secrets"):
+        party.sealing.take(before)
+
+
 def test_an_opening_is_the_same_each_time_and_of_all_sites(world: World) -> None:
     party = world.sites[B]
     assert party.sealing.opening(99) == party.sealing.opening(10)

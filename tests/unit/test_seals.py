@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from fedcervix.core.events import Seal, SiteAttached, SiteOpened, Task, TaskKind, UpdateStored
 from fedcervix.core.plan import Plan, Recipe, Terms
 from fedcervix.core.rounds.readers import beginnings
-from fedcervix.core.rounds.state import Run, begin
+from fedcervix.core.rounds.state import Outcome, Run, begin
 from fedcervix.core.rounds.step import step
 from fedcervix.errors import RemoteError
 from fedcervix.trust.boxes import OwnKey
@@ -185,6 +185,13 @@ def test_a_round_begins_with_what_the_ledger_says() -> None:
     assert beginnings(FIRST, 1) == (FIRST.model,)
     assert beginnings(run, 1) == (*(digest(f"{site} 1") for site in (C, B, A)), FIRST.model)
     assert beginnings(FIRST, 2) == (FIRST.model,)
+
+
+def test_of_a_run_that_is_over_only_the_result_is_adopted() -> None:
+    run = run_with(A, B, C)
+    over = replace(run, outcome=Outcome.OK, best_round=1, rounds=(replace(run.rounds[0], candidate=run.model),))
+    assert beginnings(over, 1) == (run.model,)
+    assert beginnings(replace(over, best_round=0), 1) == ()
 
 
 def test_the_coordinator_finds_what_does_not_fit_without_any_key() -> None:

@@ -24,11 +24,11 @@ def seals(run: Run, model: str) -> tuple[tuple[str, Seal], ...]:
 
 
 def _made(run: Run, model: str) -> Iterator[tuple[str, Seal]]:
+    if model == run.layout and run.seal is not None:
+        yield run.seeded_by, run.seal
     for update in _updates(run):
         if update.digest == model and update.seal is not None:
             yield update.site, update.seal
-    if model == run.layout and run.seal is not None:
-        yield run.seeded_by, run.seal
 
 
 def _updates(run: Run) -> Iterator[UpdateStored]:
@@ -66,8 +66,11 @@ def earlier_models(run: Run) -> tuple[str, ...]:
 def beginnings(run: Run, round_: int) -> tuple[str, ...]:
     """Return the models that a site may be given in a round, besides its hops; `run`: as it stands by a ledger.
 
-    Of a round that is over by the ledger, that is its result.
+    Of a round that is over by the ledger, that is its result; of a run in which only the result is left to be adopted,
+    that one.
     """
+    if run.outcome is not None:
+        return (run.best.candidate,) if run.best_round else ()
     if not run.rounds or round_ < run.current.number:
         return (run.rounds[round_ - 1].candidate,) if 0 < round_ <= len(run.rounds) else ()
     return earlier_models(run)
