@@ -38,7 +38,9 @@ class LightWorker:
             made = home.folder / f"update-{round_}"
             self._made.append((made, changed(model, made, number + 1 / (round_ + 1))))
 
-    def do(self, task: Task, _plan: Plan, _on_progress: OnProgress, _cancelled: threading.Event) -> TaskResult:
+    def do(
+        self, task: Task, _plan: Plan, _on_progress: OnProgress, _cancelled: threading.Event, **_: str
+    ) -> TaskResult:
         """Return what a task gave."""
         if task.kind is TaskKind.SCORE:
             return ScoreResult(loss_sum=1 / task.round, count=1, images=1, gauges={})

@@ -241,7 +241,7 @@ class CellProvenance(StudyRecord):
     threads: int
     """of each process"""
     versions: dict[str, str]
-    details: dict[str, Any] = field(default_factory=dict)
+    details: dict[str, object] = field(default_factory=dict)
     """federations: run, plan_digest, outcome's reason, processes. Classifiers: start_sha256, of the weights that they
     started from, where these are another cell's"""
 

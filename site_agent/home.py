@@ -285,7 +285,7 @@ class SiteHome:
         for line in lines:
             with contextlib.suppress(ValueError, KeyError, TypeError):  # torn by a power cut, or of a later version
                 values = contents("the line", parsed(line))
-                pin = FormerPin(Fingerprint.parse(str(values["fingerprint"])), float(values["until"]))
+                pin = FormerPin(Fingerprint.parse(str(values["fingerprint"])), float(str(values["until"])))
                 found.setdefault(str(values["site"]), []).append(pin)
         return found
 

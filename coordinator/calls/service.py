@@ -26,6 +26,7 @@ from coordinator.home.home import Home
 from coordinator.home.registry import Registry, Roll
 from coordinator.home.standing import RegistryReader
 from coordinator.run.engine import Engine
+from coordinator.run.incoming import derived_from
 from coordinator.run.results import ledger, record
 from coordinator.run.secure_rounds import PaperStream
 from coordinator.run.streams import Bell, KeysChanged, RosterKeys, Stream, instructions
@@ -475,8 +476,8 @@ class Service:
         digest = codec.read_digest(request.digest)
         base = self._task(site).base
         form = self._form(site, base)
-        totals = [round_.total for round_ in self._engine.run.rounds[-2:]]
-        if digest not in (base, form.digest if form else base, *totals) or not self._blobs.has(digest):
+        sums = derived_from(self._engine.run)
+        if digest not in {base, form.digest if form else base, *sums} or not self._blobs.has(digest):
             raise RunError(f"the model {digest[:12]} is not for this site now", cause="the run is at a later step")
         size_bytes = self._blobs.size_bytes(digest)
         codec.check_offset(request.offset, size_bytes)

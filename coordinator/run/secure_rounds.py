@@ -45,7 +45,7 @@ from fedcervix.trust.sum_papers import (
 from fedcervix.trust.sum_roster import SumRoster, opening_fault
 
 ATTEMPT_FOR = (TaskKind.TRAIN, TaskKind.RELEASE, TaskKind.CLOSE)
-SUM_FOR = (TaskKind.TRAIN, TaskKind.SCORE, TaskKind.ADOPT)
+SUM_FOR = (*ATTEMPT_FOR, TaskKind.SCORE, TaskKind.ADOPT)
 
 
 def attempt_shown(run: Run, round_: Round) -> AttemptShown:

@@ -11,16 +11,17 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fedcervix import __version__
 from fedcervix.core.plan import Recipe
 from fedcervix.disk.files import digest_file, write_secret
 from fedcervix.disk.paths import Below
 from fedcervix.errors import ModelError
+from fedcervix.runtime.typed_json import from_json
 from site_agent.home import SiteHome
 from site_agent.starts import RINGS, TITLES, UNTRAINED
 from site_agent.store import archive, leak_guard
@@ -43,6 +44,24 @@ ORDER = (*TITLES.values(), *(ring.upper() for ring in RINGS))
 
 
 @dataclass(frozen=True, slots=True)
+class _Promise:
+    """What is read of the part `privacy` of a record."""
+
+    epsilon: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Record:
+    """What is read from the record of a classifier."""
+
+    provenance: Mapping[str, object]
+    threshold: float
+    history: tuple[EpochRecord, ...]
+    software: str = ""
+    privacy: _Promise | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class StoredClassifier:
     """One fine-tuned classifier."""
 
@@ -50,7 +69,12 @@ class StoredClassifier:
     threshold: float
     """chosen on validation images"""
     provenance: Provenance
-    record: dict[str, Any]
+    history: tuple[EpochRecord, ...]
+    """its training curve"""
+    software: str
+    """with which it was fine-tuned"""
+    epsilon: float | None = None
+    """how much its head tells of one woman, at most; None where nothing is promised"""
 
     @property
     def start(self) -> str:
@@ -88,17 +112,6 @@ class StoredClassifier:
         classifier, _ = build_classifier(self.recipe, self.seed, None)
         apply_weights(classifier, load_weights(self.weights), what=f"classifier {self.start}")
         return classifier
-
-    @property
-    def epsilon(self) -> float | None:
-        """How much its head tells of one woman, at most; None where nothing is promised."""
-        privacy = self.record.get("privacy")
-        return float(privacy["epsilon"]) if privacy else None
-
-    @property
-    def history(self) -> tuple[EpochRecord, ...]:
-        """Its training curve."""
-        return tuple(EpochRecord(**epoch) for epoch in self.record["history"])
 
 
 def folder_of(home: SiteHome, name: str = "") -> Path:
@@ -153,10 +166,12 @@ def read(folder: Path) -> StoredClassifier:
     """Return the classifier in a folder. Raises ModelError."""
     file = folder / RECORD
     next_step = _again(folder, folder.name) if folder.is_dir() else _where_to_look(folder)
-    record = read_record(file, what="classifier", next_step=next_step)
+    raw = read_record(file, what="classifier", next_step=next_step)
     try:
-        provenance = Provenance.from_json(record["provenance"])
-        return StoredClassifier(folder, float(record["threshold"]), provenance, record)
+        found = from_json(_Record, raw, extra="ignore")
+        provenance = Provenance.from_json(found.provenance)
+        epsilon = found.privacy.epsilon if found.privacy else None
+        return StoredClassifier(folder, found.threshold, provenance, found.history, found.software, epsilon)
     except (ValueError, KeyError, TypeError) as error:
         raise damaged(file, error, what="classifier", next_step=next_step) from error
 

@@ -12,7 +12,7 @@ import json
 import os
 import shlex
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -55,7 +55,7 @@ class Source:
         """Return a command that looks with the same settings."""
         return self.home.command(words) if self.home else f"site-agent {words}"
 
-    def settings(self, options: Mapping[str, Any]) -> IndexSettings:
+    def settings(self, **options: Any) -> IndexSettings:
         """Return how the collection is indexed: as the options say, else as the home has it. Raises ConfigError."""
         given = {name: value for name, value in options.items() if value is not None}
         if self.home is None:
@@ -89,7 +89,7 @@ def check(home: SiteHome | None, manifest: Path | None, full: bool, write_pairs:
     if write_pairs is not None:
         _check_new(write_pairs)
     source = Source(home, options["splits_file"])
-    settings = source.settings(options)
+    settings = source.settings(**options)
     manifest = manifest or cast("SiteHome", home).manifest()
     with progress("looking at images") as report:
         collection = index(manifest, settings, on_progress=report, on_found=_pair_writer(write_pairs))
@@ -150,7 +150,7 @@ def sheet(home: SiteHome | None, manifest: Path, picture: Path, count: int, *, f
             next_step="choose another name, or add --force to replace it",
         )
     check_writable(picture)
-    settings = Source(home, options["splits_file"]).settings(options)
+    settings = Source(home, options["splits_file"]).settings(**options)
     with progress("looking at images") as report:
         collection = index(manifest, settings, on_progress=report)
     drawn = contact_sheet(collection, count, settings.seed)

@@ -95,8 +95,8 @@ def _hand_over(
     header = Header(
         federation=home.certificate().identity.federation,
         run=model.run,
-        plan=str(model.record["plan_digest"]),
-        round=int(model.record["round"]),
+        plan=model.record.plan_digest,
+        round=model.record.round or 0,
         hop=0,
         sender=own.site,
         base="",

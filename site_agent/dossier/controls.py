@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Set
 
-from site_agent.dossier.papers import Cell, Section, table
+from site_agent.dossier.papers import PaperCell, Section, table
 
 ISO = "ISO/IEC 27001"
 IEC = "IEC 81001-5-1"
@@ -49,7 +49,7 @@ CONTROLS: tuple[tuple[str, str, str, str], ...] = (
 def control_map(evidence: Set[str]) -> Section:
     """Return the map. `evidence`: the files of the dossier that hold something; other links stay blank."""
     rows = [
-        (number, standard, title, Cell(file, file) if file in evidence else Cell())
+        (number, standard, title, PaperCell(file, file) if file in evidence else PaperCell())
         for standard, number, title, file in CONTROLS
     ]
     return table("Controls", ("number", "standard", "control", "evidence in this dossier"), rows)

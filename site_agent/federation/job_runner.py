@@ -218,7 +218,8 @@ class JobRunner:
             link.fetch(digest, blobs, on_bytes, bytes_max=bytes_max)
 
         if job.run.secure is not None:
-            job.run.secure.bring(task, fetch, lambda: self._make_first(job))
+            if said := job.run.secure.bring(task, fetch, lambda: self._make_first(job)):
+                self._context.show(shown.Message(said))
         elif job.run.sealed is not None:
             job.run.sealed.bring(task, fetch)
         elif not blobs.has(task.base):

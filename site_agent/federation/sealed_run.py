@@ -9,7 +9,6 @@ Rules
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -27,6 +26,7 @@ from fedcervix.models.blobs import BlobStore
 from fedcervix.models.rounding import Rounded, rebuild
 from fedcervix.models.sealed_files import seal, unseal
 from fedcervix.models.weights import vet_values
+from fedcervix.runtime.typed_json import from_json, to_text
 from fedcervix.trust.boxes import NamedKey, OwnKey
 from fedcervix.trust.contexts import RunContext
 from fedcervix.trust.key_texts import private_key
@@ -164,8 +164,7 @@ class SealedRun:
             fetch(given.seal.file)
             _open(blobs, given, key, self._plan.terms.compression)
         vet_values(blobs.path(task.base))
-        noted = {"task": _name(task), "header": given.header.text}
-        write_whole(self._store.folder / FILE, json.dumps(noted, allow_nan=False).encode())
+        write_whole(self._store.folder / FILE, to_text(GivenNote(_name(task), given.header.text)).encode())
 
     def _given(self, task: Task) -> Given:
         """Return what the coordinator shows of a task's model, checked. Raises RemoteError."""
@@ -233,7 +232,7 @@ class SealedRun:
         file = self._store.folder / FILE
         next_step = f"delete it: rm {file}; the model of the task is then checked again"
         noted = read_kept(file, _note, missing=None, next_step=next_step)
-        return noted[1] if noted is not None and noted[0] == _name(task) else None
+        return Header.parse(noted.header) if noted is not None and noted.task == _name(task) else None
 
 
 def _open(blobs: BlobStore, given: Given, key: bytes, packing: Compression) -> None:
@@ -247,10 +246,20 @@ def _open(blobs: BlobStore, given: Given, key: bytes, packing: Compression) -> N
         rebuild(blobs, header.content, header.digest, packing, "", name="unpacked")
 
 
-def _note(content: bytes) -> tuple[list[object], Header] | None:
-    found = contents("the note", parsed(content))
-    return found["task"], Header.parse(found["header"])
+@dataclass(frozen=True, slots=True)
+class GivenNote:
+    """The header of a model that was checked for a task."""
+
+    task: str
+    header: str
+
+    def __post_init__(self) -> None:
+        Header.parse(self.header)
 
 
-def _name(task: Task) -> list[object]:
-    return [str(task.kind), task.round, task.base]
+def _note(content: bytes) -> GivenNote | None:
+    return from_json(GivenNote, contents("the note", parsed(content)))
+
+
+def _name(task: Task) -> str:
+    return f"{task.kind} {task.round} {task.base}"

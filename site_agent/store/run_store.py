@@ -216,17 +216,17 @@ def _kept(content: bytes) -> PersistentState:
         return PersistentState()
     raw = contents("the journal", parsed(text))
     return PersistentState(
-        task_from_dict(raw["task"]) if raw["task"] else None, _result(raw["result"]) if raw["result"] else None
+        task_from_dict(raw["task"]) if raw["task"] else None, _result(str(raw["result"])) if raw["result"] else None
     )
 
 
 def _keys(content: bytes) -> SiteKeys:
-    found = contents("the keys", parsed(content))
-    return {site: read_key(bytes.fromhex(key)) for site, key in found["keys"].items()}
+    found = from_json(dict[str, str], contents("the keys", parsed(content))["keys"])
+    return {site: read_key(bytes.fromhex(key)) for site, key in found.items()}
 
 
 def _numerics(content: bytes) -> int:
-    return int(contents("the journal", parsed(content)).get("numerics", min(SINCE)))
+    return from_json(int, contents("the journal", parsed(content)).get("numerics", min(SINCE)))
 
 
 def _result(text: str) -> Result:

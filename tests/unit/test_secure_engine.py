@@ -47,8 +47,11 @@ from fedcervix.transport import codec, identity
 from fedcervix.trust.contexts import RoundContext, RunContext
 from fedcervix.trust.fixed_point import Share
 from fedcervix.trust.key_texts import private_key, public_pem
+from fedcervix.trust.ledger import NOT_SIGNED, Signed
 from fedcervix.trust.ledger_run import KnownRound
 from fedcervix.trust.mask_streams import MaskSecret
+from fedcervix.trust.records import RECORD, SAID, record_of
+from fedcervix.trust.statements import sign
 from fedcervix.trust.sum_lists import signed_release
 from fedcervix.trust.sum_papers import AttemptShown, Boxes, Openings, SumShown, line_of, opening_event
 from site_agent.federation.sum_site import SigningSite, SumSite, TrainedUpdate
@@ -122,14 +125,21 @@ class Table:
         self.engine.secrets.check(event)
         match event:
             case UpdateStored():
-                answer = self.engine.models.take_update(event)
+                answer = self.engine.models.take_update(event, self.signed(event))
             case ReleaseStored():
-                answer = self.engine.models.take_release(event)
+                answer = self.engine.models.take_release(event, self.signed(event))
             case _:
-                answer = self.engine.submit(event)
+                answer = self.engine.submit(event, self.signed(event))
         if self.restarts:
             self.restart()
         return answer
+
+    def signed(self, event: Event) -> Signed:
+        """Return what a site signs of what it says."""
+        if type(event) not in SAID:
+            return NOT_SIGNED
+        record = record_of(event, RUN, self.plan.digest)
+        return Signed(record, sign(self.keys[event.site], RECORD, record))  # type: ignore[union-attr]
 
     def open(self, site: str) -> SiteOpened:
         return opening_event(self.sites[site].opening(IMAGES[site]), self.at)

@@ -17,31 +17,16 @@ from site_agent.data.audited_women import IMAGES_MAX, WOMEN_MAX, chosen_for_audi
 from site_agent.data.collection import Collection, Image
 from site_agent.manifest.reading import Split
 from site_agent.network.encoder import build_encoder, save_weights, snapshot
-from site_agent.store.audit_sheets import DECISIVE, Attack, AuditSheet
+from site_agent.store.audit_sheets import AuditSheet
 from site_agent.store.run_store import RunStore
 from site_agent.store.task_results import TrainResult
 from site_agent.worker.tasks import TaskContext, do
 from tests.unit.agents import Site
+from tests.unit.audit_sheets import sheet
 from tests.unit.fake_link import RUN, TRAIN, kinds, update
 from tests.unit.sites import Site as Clinic
 from tests.unit.sites import plan_of
 from tests.unit.sites import site as clinic
-
-
-def sheet(auc_low: float, women: int = 120) -> AuditSheet:
-    attacks = tuple(
-        Attack(name=name, auc=0.9, auc_low=auc_low, auc_high=0.95, found=0.3, found_low=0.1, found_high=0.5)
-        for name in DECISIVE
-    )
-    return AuditSheet(
-        round=1,
-        base="",
-        update="",
-        training_women=300,
-        other_women=women,
-        images=500,
-        attacks=attacks if women >= 100 else (),
-    )
 
 
 def with_policy(folder: Path, auc_max: float) -> Site:

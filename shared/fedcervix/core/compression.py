@@ -143,11 +143,14 @@ def error_feedback_from_json(text: str) -> ErrorFeedback:
     """Rebuild the value. Raises ValueError on anything else."""
     try:
         raw = contents("what a site carries on", parsed(text))
-        event = event_from_json(raw["made"]) if raw["made"] else None
+        event = event_from_json(str(raw["made"])) if raw["made"] else None
+        counted = raw["counted"]
+        if not isinstance(counted, list):
+            raise TypeError("what counted is no list")  # noqa: TRY301 (of a text that is not ours)
         if event is not None and not isinstance(event, UpdateStored):
             raise ValueError("not an update")
         return ErrorFeedback(
-            tuple((int(round_), str(residual)) for round_, residual in raw["counted"]), event, raw["left"]
+            tuple((int(round_), str(residual)) for round_, residual in counted), event, str(raw["left"])
         )
     except (KeyError, TypeError) as error:
         raise ValueError(f"not what a site carries on: {error}") from error

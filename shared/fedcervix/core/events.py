@@ -559,7 +559,7 @@ def check_event(event: Event) -> None:
             check(len(value) <= REASON_CHARS_MAX, f"{name} is longer than {REASON_CHARS_MAX} characters")
 
 
-def task_from_dict(raw: Mapping[str, Any]) -> Task:
+def task_from_dict(raw: object) -> Task:
     """Rebuild a task. Raises ValueError, KeyError or TypeError."""
     return _built(Task, raw)
 
@@ -610,7 +610,7 @@ def _ours(value: Any) -> Iterator[Any]:
         yield value
 
 
-_hints: Callable[[Any], dict[str, Any]] = functools.cache(get_type_hints)
+_hints: Callable[[Any], dict[str, object]] = functools.cache(get_type_hints)
 
 
 def _built(kind: type[T], raw: Any) -> T:
@@ -648,11 +648,14 @@ def _tuple(parts: tuple[Any, ...], raw: Any, place: str) -> tuple[Any, ...]:
     return tuple(_value(hint, below, place) for hint, below in zip(types, raw, strict=True))
 
 
-def event_from_json(text: str) -> Event:
-    """Rebuild an event from the journal. Raises UnknownFormat where a later version wrote it, else ValueError."""
+def event_from_json(text: str, **hooks: Any) -> Event:
+    """Rebuild an event from the journal. Raises UnknownFormat where a later version wrote it, else ValueError.
+
+    `hooks`: how the text is parsed, see `json_text.parsed`.
+    """
     try:
-        raw = contents("the event", parsed(text), FORMAT)
-        name = raw.pop("event")
+        raw = contents("the event", parsed(text, **hooks), FORMAT)
+        name = str(raw.pop("event"))
         check(name in EVENTS, f"unknown event {quoted(name)}")
         kind = EVENTS[name]
         if "rules" in _FIELDS[kind]:

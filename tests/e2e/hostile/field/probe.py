@@ -25,9 +25,9 @@ import grpc
 from fedcervix.wire import federation_pb2 as wire
 from tests.e2e.hostile.field.attacker import ATTACH, OFFER, REPORT, WIRE_VERSION
 
-PAUSE_S = 0.1
+PAUSE_S = 0.05
 CALL_S = 10.0
-THREADS = 128
+THREADS = 256
 ANSWERED = ("OK", "FAILED_PRECONDITION")
 """that no model is wanted just now is an answer, too"""
 
