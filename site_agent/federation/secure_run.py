@@ -11,6 +11,7 @@ Rules
 3. A model that a sum gives is derived here, before it is scored or trained. A site that was away fetches the model with
    which the round before began: more than half of the sites have signed the head that names it (`check_begins`).
 4. Figures of training leave with three digits: it can be repeated, so a full loss would confirm a guess of the images.
+   The losses of its batches do not leave: many losses with three digits would confirm a guess as well.
 """
 
 from __future__ import annotations
@@ -207,7 +208,7 @@ class SecureRun:
         with self._summing() as site:
             self._open_boxes(site)
             proposal = site.proposal(known, shown.attempt)
-            listed = shown.attempt.listed(proposal.context)
+            listed = site.listed(proposal, shown.attempt)
             derived = site.learn(known, proposal, listed, shown.releases, shown.total)
         if derived != shown.model:
             raise RemoteError(
@@ -257,7 +258,7 @@ class SecureRun:
     def release(self, task: Task) -> ReleaseStored:
         """Release this holder's masks; their sum lies in the blob store."""
         signed = self._attempted(
-            task, lambda site, known, at, shown: site.release(known, at, shown.listed(at.context)), lists=True
+            task, lambda site, known, at, shown: site.release(known, at, site.listed(at, shown)), lists=True
         )
         return ReleaseStored(self._parts.site, task, signed.listed, signed.masks, signed.signature.hex(), time.time())
 
@@ -309,18 +310,20 @@ class SecureRun:
 
     def end(self) -> None:
         """The run has ended: note what became of the last round, as far as it was shown; then the secrets go."""
-        for conclude in (self._remember_sum, self._free):
-            with contextlib.suppress(FedcervixError):  # what nobody has shown keeps its base from other runs
-                conclude()
-        with self._summing() as site:
-            site.end()
+        try:
+            for conclude in (self._remember_sum, self._free):
+                with contextlib.suppress(FedcervixError):  # what nobody has shown keeps its base from other runs
+                    conclude()
+        finally:
+            with self._summing() as site:
+                site.end()
 
     def _remember_sum(self) -> None:
         shown = self._paper(SumShown)
         known = self._known(shown.attempt.round)
         with self._summing() as site:
             proposal = site.proposal(known, shown.attempt)
-            site.remember_sum(known, proposal, shown.attempt.listed(proposal.context), shown.releases)
+            site.remember_sum(known, proposal, site.listed(proposal, shown.attempt), shown.releases)
 
     def _free(self) -> None:
         shown = self._paper(AttemptShown, lambda shown: bool(shown.earlier))

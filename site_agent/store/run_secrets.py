@@ -125,5 +125,11 @@ class SecretsFile:
             self._file.unlink(missing_ok=True)
 
 
+def runs_with_secrets(home: SiteHome) -> tuple[str, ...]:
+    """Return the runs of which this home has secrets. Raises StorageError."""
+    with disk(home.secrets, "read"):
+        return tuple(sorted(file.stem for file in home.secrets.glob("*.json")))
+
+
 def _secrets(content: bytes) -> RunSecrets | None:
     return from_json(RunSecrets, contents("the secrets", parsed(content)))

@@ -239,6 +239,27 @@ def test_the_end_of_a_run_is_remembered_and_its_secrets_go(runs: Runs) -> None:
     assert SecretsFile(home, RUN).read() is None
 
 
+def test_the_secrets_go_also_where_the_coordinator_shows_a_list_that_cannot_be_one(runs: Runs) -> None:
+    shown = runs.shown()
+    turned = replace(shown, attempt=replace(shown.attempt, lines=shown.attempt.lines[::-1]))
+    runs.runs["c"].take(turned)
+    with pytest.raises(RemoteError, match="no such list of round 1"):
+        runs.bring("c", replace(runs.task(SCORE), base=shown.model), runs.fetching("c"))
+    runs.runs["c"].end()
+    assert SecretsFile(runs.federation.home("c"), RUN).read() is None
+
+
+def test_boxes_of_all_other_sites_are_needed(runs: Runs) -> None:
+    file = SecretsFile(runs.federation.home("c"), RUN)
+    drawn = file.read()
+    assert drawn is not None
+    file.write(replace(drawn, rhos={}))
+    run = runs.begin("c")
+    run.take(Boxes({"a": b"1"}))
+    with pytest.raises(RemoteError, match="not those of the other sites: b, d"):
+        run.masked(runs.task(TRAIN), runs.trained("c"))
+
+
 def test_a_base_whose_attempts_were_all_closed_is_free_at_the_end(runs: Runs) -> None:
     for name in "abc":
         runs.runs[name].masked(runs.task(TRAIN), runs.trained(name))

@@ -217,6 +217,24 @@ def test_a_copied_holder_releases_nothing(federation: Federation) -> None:
         federation.released(known, listed, ())
 
 
+@pytest.mark.parametrize("kept_lines", [0, 1])
+def test_a_journal_from_before_the_run_beside_its_secrets_bars_the_run(federation: Federation, kept_lines: int) -> None:
+    journal = federation.home("a").sums
+    lines = journal.read_text().split()
+    journal.rename(journal.with_name("moved"))
+    if kept_lines:
+        journal.write_text(lines[0])
+    with pytest.raises(PolicyError, match="restored or copied"):
+        federation.begin("a").opening(IMAGES["a"])
+
+
+def test_a_restored_home_takes_part_in_a_run_for_which_it_has_drawn_secrets_since(federation: Federation) -> None:
+    restored(federation, "a", with_secrets=False)
+    federation.run = "20260202-000000-csfssl-0123abcd"
+    federation.begin("a").opening(IMAGES["a"])
+    assert federation.begin("a").opening(IMAGES["a"])
+
+
 def test_a_home_from_a_backup_has_no_secrets(federation: Federation) -> None:
     restored(federation, "a", with_secrets=False)
     with pytest.raises(PolicyError, match="secrets of run"):
