@@ -10,6 +10,7 @@ Rules
    coordinator gives is taken only where [policy] first_model has its digest.
 3. A model that a sum gives is derived here, before it is scored or trained. A site that was away fetches the model with
    which the round before began: more than half of the sites have signed the head that names it (`check_begins`).
+   Of the models of earlier rounds it adopts one from which sites have trained: each had checked it, and signed that.
 4. Figures of training leave with three digits: it can be repeated, so a full loss would confirm a guess of the images.
    The losses of its batches do not leave: many losses with three digits would confirm a guess as well.
 """
@@ -164,8 +165,12 @@ class SecureRun:
 
     def _is_known(self, task: Task) -> bool:
         """Say whether this site may use a model although no sum is shown that gives it (rule 3)."""
-        began_before = self._parts.ledger.began_with(task.base, task.round)
-        return task.kind is TaskKind.ADOPT or began_before or self._files.derived() == task.base
+        ledger = self._parts.ledger
+        if task.kind is TaskKind.ADOPT:  # of a round that may be long over
+            is_old = ledger.was_trained_from(task.base)
+        else:
+            is_old = ledger.began_with(task.base, task.round)
+        return is_old or self._files.derived() == task.base
 
     def _check_base(self, task: Task) -> None:
         """Compare the model from which a round begins with the one that the ledger leads to (rule 1)."""

@@ -180,6 +180,11 @@ class SiteLedger:
         state = self._checked.told.state
         return state is not None and any(one.base == model for one in state.rounds[: max(0, before - 1)])
 
+    def was_trained_from(self, model: str) -> bool:
+        """Say whether sites have signed updates that they trained from a model. In runs as `known_round`."""
+        state = self._checked.told.state
+        return state is not None and any(one.base == model and one.contributions for one in state.rounds)
+
     def check_countersigned(self, task: Task, colluders: int, keys: SiteKeys) -> None:
         """Raise LedgerError where too few sites have signed the ledger for a task's round to begin (rule 6).
 

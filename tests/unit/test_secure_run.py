@@ -42,12 +42,16 @@ class KnownLedger:
     """Stands in for `SiteLedger`: what a site has verified."""
 
     rounds: dict[int, KnownRound] = field(default_factory=dict)
+    trained_from: set[str] = field(default_factory=set)
 
     def known_round(self, number: int) -> KnownRound | None:
         return self.rounds.get(number)
 
     def began_with(self, model: str, before: int) -> bool:
         return any(known.base == model for number, known in self.rounds.items() if number < before)
+
+    def was_trained_from(self, model: str) -> bool:
+        return model in self.trained_from
 
 
 @dataclass
@@ -201,6 +205,20 @@ def test_the_coordinator_alone_cannot_say_what_a_sum_has_given(runs: Runs) -> No
     runs.runs["a"].take(shown)
     with pytest.raises(RemoteError, match="gives model"):
         runs.bring("a", runs.task(TRAIN, 2), runs.fetching("a"))
+
+
+def test_a_site_adopts_a_model_that_it_has_derived_or_from_which_others_trained_and_no_other(runs: Runs) -> None:
+    adopt, fetched = replace(runs.task(TaskKind.ADOPT), base="5" * 64), list[str]()
+    runs.ledger.rounds[2] = KnownRound(2, adopt.base, HEADS[1])
+    with pytest.raises(RemoteError, match="no sum was shown that gives its model"):
+        runs.bring("a", adopt, fetched.append)
+    assert not fetched
+    runs.ledger.trained_from = {adopt.base}
+    runs.bring("a", adopt, fetched.append)
+    assert fetched == [adopt.base]
+    runs.runs["b"].take(shown := runs.shown())
+    for _ in range(2):
+        runs.bring("b", replace(adopt, base=shown.model), runs.fetching("b"))
 
 
 def test_after_a_round_without_a_result_the_base_is_used_again(runs: Runs) -> None:
