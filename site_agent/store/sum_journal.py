@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,7 +58,7 @@ class SumJournal:
 
     def __init__(self, home: SiteHome) -> None:
         """Read the file, or make it; note where the home was copied or restored. Raises StorageError, FormatError."""
-        self._file = home.sums
+        self._file, self._lock = home.sums, threading.Lock()
         if not self._file.exists():
             with disk(self._file, "write"):
                 os.close(os.open(self._file, os.O_CREAT | os.O_WRONLY, 0o600))
@@ -80,10 +81,14 @@ class SumJournal:
         self._append(HomePlaced(here))
 
     def remember(self, entry: Entry | None) -> None:
-        """Write an entry down; None: it is there already. Raises StorageError."""
+        """Write an entry down; None: it is there already. From any thread: a run may open while another one ends.
+
+        Raises StorageError.
+        """
         if entry is not None:
-            self._append(entry)
-            self.memory = remembered(self.memory, entry)
+            with self._lock:
+                self._append(entry)
+                self.memory = remembered(self.memory, entry)
 
     def _append(self, line: Entry | HomePlaced) -> None:
         append_line(self._file, to_text(JournalLine(type(line).__name__, line)), sync=True)
