@@ -22,7 +22,7 @@ from site_agent.federation.policy import check_welcome, objections
 from site_agent.federation.sealed_run import SealedRun
 from site_agent.federation.secure_run import SecureParts, SecureRun
 from site_agent.store import ledger
-from site_agent.store.run_secrets import SecretsFile, runs_with_secrets
+from site_agent.store.run_secrets import forget_left
 from site_agent.store.run_store import RunStore, last_federation
 
 OF_SECURE_SUMS = (TaskKind.BOX, TaskKind.RELEASE, TaskKind.CLOSE)
@@ -52,7 +52,7 @@ class Membership:
     def resume(self) -> bool:
         """Go on with the last run: the coordinator may be away for long. Returns whether there is one to go on with."""
         home, show = self._context.home, self._context.show
-        self._forget_ended()
+        forget_left(home, lambda run: RunStore(home.run_folder(run)).ended())
         try:
             last = last_federation(home)
         except StorageError as error:
@@ -74,13 +74,6 @@ class Membership:
             return False
         self._enter(last.plan, last.run_store)
         return True
-
-    def _forget_ended(self) -> None:
-        """Delete the secrets of runs that have ended, where a process was killed before it had. Raises StorageError."""
-        home = self._context.home
-        for run in runs_with_secrets(home):
-            if RunStore(home.run_folder(run)).ended():
-                SecretsFile(home, run).forget()
 
     def welcomed(self, welcome: codec.Welcome) -> bool:
         """Take part in the run of a welcome; a run keeps its plan. Returns whether it is another run than before.

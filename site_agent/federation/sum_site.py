@@ -68,6 +68,9 @@ from site_agent.home import SiteHome
 from site_agent.store.run_secrets import RunSecrets, SecretsFile
 from site_agent.store.sum_journal import SumJournal
 
+VECTOR = "sum-vector"
+"""the unfinished file of a vector that is not masked"""
+
 
 @dataclass(frozen=True, slots=True)
 class TrainedUpdate:
@@ -195,7 +198,7 @@ class SumSite:
         """
         view, base = self._view(known), self._blobs.path(known.base)
         own, context = self._drawn().own_key(self._site), proposal.context
-        update, q, y = self._blobs.path(trained.model), *map(self._blobs.scratch, ("sum-vector", "sum-masked"))
+        update, q, y = self._blobs.path(trained.model), *map(self._blobs.scratch, (VECTOR, "sum-masked"))
         try:
             quantise(update, base, q, self._share(self._site), self._plan.terms.batch_norm, self._tag(context))
             nonce = commit_nonce(bytes.fromhex(self._drawn().nonces), context, trained.model)
@@ -263,9 +266,11 @@ class SumSite:
         self._act(decide_free(self._view(known), following), "let the base be used in another run")
 
     def end(self) -> None:
-        """The run has ended: its secrets go."""
+        """The run has ended: its secrets go, and a vector that is not masked, which a killed process has left."""
         self._secrets = None
         self._file.forget()
+        with disk(left := self._blobs.scratch(VECTOR), "write"):
+            left.unlink(missing_ok=True)
 
     # --- what it knows ---
 

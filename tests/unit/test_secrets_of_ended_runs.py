@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from fedcervix.disk.files import aside
 from site_agent.federation.accounting import Accounting
 from site_agent.federation.context import AgentContext
 from site_agent.federation.membership import Membership
@@ -22,7 +23,10 @@ def test_the_next_process_deletes_them(tmp_path: Path) -> None:
         RunStore(home.run_folder(run)).open(plan())
         SecretsFile(home, run).write(RunSecrets.drawn(10))
     RunStore(home.run_folder(RUN)).end("OK", "")
+    half_made = aside(home.secrets / f"{RUN}.json")
+    half_made.write_bytes(b"of a killed process")
     context = AgentContext(home, "nhs", link, lambda _: None)
     Membership(context, "f", Accounting(home, link), lambda act: act()).resume()
     assert SecretsFile(home, RUN).read() is None
+    assert not half_made.exists()
     assert SecretsFile(home, OTHER).read() is not None, "its coordinator may come back"

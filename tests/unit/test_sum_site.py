@@ -16,7 +16,7 @@ from fedcervix.models.weights import read_layout, read_tensors, write_tensors
 from fedcervix.trust.ledger_run import KnownRound
 from fedcervix.trust.sum_memory import BaseVouched, HomeRestored
 from fedcervix.trust.sum_papers import AttemptShown
-from site_agent.federation.sum_site import TrainedUpdate
+from site_agent.federation.sum_site import VECTOR, TrainedUpdate
 from site_agent.home import SiteHome
 from site_agent.store.run_secrets import SecretsFile
 from site_agent.store.sum_journal import SumJournal
@@ -183,8 +183,10 @@ def test_the_number_of_images_stays_what_it_was(federation: Federation) -> None:
 
 
 def test_the_secrets_go_when_the_run_ends(federation: Federation) -> None:
-    site = federation.sites["a"]
+    site, left = federation.sites["a"], federation.blobs("a").scratch(VECTOR)
+    left.write_bytes(b"of a killed process")
     site.end()
+    assert not left.exists()
     assert SecretsFile(federation.home("a"), federation.run).read() is None
     with pytest.raises(PolicyError, match="secrets of run"):
         site.opening(IMAGES["a"])
