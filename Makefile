@@ -6,19 +6,21 @@ WORKERS ?= 2
 BIN     := $(VENV)/bin
 READY   := $(VENV)/.ready
 
-.PHONY: help setup demo study test lint proto house soak chaos hostile bench gpu \
+.PHONY: help setup demo study test long lint proto house soak chaos hostile sees bench gpu \
         constraints release release-check lowest clean
 
 help:
 	@echo "make demo    two institutions federate over TLS on this machine, with reports (MODE=, START=, SITES=, WOMEN=)"
 	@echo "make study   the paper's comparison in miniature, on phantoms"
-	@echo "make test    all tests"
+	@echo "make test    all tests, except those of make long"
+	@echo "make long    the full size of what make test tries in small, and the same under further conditions"
 	@echo "make lint    ruff, mypy, buf (no message breaks a released one), and pip-audit where the network allows"
 	@echo "make proto   generate shared/fedcervix/wire from protos/"
 	@echo "make house   draw the import graphs of docs/architecture.md from the code"
 	@echo "make soak    100,000 simulated federations (HISTORIES=, SEED=); WORLD=sums: malicious coordinators of secure sums"
 	@echo "make chaos   real federations whose processes are killed, frozen, cut off and filled up (KILLS=, SEED=, MODE=)"
 	@echo "make hostile real federations are attacked; a table says what honest sites saw of it (ATTACKS=, SECONDS=, SEED=, PROGRAMS=)"
+	@echo "make sees    each actor of a run is played, and a table says what it could read (docs/security.md, Who sees what)"
 	@echo "make bench   speed of training against lightly, torchvision and the bare step, briefly; JSON=FOLDER keeps the figures"
 	@echo "make gpu     the tests that need a GPU, then training and fine-tuning on it against the bare step (JSON=FOLDER keeps the figures)"
 	@echo "make release packages, SBOM, wheels for machines without a network, man pages, of the last commit (RELEASE=, PROFILES=)"
@@ -42,6 +44,9 @@ study: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
+
+long: $(READY)
+	$(BIN)/python -m pytest -m long
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -67,10 +72,14 @@ chaos: $(READY)
 	$(BIN)/python -m tests.e2e.chaos --kills $(KILLS) --seed $(SEED) --mode $(or $(MODE),both)
 
 ATTACKS  ?=
-SECONDS  ?= 10
+SECONDS  ?= 6
 PROGRAMS ?= $(BIN)
 hostile: $(READY)
 	$(BIN)/python -m tests.e2e.hostile.field --attacks '$(ATTACKS)' --seconds $(SECONDS) --seed $(SEED) --programs $(PROGRAMS)
+
+sees: $(READY)
+	$(BIN)/python -m tests.e2e.who_sees
+	$(BIN)/python -m tests.e2e.who_sees --real
 
 JSON ?=
 bench: $(READY)

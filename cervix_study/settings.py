@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from cervix_study.records import Axes, ProfileUsed, StudyRecord
 from fedcervix.core.bounds import Within, check_values
@@ -98,10 +98,10 @@ class Settings(StudyRecord):
     named: NamedSection | None = None
     data: StudyDataSection = field(default_factory=StudyDataSection)
     machine: MachineSection = field(default_factory=MachineSection)
-    slurm: dict[str, Any] = field(default_factory=dict)
+    slurm: dict[str, object] = field(default_factory=dict)
     """passed to submitit unchanged: slurm_partition, timeout_min, mem_gb, ..."""
-    recipe: dict[str, Any] = field(default_factory=dict)
-    terms: dict[str, Any] = field(default_factory=dict)
+    recipe: dict[str, object] = field(default_factory=dict)
+    terms: dict[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check(

@@ -27,7 +27,7 @@ from fedcervix.runtime.commandline import (
     verbose_option,
 )
 from fedcervix.runtime.printing import say
-from site_agent.commands.name_options import fingerprint, folder_name, model_name, set_name, site_name
+from site_agent.commands.name_options import fingerprint, folder_name, model_digest, model_name, set_name, site_name
 
 if TYPE_CHECKING:
     from site_agent.home import SiteHome
@@ -180,6 +180,24 @@ def pin(home: SiteHome, **options: Any) -> None:
 
 
 @cli.command()
+@click.argument("run")
+@click.argument("files", nargs=-1, type=ANY_PATH)
+@click.option("--to", required=True, help="The recipient's key: 64 digits, which `coordinator receive` prints.")
+@click.option("--days", type=click.IntRange(1, 366), default=30, show_default=True, help="How long the word holds.")
+@click.option("--into", type=ANY_PATH, help="Hand the model over in this new folder.")
+@with_home
+def release(home: SiteHome, **options: Any) -> None:
+    """Agree that the result of RUN, a run under seal, is given to who has a key.
+
+    It writes the signed word of this site into the current folder. With --into: check the words of other sites (FILES),
+    and if enough of them agree, encrypt the model for the recipient.
+    """
+    from site_agent.commands.release import release as work
+
+    work(home, **options)
+
+
+@cli.command()
 @click.argument("name", callback=site_name)
 @with_home
 def unpin(home: SiteHome, **options: Any) -> None:
@@ -202,6 +220,20 @@ def pins(home: SiteHome) -> None:
 
 
 @cli.command()
+@click.argument("digest", callback=model_digest)
+@with_home
+def vouch(home: SiteHome, **options: Any) -> None:
+    """After a restore: say that no secure sum was made of the first model DIGEST.
+
+    A home that was restored from a backup, or copied, may have forgotten sums in which it was. So it takes no part in
+    the first round of a run with secure sums until a person has asked the other sites.
+    """
+    from site_agent.commands.vouch import vouch as work
+
+    work(home, **options)
+
+
+@cli.command()
 @click.argument("run", required=False)
 @with_home
 def verify(home: SiteHome, **options: Any) -> None:
@@ -210,6 +242,52 @@ def verify(home: SiteHome, **options: Any) -> None:
     It needs no connection. If an entry is wrong, it prints the first wrong one.
     """
     from site_agent.commands.verify import verify as work
+
+    work(home, **options)
+
+
+@cli.command()
+@click.argument("run", required=False)
+@with_home
+def audit(home: SiteHome, **options: Any) -> None:
+    """Show what this site's last update in RUN tells about who was trained on.
+
+    It tries to tell training women from test women, as an attacker would who holds the update. Default: the last run.
+    It takes minutes. Nothing leaves this site. With audit_max_auc in [policy] of site.toml, the agent does this before
+    it sends an update.
+    """
+    from site_agent.commands.loading import loading
+
+    loading("audit")
+    from site_agent.commands.audit import audit as work
+
+    work(home, **options)
+
+
+@cli.command()
+@click.argument("run", required=False)
+@with_home
+def egress(home: SiteHome, **options: Any) -> None:
+    """Show what has left this site: for each run, or everything that left for RUN.
+
+    It reads the egress ledger of the home folder. Every model, report and request is written into it before it leaves.
+    """
+    from site_agent.commands.egress import egress as work
+
+    work(home, **options)
+
+
+@cli.command()
+@click.option("--to", type=FOLDER, help="Folder to write to. Default: dossier/ in the home folder.")
+@with_home
+def dossier(home: SiteHome, **options: Any) -> None:
+    """Write the papers for the data protection officer.
+
+    A folder with an impact assessment, a record of processing, what has left this site, plans and approvals, audits,
+    bills of software and models, and a control map. They are made from what lies in the home folder; what only people
+    know is left blank. Open index.html in a browser. Nothing of a patient is in it.
+    """
+    from site_agent.commands.dossier import dossier as work
 
     work(home, **options)
 
@@ -257,6 +335,13 @@ def pretrain(home: SiteHome, profile: str | None, recipe_file: Path | None, seed
 )
 @click.option(
     "--name", callback=set_name, help="Save these classifiers as a set in classifiers/NAME/. Default: classifiers/."
+)
+@click.option(
+    "--private",
+    type=click.FloatRange(0.1, 20),
+    metavar="EPSILON",
+    help="Train only the last layer, with differential privacy of this epsilon for each woman. The file "
+    "private-head.json beside the classifier may then leave the site.",
 )
 @with_home
 def finetune(home: SiteHome, profile: str | None, recipe_file: Path | None, seed: int | None, **options: Any) -> None:

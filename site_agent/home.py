@@ -2,7 +2,7 @@
 
 site.toml             the configuration, edited by the site's engineer: data, hardware, policy, pins
 keys/                 the site's key (0600), its certificate, the federation's authority; a renewed certificate until it
-                      has been used, and the one before the present one
+                      has been used, and the one before the present one; pins that were changed
 splits.csv            which woman is in which split; keep it: it makes splits stable as patients are added
 cache/                decoded images
 blobs/                models in use, named by digest
@@ -13,8 +13,11 @@ models/               cervix models, each with whose images made it
 classifiers/          fine-tuned classifiers, each with its provenance
 history/              earlier models, classifiers and choices: nothing is overwritten
 reports/DATE-NAME/    a report with its numbers and predictions; they hold images, name patients and stay here
+egress.jsonl          what has left this site, entry by entry
 account.json          how much federations have had of this site: runs, rounds, epochs and bytes of the last 30 days
 instances.json        which processes of the agent ran here last
+sums.jsonl            what this home remembers of secure sums, over all its runs
+secrets/RUN.json      the secrets of a run with secure sums; they are in no backup, and go when the run ends
 incidents/            full traces of failures; they stay here
 untold/               scrubbed reports of failures that the coordinator has not heard yet
 """
@@ -22,7 +25,9 @@ untold/               scrubbed reports of failures that the coordinator has not 
 from __future__ import annotations
 
 import contextlib
+import json
 import shlex
+import time
 import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -30,16 +35,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from fedcervix.core.bounds import Within, check_values
+from fedcervix.core.formats import contents
 from fedcervix.core.modes import MODES, Mode
 from fedcervix.core.plan import SITE_NAME, Architecture, check
-from fedcervix.disk.files import make_folder, write_whole
+from fedcervix.disk.files import append_line, make_folder, write_whole
 from fedcervix.disk.locks import held, holder
 from fedcervix.disk.paths import Below
 from fedcervix.disk.storage import disk
 from fedcervix.errors import ConfigError, FedcervixError, RunError
+from fedcervix.json_text import parsed
 from fedcervix.runtime.config import build, read_toml
 from fedcervix.transport.address import check_address
-from fedcervix.trust.pins import Pins, PinSetting
+from fedcervix.trust.pins import FormerPin, Pins, PinSetting
 from site_agent import site_toml
 
 if TYPE_CHECKING:
@@ -51,6 +58,8 @@ RENEWED = "site.crt.new"
 """in keys/: a renewed certificate, until it has been used"""
 BEFORE = "site.crt.before"
 """in keys/: the certificate before the present one"""
+FORMER_PINS = "former-pins.jsonl"
+"""in keys/: pins that were changed or taken back"""
 
 
 class _Section:
@@ -125,6 +134,14 @@ class Policy(_Section):
     rounds_per_month: Limit = 10_000
     epochs_per_month: Limit = 30_000
     upload_gib_per_month: Limit = 2000
+    releases: Limit = 0
+    """how many sites of a run must agree, this one included, before it hands a result over; 0: all of the plan"""
+    sealed: Literal["allowed", "required"] = "allowed"
+    """whether models must travel under seal, so that the coordinator cannot read them"""
+    audit_max_auc: Annotated[float, Within(0.5, 1)] = 1.0
+    """an update from which training women can be told better than this stays here; 1: no update is audited"""
+    first_model: str = ""
+    """digest of the only given model with which a run with secure sums may begin here; empty: none"""
     pins: PinSetting = "auto"
     """whether every partner must be in [pins]; auto: where the plan keeps something from the coordinator"""
 
@@ -188,8 +205,14 @@ class SiteHome:
     """HTML pages and results."""
     instances = Below("instances.json")
     """The processes of the agent that ran here, newest first (see site_agent.federation.fencing)."""
+    sums = Below("sums.jsonl")
+    """What this home remembers of secure sums (see site_agent.store.sum_journal)."""
+    secrets = Below("secrets")
+    """The secrets of runs with secure sums, which belong into no backup (see site_agent.store.run_secrets)."""
     account = Below("account.json")
     """How much federations have had of this site, day by day (see site_agent.federation.account)."""
+    egress = Below("egress.jsonl")
+    """What has left this site (see site_agent.store.egress)."""
     incidents = Below("incidents")
     """Full traces of failures."""
     untold = Below("untold")
@@ -249,7 +272,22 @@ class SiteHome:
 
     def pins(self) -> Pins:
         """Return the keys that this site's people have compared. Raises ConfigError."""
-        return Pins(self.config().fingerprints(), self.command("pin"))
+        return Pins(self.config().fingerprints(), self.command("pin"), self._former_pins())
+
+    def _former_pins(self) -> dict[str, list[FormerPin]]:
+        """Return the pins that were changed or taken back. Raises StorageError."""
+        from fedcervix.trust.fingerprints import Fingerprint  # as in `_pin`
+
+        file = self.key_file(FORMER_PINS)
+        with disk(file, "read"):
+            lines = file.read_bytes().splitlines() if file.exists() else []
+        found: dict[str, list[FormerPin]] = {}
+        for line in lines:
+            with contextlib.suppress(ValueError, KeyError, TypeError):  # torn by a power cut, or of a later version
+                values = contents("the line", parsed(line))
+                pin = FormerPin(Fingerprint.parse(str(values["fingerprint"])), float(str(values["until"])))
+                found.setdefault(str(values["site"]), []).append(pin)
+        return found
 
     def certificate(self) -> Certificate:
         """Return the site's newest certificate. Raises ConfigError where the site has not joined, StorageError."""
@@ -369,13 +407,24 @@ PINS = "pins"
 
 def pin(home: SiteHome, name: str, fingerprint: Fingerprint) -> None:
     """Write down which key a partner must have. Raises ConfigError, StorageError."""
+    _keep_former(home, name, fingerprint)
     values: dict[site_toml.Key, site_toml.Value] = {(PINS, name): fingerprint.groups}
     write(home, site_toml.with_values(_text(home.config_file), values, source=home.config_file))
 
 
 def unpin(home: SiteHome, name: str) -> None:
     """Take a pin back. Raises ConfigError, StorageError."""
+    _keep_former(home, name, None)
     write(home, site_toml.without(_text(home.config_file), PINS, name, source=home.config_file))
+
+
+def _keep_former(home: SiteHome, name: str, now: Fingerprint | None) -> None:
+    """Write down until when a pin has held that is changed now. Raises ConfigError, StorageError."""
+    before = home.pins().keys.get(name)
+    if before not in (None, now):
+        assert before is not None
+        line = json.dumps({"site": name, "fingerprint": before.hex, "until": time.time()}, allow_nan=False)
+        append_line(home.key_file(FORMER_PINS), line, sync=True)
 
 
 def write(home: SiteHome, config: str) -> None:

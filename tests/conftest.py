@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -12,6 +13,10 @@ import structlog
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # Started in the background of a script; every program that a test starts would be deaf to Ctrl-C, too.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Tests start hundreds of programs: none of them has to compile the code again.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +37,7 @@ from site_agent.manifest.reading import Split
 from site_agent.metrics import auc, best_threshold
 from site_agent.network.encoder import (
     Loaded,
+    State,
     apply_weights,
     backbone_state,
     build_encoder,
@@ -46,8 +46,6 @@ from site_agent.network.encoder import (
     save_weights,
 )
 from site_agent.training.context import TrainingContext
-
-State = Mapping[str, Any]
 
 
 def train(bench: WorkerContext, cell: Cell, folder: Path) -> ClassifierResults:

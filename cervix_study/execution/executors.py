@@ -232,9 +232,10 @@ class Slurm:
             import submitit
         except ImportError as error:
             raise missing("submitit") from error
-        options: dict[str, Any] = {"cluster": "slurm", **self.options}
+        options = dict(self.options)
+        cluster = str(options.pop("cluster", "slurm"))
         try:
-            executor = submitit.AutoExecutor(folder=self.places.workshop / "slurm", cluster=options.pop("cluster"))
+            executor = submitit.AutoExecutor(folder=self.places.workshop / "slurm", cluster=cluster)
             executor.update_parameters(**options)
         except (RuntimeError, ValueError, TypeError, AssertionError, NameError) as error:
             raise ConfigError(

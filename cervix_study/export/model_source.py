@@ -244,7 +244,7 @@ def _of_site_classifier(folder: Path) -> Released:
         provenance=provenance,
         threshold=stored.threshold,
         judged=tuple(_site_results(folder, lambda found: found.weights == provenance.weights)),
-        software=str(stored.record.get("software", "")),
+        software=stored.software,
     )
 
 
@@ -284,10 +284,10 @@ def _of_site_model(folder: Path) -> Released:
         weights=model.weights,
         digest=model.digest,
         sites=model.as_start.sites,
-        origin={key: model.record[key] for key in keys if model.record.get(key) not in (None, "")} | ended.origin,
+        origin={key: found for key in keys if (found := getattr(model.record, key)) not in (None, "")} | ended.origin,
         rounds=ended.rounds,
         judged=tuple(_site_results(folder, lambda found: found.start.weights == model.digest)),
-        software=str(model.record.get("software", "")),
+        software=model.record.software,
     )
 
 
@@ -304,7 +304,7 @@ def _ended(folder: Path, model: CervixModel) -> _Ended:
     home = _home_of(folder)
     with contextlib.suppress(FedcervixError, OSError, ValueError):
         run = federation_of(home, model.run) if home and model.run else None
-        if run and run.plan.digest == model.record.get("plan_digest"):
+        if run and run.plan.digest == model.record.plan_digest:
             return _Ended({"outcome": run.run_store.outcome()}, run.run_store.ledger())
     return _Ended()
 

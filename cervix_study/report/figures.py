@@ -21,7 +21,6 @@ from site_agent.report.figures import (
     WIDTH_IN,
     Dot,
     Stroke,
-    Style,
     drawing,
     forest,
     roc_axes,
@@ -96,8 +95,8 @@ def curves(found: Sequence[Curve], by_start: dict[str, Stroke], *, ylabel: str, 
 
 def _curve(axes: Axes, curve: Curve, drawn: Stroke, *, first: bool) -> None:
     x, y = zip(*curve.valid, strict=True)
-    style: Style = {"linewidth": 2.4, "label": short(curve.name)} if first else {"linewidth": 0.9, "alpha": 0.6}
-    axes.plot(x, y, color=drawn.colour, linestyle=drawn.dash, **style)
+    width, alpha, label = (2.4, None, short(curve.name)) if first else (0.9, 0.6, None)
+    axes.plot(x, y, color=drawn.colour, linestyle=drawn.dash, linewidth=width, alpha=alpha, label=label)
     kept = [(a, b) for a, b in curve.valid if a == curve.kept]
     if kept and first:
         axes.plot(*kept[0], "o", color=drawn.colour, markersize=6.5)

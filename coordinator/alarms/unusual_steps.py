@@ -6,11 +6,12 @@ it raises .64 alarms for each honest update of five sites (simulated: docs/stati
 for some 370 honest updates:
 1. *Six comparisons.* An update has three quantities, each compared with two groups: a band holds all but one of 2,220.
 2. *Few values.* The MAD of four values says little: 17 of 100 honest values lie outside. So the band is the wider, the
-   fewer there are (`WIDER`, by simulation); but no length may be ten times beyond all others.
+   fewer there are (`WIDER`, `FEW_SITES`, ..., by simulation); but no length may be ten times beyond all others.
 3. *Values that are almost equal.* A band has a least width: equal values raise no alarm at rounding.
 4. *Rounds and sites that differ.* Steps are long in the first rounds, and a site with more images takes longer ones. So
    with its own history a site is compared by how it stood in its round: beside the median of all (from three sites).
-   Lengths are compared by their ratio.
+   Lengths are compared by their ratio. How far it usually strays from where it stands is taken from all sites together:
+   five rounds of one site say little about that, those of all sites much.
 """
 
 from __future__ import annotations
@@ -37,6 +38,10 @@ WIDER = (78.8, 70.6, 24.6, 23.9, 14.5, 14.2, 10.4, 10.4, 8.6, 8.6, 7.6, 7.5, 6.9
 """half width of the band in 1.4826 MAD, for 4, 5, ... 20 values; for more: `MADS` + `OF_FEW` / values"""
 MADS = 3.5
 OF_FEW = 44.0
+HISTORY_MADS = 4.0
+MANY_SITES, FEW_SITES, MANY = 16.0, 36.0, 5
+"""half width of the band of a site's history, in 1.4826 MAD: `HISTORY_MADS` + one of these / its rounds; `MANY` sites
+are many"""
 FARTHEST = 10.0
 """a length this many times beyond all values that it is compared with is unusual, even within the band"""
 RATIO_MIN = 1e-12
@@ -65,7 +70,7 @@ class Quantity:
 
 QUANTITIES = (
     Quantity("norm", "the length of its step", ratio=True, floor=0.05),
-    Quantity("cosine", "the cosine of its step to the mean of the others", ratio=False, floor=0.02),
+    Quantity("cosine", "the cosine of its step to the mean of the others", ratio=False, floor=0.01),
     Quantity("distance", "the distance of its step from the mean of the others", ratio=True, floor=0.05),
 )
 
@@ -80,13 +85,14 @@ def unusual_steps(run: Run, round_: Round) -> Iterator[Alarm]:
     for quantity in QUANTITIES:
         now = _standing(_measured(round_), quantity)
         past = [_standing(earlier, quantity) for earlier in before]
+        strays = _strays(past)
         for site, (value, beyond) in now.items():
             peers = [other for name, (other, _) in now.items() if name != site]
-            band = _band(peers, quantity, PEERS_MIN)
+            band = _band(peers, quantity)
             if band and not band[0] <= value <= band[1]:
                 yield _alarm(site, round_, quantity, value, band, "for the other sites in this round")
             own = [earlier[site][1] for earlier in past if site in earlier]
-            band = _band(own, quantity, HISTORY_MIN, value - beyond)
+            band = _history_band(own, strays, quantity, value - beyond)
             if band and not band[0] <= value <= band[1]:
                 yield _alarm(site, round_, quantity, value, band, "for this site, by its earlier rounds")
 
@@ -103,16 +109,46 @@ def _standing(measured: tuple[tuple[str, Measures], ...], quantity: Quantity) ->
     return {site: (value, value - middle) for site, value in scaled.items()}
 
 
-def _band(values: Sequence[float], quantity: Quantity, least: int, centre: float = 0.0) -> tuple[float, float] | None:
-    """Return the usual range beside `values`, which are around `centre`; None if there are too few of them."""
-    if len(values) < least:
+def _band(values: Sequence[float], quantity: Quantity) -> tuple[float, float] | None:
+    """Return the usual range beside other values of the round; None if there are too few of them."""
+    if len(values) < PEERS_MIN:
         return None
     middle = statistics.median(values)
     apart = [abs(value - middle) for value in values]
     width = _mads(len(values)) * max(NORMAL * statistics.median(apart), quantity.floor)
     if quantity.ratio:
         width = min(width, max(apart) + math.log(FARTHEST))
-    return centre + middle - width, centre + middle + width
+    return middle - width, middle + width
+
+
+@dataclass(frozen=True, slots=True)
+class Strays:
+    """How far sites strayed, in earlier rounds, from where each of them usually stands."""
+
+    sites: int
+    typical: float
+    """median; 0 where no value strayed"""
+
+
+def _strays(past: Sequence[Standing]) -> Strays:
+    stood: dict[str, list[float]] = {}
+    for standing in past:
+        for site, (_, beyond) in standing.items():
+            stood.setdefault(site, []).append(beyond)
+    apart = [abs(beyond - statistics.median(own)) for own in stood.values() for beyond in own]
+    strayed = [value for value in apart if value > 0]  # a median that is one of the values says nothing of the others
+    return Strays(len(stood), statistics.median(strayed) if strayed else 0.0)
+
+
+def _history_band(
+    own: Sequence[float], strays: Strays, quantity: Quantity, centre: float
+) -> tuple[float, float] | None:
+    """Return the usual range of a site that stood so in its earlier rounds; None if these are too few."""
+    if len(own) < HISTORY_MIN:
+        return None
+    mads = HISTORY_MADS + (MANY_SITES if strays.sites >= MANY else FEW_SITES) / len(own)
+    width, middle = mads * max(NORMAL * strays.typical, quantity.floor), centre + statistics.median(own)
+    return middle - width, middle + width
 
 
 def _mads(values: int) -> float:

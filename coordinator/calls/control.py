@@ -38,6 +38,12 @@ class Outside(Protocol):
         """Apply a revocation now: the site's open calls and connections are closed."""
 
 
+CLOSING = (
+    "the run is aborted as soon as its holders have promised never to release the masks of this round (see "
+    "`coordinator status`), so that another run may begin with the same model; the same command again ends it at once"
+)
+
+
 class Control:
     """Behaviours of the operator's methods."""
 
@@ -96,7 +102,7 @@ class Control:
             case "abort":
                 why = f"aborted by the operator: {request.abort[:400]}"
                 await self.work.do(call.serial, self._engine.abort, why)
-                return wire.CommandReply(text="the run is aborted")
+                return wire.CommandReply(text=CLOSING if self._engine.run.ending else "the run is aborted")
             case "revoked":
                 await outside.revoked(request.revoked)
                 if request.revoked in self._engine.run.plan.sites:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from coordinator.run.run_ledger import RunLedger
 from fedcervix.transport.codec import Countersigned, LedgerKept, LedgerPart
 from fedcervix.trust.heads import Head, sign_head
@@ -31,12 +33,16 @@ class LedgerStream:
         head = Head(known.run, round_, known.heads[round_])
         if head == self._head:
             return None
+        part = self._ledger.part(self._sent, head, partial(self._part, self._key, head))
+        self._sent += len(part.lines)
+        self._head = part.head.head if part.head else None
+        return part
+
+    def _part(self, key: PrivateKey, head: Head) -> LedgerPart:
         lines = tuple(self._ledger.since(self._sent, head.end.entries))
-        self._sent += len(lines)
-        if self._sent < head.end.entries:
+        if self._sent + len(lines) < head.end.entries:
             return LedgerPart(lines)
-        self._head = head
-        return LedgerPart(lines, sign_head(self._key, head), self._countersigned(round_ - 1))
+        return LedgerPart(lines, sign_head(key, head), self._countersigned(head.round - 1))
 
     def _countersigned(self, round_: int) -> tuple[Countersigned, ...]:
         """Return the countersignatures of the head of a round."""

@@ -26,16 +26,23 @@ from coordinator.home.home import Home
 from coordinator.home.registry import Registry, Roll
 from coordinator.home.standing import RegistryReader
 from coordinator.run.engine import Engine
+from coordinator.run.incoming import derived_from
 from coordinator.run.results import ledger, record
+from coordinator.run.secure_rounds import PaperStream
 from coordinator.run.streams import Bell, KeysChanged, RosterKeys, Stream, instructions
 from fedcervix.core.compression import Packed, packed_form
 from fedcervix.core.events import (
     Answer,
+    BoxesStored,
+    CloseSigned,
     Event,
     ModelAdopted,
     ModelUnusable,
+    ReleaseStored,
+    Rewrapped,
     ScoreReported,
     SiteFailed,
+    SiteOpened,
     SiteRefused,
     Task,
     UpdateStored,
@@ -44,6 +51,7 @@ from fedcervix.core.plan import SITES_MAX
 from fedcervix.core.rounds.instructions import REVOKED_HERE, Finish, Instruction, instruction
 from fedcervix.core.rounds.objections import objection
 from fedcervix.core.rounds.state import Presence, Round, Run
+from fedcervix.core.rounds.step import answer_to
 from fedcervix.errors import BusyError, IdentityError, RemoteError, RunError, StorageError, VersionError
 from fedcervix.models.blobs import BlobStore
 from fedcervix.runtime.budgets import Budget
@@ -55,6 +63,8 @@ from fedcervix.transport.versions import HERE, Build, agreed
 from fedcervix.trust.fingerprints import SiteKeys
 from fedcervix.trust.key_texts import private_key
 from fedcervix.trust.ledger import NOT_SIGNED, Signed
+from fedcervix.trust.seals import shown_to
+from fedcervix.trust.sum_papers import opening_event
 from fedcervix.wire import federation_pb2 as wire
 
 RECORD_LINE_CHARS_MIN = 150
@@ -196,6 +206,7 @@ class Service:
         stream = Stream(site, claim.instance)
         last: Instruction | None = None
         ledger = LedgerStream(self._engine.ledger, self._ledger_key, codec.read_kept(request))
+        shown = PaperStream(lambda: self._engine.run, site)
         try:
             await self.work.do(call.serial, self._engine.sites.open_stream, stream)
             async for news in self._news(stream, bell, call, roster):
@@ -205,6 +216,8 @@ class Service:
                 last = news
                 while isinstance(last, Task | Finish) and (part := await self.work.do(call.serial, ledger.next)):
                     yield codec.write_ledger(part)
+                for paper in shown.due(last):
+                    yield codec.write_paper(paper)
                 told = await self.work.do(call.serial, self._with_record, last) if isinstance(last, Finish) else last
                 yield codec.write_instruction(told, version)
                 if isinstance(last, Finish):
@@ -315,9 +328,27 @@ class Service:
                 refused = SiteRefused(site, reason, at)
                 return self._engine.submit(refused, signed) if self._is_current(run) else Answer.STALE
             case UpdateStored():
+                if report.masked is not None and answer_to(self._engine.run, report) is Answer.ACCEPTED:
+                    self._engine.secrets.check(report)
                 return self._engine.models.take_update(report, signed)
+            case Rewrapped():
+                return self._engine.models.take_passed_on(report, signed)
+            case BoxesStored() | ReleaseStored() | CloseSigned():
+                return self._take_signed(report, signed)
             case ScoreReported() | ModelUnusable() | ModelAdopted() | SiteFailed():
                 return self._engine.submit(report, signed)
+
+    def _take_signed(
+        self, event: BoxesStored | ReleaseStored | CloseSigned | SiteOpened, signed: Signed = NOT_SIGNED
+    ) -> Answer:
+        """Submit what a site has signed for the others. Raises RemoteError where it does not hold."""
+        answer = answer_to(self._engine.run, event)
+        if answer is not Answer.ACCEPTED:
+            return answer
+        self._engine.secrets.check(event)
+        if isinstance(event, ReleaseStored):
+            return self._engine.models.take_release(event, signed)
+        return self._engine.submit(event, signed)
 
     def _take_ready(self, ready: codec.Ready, site: str, at: float, signed: Signed) -> Answer:
         plan = self._engine.run.plan
@@ -325,7 +356,27 @@ class Service:
             return Answer.STALE
         if ready.plan_digest != plan.digest:
             raise RunError("the site has accepted a different plan", cause="the two sides run different versions")
+        self._open(ready, site, at)
         return self._engine.submit(self._engine.sites.attached(site, at), signed)
+
+    def _open(self, ready: codec.Ready, site: str, at: float) -> None:
+        """Take in what a site opens the run with. Raises RemoteError, RunError where it has opened it before."""
+        hides = self._engine.run.plan.hides_from_coordinator
+        if hides is not (ready.opening is not None):
+            raise RemoteError(
+                "a site opens a run with its own key if the plan hides something from the coordinator, and only then",
+                cause="the two sides run different versions",
+                next_step="install the same version of fedcervix on both sides",
+            )
+        opened = opening_event(ready.opening, at) if ready.opening else None
+        if opened is not None and self._take_signed(opened) is Answer.REFUSED:
+            raise RunError(
+                f"site {site} has opened this run with another key before",
+                cause="its home was restored from a backup, or copied: the secrets of a run are in no backup",
+                next_step="the site takes part again in the next run",
+            )
+        if opened is not None and not self._engine.run.rounds and (words := self._engine.secrets.imbalance()):
+            self._engine.abort(words)
 
     def _is_current(self, run: str) -> bool:
         return run == self._engine.run.run
@@ -347,8 +398,7 @@ class Service:
         return self._engine.models.expect(site, digest, size_bytes)
 
     def _check_size(self, size_bytes: int) -> None:
-        layout = self._engine.run.layout
-        bound = codec.model_bytes_max(self._blobs.size_bytes(layout) if layout else 0)
+        bound = self._engine.models.bytes_max(self._engine.run)
         if size_bytes > bound:
             raise RemoteError(f"a model of {size_bytes:,} bytes does not belong to this run (at most {bound:,} bytes)")
 
@@ -398,7 +448,9 @@ class Service:
         digest = codec.read_digest(request.digest)
         if digest != self._task(site).base:
             raise RunError(f"the model {digest[:12]} is not for this site now", cause="the run is at a later step")
-        return codec.write_packed(self._form(site, digest))
+        form = self._form(site, digest)
+        sealed = form is not None and self._engine.run.plan.terms.sealed
+        return codec.write_packed(form, shown_to(self._engine.run, site, digest) if sealed else ())
 
     def _form(self, site: str, model: str) -> Packed | None:
         form = packed_form(self._engine.run, site, model)
@@ -426,7 +478,8 @@ class Service:
         digest = codec.read_digest(request.digest)
         base = self._task(site).base
         form = self._form(site, base)
-        if digest not in (base, form.digest if form else base) or not self._blobs.has(digest):
+        sums = derived_from(self._engine.run)
+        if digest not in {base, form.digest if form else base, *sums} or not self._blobs.has(digest):
             raise RunError(f"the model {digest[:12]} is not for this site now", cause="the run is at a later step")
         size_bytes = self._blobs.size_bytes(digest)
         codec.check_offset(request.offset, size_bytes)

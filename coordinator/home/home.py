@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from fedcervix.core.bounds import Within, check_values
 from fedcervix.core.modes import Mode
@@ -94,8 +94,8 @@ class RunSection:
     sites: tuple[str, ...]
     profile: str = "paper"
     base: str = ""
-    terms: dict[str, Any] = field(default_factory=dict)
-    recipe: dict[str, Any] = field(default_factory=dict)
+    terms: dict[str, object] = field(default_factory=dict)
+    recipe: dict[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

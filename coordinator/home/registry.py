@@ -104,7 +104,7 @@ CLOSED_INVITATION = {
 }
 CLOSED_CERTIFICATE = {
     "replaced": "the site has a newer certificate: it was renewed, or the site joined again. "
-    "Only one agent can run for a site",
+    "Only one agent can run for a site. If neither was done at the site, somebody else has its key: revoke it",
     "revoked": "the operator revoked this site",
 }
 

@@ -23,11 +23,13 @@ from coordinator.run.history import begin_of
 from coordinator.run.liveness import Line
 from coordinator.run.model_work import ModelWork
 from coordinator.run.round_average import average_round
+from coordinator.run.round_sum import sum_round
 from coordinator.run.run_ledger import RunLedger
 from coordinator.run.run_state import RunState
+from coordinator.run.secure_rounds import SecureRounds
 from coordinator.run.site_streams import SiteStreams
 from coordinator.run.streams import Stream
-from fedcervix.core.events import AggregateStored, Answer, AverageUnusable, Event, RunAborted, Tick
+from fedcervix.core.events import Answer, AverageUnusable, Event, RunAborted, Tick
 from fedcervix.core.rounds.coordinator_work import AverageWork, coordinator_work
 from fedcervix.core.rounds.state import Presence, Run
 from fedcervix.core.rounds.step import step
@@ -63,7 +65,8 @@ class Engine:
         self._state = state = RunState(self._replayed(record))
         self.ledger = RunLedger(journal, record.run)
         self.sites = SiteStreams(state, self.submit, clock_s, steady_s)
-        self.models = ModelWork(state, blobs, self.submit)
+        self.models = ModelWork(state, blobs, self.ledger, self.submit)
+        self.secrets = SecureRounds(state, self.ledger, self.models.layout_of)
         self._stopping = False
         self._trouble = ""
         self._reserve_words = ""
@@ -246,8 +249,12 @@ class Engine:
         self.submit(Tick(self._clock_s()))
 
     def _average_or_abort(self, work: AverageWork) -> None:
+        run, layout = self.run, self.models.layout_of(self.run)
         try:
-            made, measures = average_round(self.run, self._blobs, self.models.layout_of(self.run), work)
+            if run.plan.terms.secure_sum:
+                done = sum_round(run, self._blobs, layout, work, self._clock_s())
+            else:
+                done = average_round(run, self._blobs, layout, work, self._clock_s())
         except RemoteError as error:  # the updates have no average; time does not mend that
             self._log.warning("no average", round=work.round, what=error.what)
             self.submit(AverageUnusable(work.round, work.attempt, self._clock_s()))
@@ -256,8 +263,7 @@ class Engine:
             self.abort(f"the round cannot be averaged: {error.what[:400]}")
             return
         self._meant_s = self._steady_s()  # it was at work, however long that took
-        done = AggregateStored(work.round, made.digest, self._clock_s(), made.packed, made.residual, work.attempt)
-        self.submit(replace(done, measures=measures))
+        self.submit(done)
 
 
 def _words(event: Event) -> str:

@@ -125,9 +125,8 @@ def abandon(
     from coordinator.run.run_ledger import RunLedger  # it loads what signs: `status` needs nothing of it
     from fedcervix.trust.ledger import NOT_SIGNED
 
-    run = replayed(journal, record)
-    if not run.ended:
-        event = RunAborted(reason, at)
+    run, event = replayed(journal, record), RunAborted(reason, at)
+    while not run.ended:  # twice where holders would close an attempt first: nobody hears them now
         run, _ = step(run, event)
         RunLedger(journal, record.run).append(run, event, NOT_SIGNED)
     results.store(run, blobs, home.results)

@@ -11,8 +11,19 @@ from pathlib import Path
 from coordinator.run.incoming import Unreported, needed
 from coordinator.run.refused import Refused
 from coordinator.run.round_average import hop_measured
+from coordinator.run.run_ledger import RunLedger
 from coordinator.run.run_state import RunState
-from fedcervix.core.events import Answer, Event, SiteRevoked, Task, TaskKind, UpdateStored
+from coordinator.run.sealed_updates import check_passed_on, check_sealed
+from fedcervix.core.events import (
+    Answer,
+    Event,
+    ReleaseStored,
+    Rewrapped,
+    SiteRevoked,
+    Task,
+    TaskKind,
+    UpdateStored,
+)
 from fedcervix.core.rounds.instructions import instruction
 from fedcervix.core.rounds.objections import objection
 from fedcervix.core.rounds.state import Run
@@ -20,10 +31,13 @@ from fedcervix.core.rounds.step import answer_to
 from fedcervix.errors import BusyError, RemoteError, RunError, StorageError
 from fedcervix.models.blobs import BlobStore
 from fedcervix.models.rounding import rebuild
+from fedcervix.models.secure_sums import vet_vector
+from fedcervix.models.secure_vectors import vector_form
 from fedcervix.models.step_norms import Group, Meter, check_steps, measure_groups
 from fedcervix.models.stream_validation import Arriving
 from fedcervix.models.weights import Layout, read_layout, vet, vet_base, vet_layout
 from fedcervix.runtime.log import logger
+from fedcervix.transport import codec
 from fedcervix.trust.ledger import NOT_SIGNED, Signed
 
 
@@ -49,8 +63,10 @@ class _Uploads:
 class ModelWork:
     """The models of one run. Thread-safe; `submit` journals an update that is fit."""
 
-    def __init__(self, state: RunState, blobs: BlobStore, submit: Callable[[Event, Signed], Answer]) -> None:
-        self._state, self._blobs, self._submit = state, blobs, submit
+    def __init__(
+        self, state: RunState, blobs: BlobStore, ledger: RunLedger, submit: Callable[[Event, Signed], Answer]
+    ) -> None:
+        self._state, self._blobs, self._ledger, self._submit = state, blobs, ledger, submit
         self._log = logger(run=state.run.run)
         self._unreported = Unreported(blobs)
         self._uploads = {site: _Uploads() for site in state.run.plan.sites}
@@ -70,6 +86,8 @@ class ModelWork:
     def arriving(self, site: str, size_bytes: int) -> Arriving:
         """Return what looks at a model of a site while it arrives; it is to be closed. Raises StorageError."""
         run = self._state.run
+        if run.plan.terms.sealed:
+            return Arriving(size_bytes)  # which finds nothing in it
         task = instruction(run, site)
         base = task.base if isinstance(task, Task) and task.kind is TaskKind.TRAIN else ""
         like = self.layout_of(run) if run.layout else None
@@ -85,6 +103,13 @@ class ModelWork:
             self._first = run.layout, read_layout(self._blobs.path(run.layout))
         return self._first[1]
 
+    def bytes_max(self, run: Run) -> int:
+        """Return how long what a site sends may be. Raises StorageError."""
+        if not run.layout:
+            return codec.model_bytes_max(0)
+        bound = codec.model_bytes_max(self._blobs.size_bytes(run.seal.file if run.seal else run.layout))
+        return max(bound, vector_form(self.layout_of(run)).bytes) if run.plan.terms.secure_sum else bound
+
     # --- it is reported ---
 
     def take_update(self, update: UpdateStored, signed: Signed = NOT_SIGNED) -> Answer:
@@ -97,7 +122,7 @@ class ModelWork:
         if answer is not Answer.ACCEPTED and not objection(run, update):
             return answer  # a later state does not accept it either
         if not self._blobs.brought(update.packed or update.digest, update.site):
-            raise _not_here(update)
+            raise _not_here(update.packed or update.digest, update.task)
         if answer is Answer.REFUSED:  # only now: whoever has not sent a model is not told whether another site has
             self._log.warning("update refused", site=update.site, task=str(update.task), what=objection(run, update))
             return answer
@@ -109,13 +134,31 @@ class ModelWork:
                 uploads.refused.note(update, error)
                 raise
             except StorageError as error:
-                if not self._blobs.has(update.digest):  # it went while it was looked at
-                    raise _not_here(update) from error
+                if not self._blobs.has(_stored(update)):  # it went while it was looked at
+                    raise _not_here(update.packed or update.digest, update.task) from error
                 raise
         with self._state.changed:  # no model goes from here on: see `expect`
-            if not self._blobs.has(update.digest):
-                raise _not_here(update)
+            if not self._blobs.has(_stored(update)):
+                raise _not_here(update.packed or update.digest, update.task)
             return self._submit(update, signed)
+
+    def take_passed_on(self, event: Rewrapped, signed: Signed) -> Answer:
+        """Check boxes for the key of a model, then submit them. Raises RemoteError, StorageError."""
+        answer = answer_to(self._state.run, event)
+        if answer is not Answer.ACCEPTED:
+            return answer
+        check_passed_on(self._state.run, self._ledger.known, event)
+        return self._submit(event, signed)
+
+    def take_release(self, release: ReleaseStored, signed: Signed = NOT_SIGNED) -> Answer:
+        """Vet a holder's masks that have arrived, then submit them. Raises RemoteError, RunError, StorageError."""
+        if not self._blobs.brought(release.masks, release.site):
+            raise _not_here(release.masks, release.task)
+        vet_vector(self._blobs.path(release.masks), self._blobs.path(release.task.base))
+        with self._state.changed:  # as above
+            if not self._blobs.has(release.masks):
+                raise _not_here(release.masks, release.task)
+            return self._submit(release, signed)
 
     @contextlib.contextmanager
     def _alone(self, site: str) -> Iterator[_Uploads]:
@@ -138,10 +181,16 @@ class ModelWork:
 
     def _vet(self, run: Run, update: UpdateStored, uploads: _Uploads) -> UpdateStored:
         """Return the update with what was measured of it. Raises RemoteError where its model is not fit."""
+        if run.plan.terms.sealed:
+            check_sealed(run, self._ledger.known, self._blobs, update)
+            return update
         if update.packed:
             self._unpack(run, update)
         path, sound = self._blobs.path(update.digest), uploads.sound
         seen = sound if sound is not None and sound.digest == update.digest else None
+        if update.masked is not None:
+            vet_vector(path, self._blobs.path(update.task.base))
+            return update
         if update.task.kind is TaskKind.SEED:
             vet_base(path)
         elif seen:
@@ -175,7 +224,7 @@ class ModelWork:
 
     def retire(self, before: Run, after: Run, event: Event) -> None:
         """Put away what a new round does not need. Called under the lock, after a step."""
-        if begins := len(after.rounds) != len(before.rounds):
+        if begins := _step_of(after) != _step_of(before):
             with contextlib.suppress(OSError, StorageError):  # what cannot be deleted now can be at the next round
                 self._blobs.retire(needed(after))
         self.needs_purge = self.needs_purge or begins or after.ended or isinstance(event, SiteRevoked)
@@ -194,6 +243,15 @@ class ModelWork:
         return self._unreported.words(self._state.run)
 
 
-def _not_here(update: UpdateStored) -> RunError:
-    there = update.packed or update.digest
-    return RunError(f"the model {there[:12]} of {update.task} is not at the coordinator", next_step="send it again")
+def _stored(update: UpdateStored) -> str:
+    """Return which file must be here once an update counts."""
+    return update.packed if update.seal else update.digest
+
+
+def _step_of(run: Run) -> tuple[int, int]:
+    """Return round and attempt: with the next one, models of the one before are not needed any more."""
+    return len(run.rounds), len(run.current.closed) if run.rounds else 0
+
+
+def _not_here(digest: str, task: Task) -> RunError:
+    return RunError(f"the model {digest[:12]} of {task} is not at the coordinator", next_step="send it again")

@@ -11,18 +11,19 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from fedcervix.core.events import Event, event_to_json
 from fedcervix.core.plan import check
-from fedcervix.core.rounds.state import Phase, Run
+from fedcervix.core.rounds.state import Run
 from fedcervix.disk.journal import Journal, RunRecord
 from fedcervix.errors import RemoteError, StorageError
-from fedcervix.transport.codec import PART_CHARS_MAX
+from fedcervix.transport.codec import PART_CHARS_MAX, LedgerPart
 from fedcervix.trust import ledger
 from fedcervix.trust.chain import Values, read, real
 from fedcervix.trust.heads import Head, is_countersigned
 from fedcervix.trust.ledger import LEDGER, NOT_SIGNED, Ledger, LedgerEntry, Signed, is_owed
+from fedcervix.trust.ledger_run import result_of, round_of
 from fedcervix.trust.records import SAID
 
-OVER = (Phase.PUBLISHING, Phase.FINISHED, Phase.ABORTED)
-"""the last round is over"""
+PARTS_KEPT = 4
+"""of what sites were sent last"""
 UNSIGNED = "it is not signed, although this site has signed before in this run"
 
 
@@ -33,6 +34,9 @@ class RunLedger:
         """Read what is there. Raises StorageError where it does not hold."""
         self._journal, self._run, self._lock = journal, run, threading.RLock()
         self._countersigned = {(round_, site) for round_, site, _ in journal.countersignatures(run)}
+        self._parts: dict[tuple[int, Head, int], LedgerPart] = {}
+        self._fresh: list[tuple[int, str, bytes]] = []
+        """countersignatures that the next event takes to the disk: a transaction for each would cost a sync each"""
         self.known = Ledger()
         for text, signature in journal.ledger(run):
             try:
@@ -47,19 +51,18 @@ class RunLedger:
 
     def append(self, after: Run, event: Event, signed: Signed) -> None:
         """Journal an event that leads to a state, with its entries. Raises StorageError; then nothing was written."""
-        if not self.is_kept:
-            self._journal.append(self._run, event)
-            return
         with self._lock:
+            if not self.is_kept:
+                self._journal.append(self._run, event)
+                return
             round_ = round_of(after)
             drafts = [(ledger.event_entry(round_, event_to_json(event), signed.record), signed.signature)]
             if after.ended:
                 outcome = after.outcome.value if after.outcome else ""
-                model = after.best.candidate if after.best_round else ""
-                drafts.append((ledger.the_end(round_, outcome, after.reason, model), b""))
+                drafts.append((ledger.the_end(round_, outcome, after.reason, result_of(after)), b""))
             known, lines = made(self.known, drafts)
-            self._journal.append(self._run, event, (self.known.end.entries, lines))
-            self.known = known
+            self._journal.append(self._run, event, (self.known.end.entries, lines), self._fresh)
+            self._fresh, self.known = [], known
 
     def note_reader(self, site: str, model: str) -> None:
         """Write down that a site begins to read a model: once in a round. Raises StorageError."""
@@ -101,7 +104,10 @@ class RunLedger:
         return NOT_SIGNED
 
     def countersigned(self, site: str, head: Head, signature: bytes) -> None:
-        """Keep a site's signature over a head of this ledger. Raises RemoteError where it is none, StorageError."""
+        """Keep a site's signature over a head of this ledger. Raises RemoteError where it is none, StorageError.
+
+        It comes with a report, and is written with the event that the report becomes, or with the next one.
+        """
         if (head.round, site) in self._countersigned or head.run != self._run or self.known.plan is None:
             return
         known = self.known
@@ -113,10 +119,23 @@ class RunLedger:
                 cause="the coordinator's home was restored from an old backup",
                 next_step="ask the coordinator's operator to compare the ledgers: coordinator verify",
             )
-        self._journal.countersign(self._run, head.round, site, signature)
-        self._countersigned.add((head.round, site))
+        with self._lock:
+            if self.known.ended:
+                self._journal.countersign(self._run, head.round, site, signature)
+            else:
+                self._fresh.append((head.round, site, signature))
+            self._countersigned.add((head.round, site))
 
     # --- what sites are sent ---
+
+    def part(self, entry: int, head: Head, make: Callable[[], LedgerPart]) -> LedgerPart:
+        """Return what sites are sent from an entry on, up to a head: made once for all that wait for the same."""
+        with self._lock:
+            wanted = (entry, head, len(self._countersigned))
+            found = self._parts.get(wanted)
+            if found is None:
+                self._parts = {**dict(list(self._parts.items())[1 - PARTS_KEPT :]), wanted: (found := make())}
+            return found
 
     def since(self, entry: int, until: int) -> list[LedgerEntry]:
         """Return entries from `entry` on, before `until`: as many as go into a message. Raises StorageError."""
@@ -131,12 +150,9 @@ class RunLedger:
 
     def countersignatures(self, round_: int) -> list[tuple[int, str, bytes]]:
         """Return (round, site, signature) for the heads from a round on. Raises StorageError."""
-        return self._journal.countersignatures(self._run, round_)
-
-
-def round_of(run: Run) -> int:
-    """Return the number of the round in progress; once the last one is over, one more."""
-    return len(run.rounds) + (run.phase in OVER)
+        with self._lock:
+            fresh = [one for one in self._fresh if one[0] >= round_]
+            return sorted([*self._journal.countersignatures(self._run, round_), *fresh])
 
 
 def _new_certificates(known: Ledger, certificates: Mapping[str, str]) -> list[Values]:

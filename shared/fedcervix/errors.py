@@ -1,6 +1,7 @@
 """Every error that a person can meet, and who can solve it.
 
     FedcervixError
+    ├── CommandLineError the command line is wrong               (who typed it looks at --help)
     ├── ConfigError      a configuration file is wrong           (its author corrects it)
     ├── DataError        a manifest or the images are wrong      (the data owner corrects them)
     ├── IdentityError    a certificate or invitation is wrong    (the operator renews it)
@@ -54,6 +55,12 @@ class FedcervixError(Exception):
         if self.next_step:
             lines.append(f"  next: {self.next_step}")
         return "\n".join(line.replace("\n", "\n    ") for line in lines)
+
+
+class CommandLineError(FedcervixError):
+    """The command line is wrong."""
+
+    exit_code = 2
 
 
 class ConfigError(FedcervixError):
@@ -158,7 +165,6 @@ OUTPUT_CLOSED = 141
 EXIT_CODES: dict[int, str] = {
     0: "finished, every declared site contributed (OK)",
     1: "unexpected error (a bug: please report the incident)",
-    2: "wrong command line",
     **{
         error.exit_code: (error.__doc__ or "").strip().rstrip(".")
         for error in FedcervixError.__subclasses__()  # those of this file, in its order

@@ -18,6 +18,7 @@ EXTRA_OF = {
     **dict.fromkeys(("jinja2", "matplotlib", "PIL", "safetensors", "simplejpeg", "sklearn", "scipy"), "site"),
     **dict.fromkeys(("torch", "torchvision"), "site"),
     **dict.fromkeys(("onnx", "onnxruntime", "onnxscript"), "export"),
+    "dp_accounting": "private",
     "submitit": "slurm",
     "tensorboard": "tensorboard",
 }

@@ -11,16 +11,17 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fedcervix import __version__
 from fedcervix.core.plan import Recipe
-from fedcervix.disk.files import digest_file
+from fedcervix.disk.files import digest_file, write_secret
 from fedcervix.disk.paths import Below
 from fedcervix.errors import ModelError
+from fedcervix.runtime.typed_json import from_json
 from site_agent.home import SiteHome
 from site_agent.starts import RINGS, TITLES, UNTRAINED
 from site_agent.store import archive, leak_guard
@@ -31,12 +32,33 @@ from site_agent.training.epochs import EpochRecord
 
 if TYPE_CHECKING:
     from site_agent.classifier.finetune import Classifier, Finetuned
+    from site_agent.classifier.privacy_accounting import PrivateHead
     from site_agent.data.collection import Image
 
 WEIGHTS = "classifier.safetensors"
 RECORD = "record.json"
+PRIVATE_HEAD = "private-head.json"
+"""of a private classifier: the only one of its files that may leave the site"""
 ORDER = (*TITLES.values(), *(ring.upper() for ring in RINGS))
 """how the paper lists the initialisations"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Promise:
+    """What is read of the part `privacy` of a record."""
+
+    epsilon: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Record:
+    """What is read from the record of a classifier."""
+
+    provenance: Mapping[str, object]
+    threshold: float
+    history: tuple[EpochRecord, ...]
+    software: str = ""
+    privacy: _Promise | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +69,12 @@ class StoredClassifier:
     threshold: float
     """chosen on validation images"""
     provenance: Provenance
-    record: dict[str, Any]
+    history: tuple[EpochRecord, ...]
+    """its training curve"""
+    software: str
+    """with which it was fine-tuned"""
+    epsilon: float | None = None
+    """how much its head tells of one woman, at most; None where nothing is promised"""
 
     @property
     def start(self) -> str:
@@ -86,11 +113,6 @@ class StoredClassifier:
         apply_weights(classifier, load_weights(self.weights), what=f"classifier {self.start}")
         return classifier
 
-    @property
-    def history(self) -> tuple[EpochRecord, ...]:
-        """Its training curve."""
-        return tuple(EpochRecord(**epoch) for epoch in self.record["history"])
-
 
 def folder_of(home: SiteHome, name: str = "") -> Path:
     """Return the folder of a set of classifiers; of the first one without a name."""
@@ -105,10 +127,12 @@ def keep(
     *,
     threshold: float,
     seen: Seen,
+    private: PrivateHead | None = None,
 ) -> StoredClassifier:
     """Write a classifier of the set `name` with its record and the women it was made with.
 
-    `provenance` has no digest of weights yet. A classifier that stood there goes into the history. Raises StorageError.
+    `provenance` has no digest of weights yet; `private` is what is promised of a private head. A classifier that stood
+    there goes into the history. Raises StorageError.
     """
     import torch
 
@@ -120,7 +144,7 @@ def keep(
         digest = save_weights(making / WEIGHTS, fitted.best_state)
         (making / WEIGHTS).chmod(0o600)
         leak_guard.write(making, leak_guard.site_key(home), seen)
-        record = {
+        record: dict[str, object] = {
             "provenance": dataclasses.replace(provenance, weights=digest).to_json(),
             "threshold": threshold,
             "best_epoch": fitted.best_epoch,
@@ -128,6 +152,9 @@ def keep(
             "history": [dataclasses.asdict(epoch) for epoch in fitted.history],
             "software": f"fedcervix {__version__}, torch {torch.__version__}",
         }
+        if private is not None:
+            record["privacy"] = dataclasses.asdict(private.privacy)
+            write_secret(making / PRIVATE_HEAD, private.leaves.encode())
         write_record(making / RECORD, record)
         return digest
 
@@ -139,10 +166,12 @@ def read(folder: Path) -> StoredClassifier:
     """Return the classifier in a folder. Raises ModelError."""
     file = folder / RECORD
     next_step = _again(folder, folder.name) if folder.is_dir() else _where_to_look(folder)
-    record = read_record(file, what="classifier", next_step=next_step)
+    raw = read_record(file, what="classifier", next_step=next_step)
     try:
-        provenance = Provenance.from_json(record["provenance"])
-        return StoredClassifier(folder, float(record["threshold"]), provenance, record)
+        found = from_json(_Record, raw, extra="ignore")
+        provenance = Provenance.from_json(found.provenance)
+        epsilon = found.privacy.epsilon if found.privacy else None
+        return StoredClassifier(folder, found.threshold, provenance, found.history, found.software, epsilon)
     except (ValueError, KeyError, TypeError) as error:
         raise damaged(file, error, what="classifier", next_step=next_step) from error
 

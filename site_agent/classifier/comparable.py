@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fedcervix.errors import ModelError
@@ -53,13 +54,22 @@ def comparable(home: SiteHome, collection: Collection, *, name: str = "", run: s
         stored=tuple(stored),
         federated=next((one for one in stored if one.provenance is about), None),
         starts=tuple(model for one in stored for model in kept if model.digest == one.provenance.start.weights),
-        differences=provenance.differences(told, known, run),
+        differences=(*provenance.differences(told, known, run), *_privacy(stored)),
         reservations=(
             *provenance.reservations(told, known, run),
             *(f"Not compared: the classifier {one}, which cannot be used (why: site-agent history)." for one in broken),
             *(f"Not compared: the model {one}, which cannot be used (why: site-agent history)." for one in lost),
         ),
     )
+
+
+def _privacy(stored: Sequence[StoredClassifier]) -> tuple[str, ...]:
+    """Return, in a sentence, that some heads have noise and others less or none."""
+    found = {one.start: one.epsilon for one in stored}
+    if len(set(found.values())) <= 1:
+        return ()
+    said = (f"{start} {'no' if epsilon is None else f'epsilon {epsilon:.3g}'}" for start, epsilon in found.items())
+    return (f"The heads were trained with different privacy: {', '.join(said)}.",)
 
 
 def tuned(home: SiteHome, name: str = "") -> tuple[list[StoredClassifier], dict[str, ModelError]]:

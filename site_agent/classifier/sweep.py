@@ -33,6 +33,7 @@ from fedcervix.disk.files import write_whole
 from fedcervix.disk.storage import disk, read_back
 from fedcervix.errors import TrainingError
 from fedcervix.json_text import parsed
+from fedcervix.runtime.typed_json import from_json
 from fedcervix.runtime.worker_protocol import WorkProgress
 from site_agent.classifier.choosing import preference
 from site_agent.classifier.finetune import Finetuned, build_classifier, finetune, predict
@@ -129,7 +130,7 @@ def read_cells(file: Path) -> dict[str, GridPoint]:
 
 
 def _grid_points(content: bytes) -> dict[str, GridPoint]:
-    return {key: GridPoint(**fields) for key, fields in contents("the sweep", parsed(content)).items()}
+    return from_json(dict[str, GridPoint], contents("the sweep", parsed(content)))
 
 
 def write_cells(file: Path, cells: Mapping[str, GridPoint]) -> None:

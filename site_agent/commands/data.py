@@ -12,7 +12,7 @@ import json
 import os
 import shlex
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -22,6 +22,7 @@ from PIL import Image as Pillow
 from PIL import ImageDraw
 from rich.table import Table
 
+from fedcervix.core.grouped import grouped
 from fedcervix.disk.files import check_writable, write_secret
 from fedcervix.errors import DataError, StorageError
 from fedcervix.runtime.printing import console, say
@@ -55,7 +56,7 @@ class Source:
         """Return a command that looks with the same settings."""
         return self.home.command(words) if self.home else f"site-agent {words}"
 
-    def settings(self, options: Mapping[str, Any]) -> IndexSettings:
+    def settings(self, **options: Any) -> IndexSettings:
         """Return how the collection is indexed: as the options say, else as the home has it. Raises ConfigError."""
         given = {name: value for name, value in options.items() if value is not None}
         if self.home is None:
@@ -89,7 +90,7 @@ def check(home: SiteHome | None, manifest: Path | None, full: bool, write_pairs:
     if write_pairs is not None:
         _check_new(write_pairs)
     source = Source(home, options["splits_file"])
-    settings = source.settings(options)
+    settings = source.settings(**options)
     manifest = manifest or cast("SiteHome", home).manifest()
     with progress("looking at images") as report:
         collection = index(manifest, settings, on_progress=report, on_found=_pair_writer(write_pairs))
@@ -150,7 +151,7 @@ def sheet(home: SiteHome | None, manifest: Path, picture: Path, count: int, *, f
             next_step="choose another name, or add --force to replace it",
         )
     check_writable(picture)
-    settings = Source(home, options["splits_file"]).settings(options)
+    settings = Source(home, options["splits_file"]).settings(**options)
     with progress("looking at images") as report:
         collection = index(manifest, settings, on_progress=report)
     drawn = contact_sheet(collection, count, settings.seed)
@@ -247,9 +248,7 @@ def _advice(collection: Collection, source: Source) -> str:
 
 def _pairs(collection: Collection) -> list[str]:
     """Return one line per set of patients who share pictures, the contradictory first."""
-    by_patients: dict[tuple[str, ...], list[CrossPatientPicture]] = {}
-    for shared in collection.shared_pictures:
-        by_patients.setdefault(shared.patients, []).append(shared)
+    by_patients = grouped((shared.patients, shared) for shared in collection.shared_pictures)
     ordered = sorted(by_patients.items(), key=lambda item: (not any(shared.conflicting for shared in item[1]), item[0]))
     return [f"{' = '.join(patients)}: {_shared(shared_pictures)}" for patients, shared_pictures in ordered]
 

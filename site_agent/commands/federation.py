@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from fedcervix.core.rounds.state import Outcome
 from fedcervix.disk.files import make_folder, write_secret, write_whole
-from fedcervix.disk.storage import disk
+from fedcervix.disk.storage import read_file
 from fedcervix.errors import (
     EXIT_OF_OUTCOME,
     INTERRUPTED,
@@ -45,8 +45,7 @@ def join(
     Everything is checked before the invitation is used up, and until the certificate has arrived only the new key is
     written: a site that works goes on working. Raises a FedcervixError.
     """
-    with disk(invitation, "read"):
-        invited = invitations.Invitation.parse(invitation.read_bytes())
+    invited = invitations.Invitation.parse(read_file(invitation))
     now = datetime.now(UTC)
     identity.check_validity(identity.identify(invited.certificate_pem), now)
     check_home(home, invited)
@@ -59,7 +58,7 @@ def join(
     key = _known_key(home, invited) if invited.renews else _new_key(home)
     challenge = identity.identify(invited.certificate_pem).serial if invited.renews else ""
     try:
-        certificate = _enroll(invited, identity.request(key, who, challenge))
+        certificate = _enroll(home, invited, identity.request(key, who, challenge))
     except LinkError as error:  # `check` needs the certificate that is not here yet
         _look(invited)
         again = command_line(home, "join")
@@ -147,14 +146,16 @@ def _known_key(home: SiteHome, invited: invitations.Invitation) -> bytes:
     )
 
 
-def _enroll(invited: invitations.Invitation, request_pem: bytes) -> bytes:
+def _enroll(home: SiteHome, invited: invitations.Invitation, request_pem: bytes) -> bytes:
     from site_agent.federation.link import GrpcLink
+    from site_agent.store.egress import Egress
 
     link = GrpcLink(
         invited.address,
         authority_pem=invited.authority_pem,
         certificate_pem=invited.certificate_pem,
         key_pem=invited.key_pem,
+        egress=Egress(home.egress, invited.address),
     )
     with contextlib.closing(link):
         return link.enroll(request_pem)
@@ -198,6 +199,7 @@ def run(home: SiteHome) -> None:
     from site_agent.federation.renewing import Renewing
     from site_agent.federation.site_check import connect
     from site_agent.federation.site_ledger import SiteLedger
+    from site_agent.store.sum_journal import SumJournal
     from site_agent.worker.worker import Worker
 
     site, display = certificate.identity.name, Display(LineBudgets())
@@ -209,7 +211,7 @@ def run(home: SiteHome) -> None:
         def look() -> str:
             return tls.look(address, home.pem("authority.crt"), home.own_files())
 
-        context = AgentContext(home, site, link, display.show, ledger=ledger)
+        context = AgentContext(home, site, link, display.show, ledger=ledger, journal=SumJournal(home))
         agent = Agent(
             context,
             worker,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import secrets
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,11 +13,15 @@ import torch
 from fedcervix.core.plan import Recipe
 from fedcervix.core.seeds import derive
 from fedcervix.errors import ModelError
+from fedcervix.extras import require
 from fedcervix.runtime.printing import say
 from fedcervix.runtime.worker_protocol import WorkProgress
 from site_agent.classifier import classifier_store
-from site_agent.classifier.finetune import Finetuned, build_classifier, predict
+from site_agent.classifier.finetune import Classifier, Finetuned, build_classifier, predict
 from site_agent.classifier.finetune import finetune as fit
+from site_agent.classifier.privacy_accounting import WOMEN_MIN, Privacy, PrivateHead, PrivateSteps, promised
+from site_agent.classifier.private_finetune import leaving, private_finetune
+from site_agent.classifier.secret_draws import KEY_BYTES, SecretDraws
 from site_agent.commands.command_line import command_line
 from site_agent.commands.display import Display
 from site_agent.commands.open_images import open_images
@@ -65,10 +70,15 @@ class Workplace:
     train: Labelled
     valid: Labelled
     display: Display
+    privacy: Privacy | None = None
+    """what is promised of each head; None: nothing"""
 
 
-def finetune(home: SiteHome, used: Setting, starts: tuple[str, ...], name: str) -> None:
-    """Fine-tune classifiers on this site's labels, one from each start, in the set `name`."""
+def finetune(home: SiteHome, used: Setting, starts: tuple[str, ...], name: str, private: float | None) -> None:
+    """Fine-tune classifiers on this site's labels, one from each start, in the set `name`.
+
+    `private`: only the heads, with differential privacy of that epsilon.
+    """
     with home.locked("lock-finetune", who="another finetune"), stops(command_line(home, "finetune")):
         chosen = starts or ("random", *_newest(home))
         own = [model_store.named(home, start, UNTRAINED) for start in chosen if start not in UNTRAINED]
@@ -80,7 +90,8 @@ def finetune(home: SiteHome, used: Setting, starts: tuple[str, ...], name: str) 
         train = dataset.labelled(home, collection, recipe, "train", reading(display))
         valid = dataset.labelled(home, collection, recipe, "valid", reading(display))
         context = TrainingContext(recipe=recipe, seed=used.seed, stream=site_name(home), machine=machine)
-        place = Workplace(home, name, context, collection, train, valid, display)
+        privacy = None if private is None else _promised(train, private, len(chosen))
+        place = Workplace(home, name, context, collection, train, valid, display, privacy)
         for model in own:
             _check_start(home, model, recipe, collection)  # before the first classifier takes another's place
         for start in chosen:
@@ -95,16 +106,10 @@ def _one(place: Workplace, beginning: Beginning) -> None:
     taken = f"{loaded.tensors} of {loaded.of} backbone tensors" if loaded else "no tensors: random weights"
     place.display.show(shown.Message(f"start {beginning.label}: loaded {taken}"))
     with contextlib.closing(place.display):
-        fitted = fit(
-            classifier,
-            place.train,
-            place.valid,
-            context,
-            on_epoch=lambda _epoch: None,
-            on_step=_steps(place.display, beginning.label),
-        )
+        fitted = _fitted(place, classifier, _steps(place.display, beginning.label))
     scores = predict(classifier, place.valid.pixels, device=context.device)
-    kept = _keep(place, beginning, fitted, float(best_threshold(place.valid.labels, scores)))
+    threshold = float(best_threshold(place.valid.labels, scores))
+    kept = _keep(place, beginning, fitted, threshold, _private(place, classifier, beginning))
     best = fitted.history[fitted.best_epoch - 1]
     say(
         f"{beginning.label}: kept epoch {fitted.best_epoch} of {len(fitted.history)}, "
@@ -112,8 +117,42 @@ def _one(place: Workplace, beginning: Beginning) -> None:
     )
 
 
+def _fitted(place: Workplace, classifier: Classifier, on_step: Callable[[int, int, int], None]) -> Finetuned:
+    """Fit the whole network, or, where privacy is promised, the head alone."""
+    if place.privacy is None:
+        return fit(classifier, place.train, place.valid, place.context, on_epoch=lambda _epoch: None, on_step=on_step)
+    draws = SecretDraws(secrets.token_bytes(KEY_BYTES))
+    return private_finetune(classifier, place.train, place.valid, place.privacy, draws, on_step)
+
+
+def _promised(train: Labelled, epsilon_max: float, heads: int) -> Privacy:
+    """Return what is promised of each head, and say what it is worth. Raises ConfigError."""
+    require("dp_accounting")
+    women = len(set(train.patients))
+    say("private heads: looking for the noise", err=True)
+    privacy = promised(PrivateSteps(women), epsilon_max)
+    say(
+        f"private heads: epsilon {privacy.epsilon:.3g}, delta {privacy.delta:g} for each woman and head; "
+        f"noise {privacy.noise:g}, {privacy.steps} steps with {privacy.lot_women} of {women} women expected in each"
+    )
+    say("note: the encoder is not covered: it may tell who *it* was trained on. Nor is the threshold, which stays here")
+    if heads > 1:
+        say(f"note: whoever receives all {heads} heads has epsilon {heads * privacy.epsilon:.3g}: send one")
+    if women < WOMEN_MIN:
+        say(f"warning: {women} women are few: with less than {WOMEN_MIN}, the noise leaves little to learn")
+    return privacy
+
+
+def _private(place: Workplace, classifier: Classifier, beginning: Beginning) -> PrivateHead | None:
+    """Return what is kept of a private head."""
+    if place.privacy is None:
+        return None
+    encoder = beginning.start.weights or "random weights"
+    return PrivateHead(place.privacy, leaving(classifier, place.privacy, encoder))
+
+
 def _keep(
-    place: Workplace, beginning: Beginning, fitted: Finetuned, threshold: float
+    place: Workplace, beginning: Beginning, fitted: Finetuned, threshold: float, private: PrivateHead | None
 ) -> classifier_store.StoredClassifier:
     data = digests.data_of(place.collection)
     provenance = Provenance(
@@ -127,7 +166,9 @@ def _keep(
     )
     labelled = (image for split in ("train", "valid") for image in place.collection.labelled(split))
     seen = beginning.seen | leak_guard.site_key(place.home).seen(labelled, digest=data.learning)
-    return classifier_store.keep(place.home, place.name, fitted, provenance, threshold=threshold, seen=seen)
+    return classifier_store.keep(
+        place.home, place.name, fitted, provenance, threshold=threshold, seen=seen, private=private
+    )
 
 
 def _steps(display: Display, label: str) -> Callable[[int, int, int], None]:

@@ -1,4 +1,4 @@
-"""Names and fingerprints that a person types: of results, which become folders in the home folder, and of partners."""
+"""Names, fingerprints and digests that a person types: of results (folders of the home), partners and models."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fedcervix.core.events import RUN_OF_COORDINATOR
+from fedcervix.core.events import DIGEST, RUN_OF_COORDINATOR
 from fedcervix.core.plan import SITE_NAME
 from site_agent.starts import TITLES, UNTRAINED
 
@@ -35,6 +35,13 @@ def folder_name(_context: click.Context, _parameter: click.Parameter, text: str 
 def site_name(_context: click.Context, _parameter: click.Parameter, text: str) -> str:
     """Return the name of a partner. Raises BadParameter."""
     return _name(text, ())
+
+
+def model_digest(_context: click.Context, _parameter: click.Parameter, text: str) -> str:
+    """Return the digest of a model. Raises BadParameter."""
+    if DIGEST.fullmatch(text) is None:
+        raise click.BadParameter("the digest of a model is 64 hexadecimal digits")
+    return text
 
 
 def fingerprint(_context: click.Context, _parameter: click.Parameter, parts: tuple[str, ...]) -> Fingerprint:

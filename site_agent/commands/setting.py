@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fedcervix.core.plan import Recipe
 from fedcervix.core.profiles import PROFILES
@@ -55,7 +55,7 @@ def setting(home: SiteHome, profile: str | None, recipe_file: Path | None, seed:
     return Setting(PROFILES["paper"].recipe, seed or 0, "profile paper")
 
 
-def _recipe_keys(file: Path) -> dict[str, Any]:
+def _recipe_keys(file: Path) -> dict[str, object]:
     """Return what a recipe file holds. Raises ConfigError."""
     if not file.exists():
         raise ConfigError(

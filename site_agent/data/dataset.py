@@ -104,6 +104,15 @@ def _barred(collections: Sequence[Collection], split: str) -> set[str]:
     return {image.digest for collection in collections for image in collection.images if image.split != split}
 
 
+def of_women(
+    home: SiteHome, collection: Collection, recipe: Recipe, chosen: tuple[Image, ...], on_progress: OnCount = silent
+) -> Images:
+    """Return some images of the collection, with whose they are."""
+    from site_agent.data.image_sets import Images
+
+    return Images(_pixels(home, collection, chosen, recipe, on_progress), tuple(image.woman for image in chosen))
+
+
 def labelled(
     home: SiteHome, collection: Collection, recipe: Recipe, split: Split, on_progress: OnCount = silent
 ) -> Labelled:

@@ -18,6 +18,7 @@ from fedcervix.core.formats import contents
 from fedcervix.disk.files import write_whole
 from fedcervix.disk.storage import read_kept
 from fedcervix.json_text import parsed
+from fedcervix.runtime.typed_json import from_json
 from site_agent.home import Policy
 
 MONTH_DAYS = 30
@@ -76,8 +77,7 @@ def read(file: Path) -> Days:
 
 
 def _parsed(content: bytes) -> Days:
-    found = contents("the account", parsed(content.strip(b"\0") or b"{}"))
-    return {date.fromisoformat(day): Spent(**spent) for day, spent in found.items()}
+    return from_json(dict[date, Spent], contents("the account", parsed(content.strip(b"\0") or b"{}")))
 
 
 def spend(file: Path, policy: Policy, more: Spent, now: datetime | None = None) -> list[str]:

@@ -29,10 +29,22 @@ class Accounting:
         self._home, self._link = home, link
         self._lock = threading.RLock()
 
-    def refuse(self, run: str, what: str, against: list[str], *, cause: str = "", next_step: str = "") -> NoReturn:
-        """End because of the policy, and tell the coordinator why. Raises PolicyError."""
+    def refuse(
+        self,
+        run: str,
+        what: str,
+        against: list[str],
+        *,
+        told: list[str] | None = None,
+        cause: str = "",
+        next_step: str = "",
+    ) -> NoReturn:
+        """End because of the policy, and tell the coordinator why. Raises PolicyError.
+
+        `told` is for the coordinator where it need not know what is against it.
+        """
         with contextlib.suppress(FedcervixError):  # if it cannot be told, the operator sees an absent site
-            self._link.report(codec.Refusal(run, "; ".join(against)))
+            self._link.report(codec.Refusal(run, "; ".join(told or against)))
         raise PolicyError(
             f"{what}:\n" + "\n".join(f"  - {line}" for line in against),
             cause=cause or f"[policy] in {self._home.config_file}",

@@ -28,12 +28,14 @@ from fedcervix.errors import (
     IdentityError,
     LinkError,
     PolicyError,
+    RemoteError,
     RunError,
     StorageError,
     VersionError,
 )
 from fedcervix.transport import codec
 from fedcervix.transport.backoff import SIGN_S
+from fedcervix.trust.sum_papers import AttemptShown, Boxes, Openings, SumShown
 from site_agent.federation import shown
 from site_agent.federation.accounting import Accounting
 from site_agent.federation.context import AgentContext
@@ -50,6 +52,7 @@ from site_agent.federation.inbox import (
     StopRequested,
 )
 from site_agent.federation.job_runner import JobRunner
+from site_agent.federation.link import Said
 from site_agent.federation.listener import UPGRADE_S, Listener
 from site_agent.federation.membership import Membership
 from site_agent.federation.readiness import Examine, Readiness
@@ -232,13 +235,8 @@ class Agent:
 
     def _take(self, item: Item) -> None:
         match item:
-            case CoordinatorSaid(codec.Welcome() as welcome):
-                self._welcomed(welcome)
-            case CoordinatorSaid(codec.LedgerPart() as part):
-                if self._context.ledger is not None:
-                    self._context.ledger.take(part, self._when_there_is_room)
-            case CoordinatorSaid(instruction):
-                self._instructed(instruction)  # type: ignore[arg-type]  # those were the cases above
+            case CoordinatorSaid(said):
+                self._heard(said)
             case ConnectionLost(error):
                 self._line_down(error)
             case JobEnded():
@@ -250,7 +248,21 @@ class Agent:
             case StopRequested():
                 self._stop()
 
+    def _heard(self, said: Said) -> None:
+        match said:
+            case codec.Welcome():
+                self._welcomed(said)
+            case codec.LedgerPart():
+                if self._context.ledger is not None:
+                    self._context.ledger.take(said, self._when_there_is_room)
+            case Openings() | Boxes() | AttemptShown() | SumShown():
+                self._shown(said)
+            case _:
+                self._instructed(said)
+
     def _welcomed(self, welcome: codec.Welcome) -> None:
+        if self._context.ledger:
+            self._context.ledger.check_kept(welcome)
         waited = self._membership.partners.awaited
         new = self._membership.welcomed(welcome)
         if self._context.ledger and (said := self._context.ledger.welcomed(welcome, self._run.run_store.folder)):
@@ -263,7 +275,8 @@ class Agent:
                 self._show(shown.AwaitsKeys(partners.awaited, self._context.home.command("unpin")))
             return
         if new or waited or not self._was_attached:
-            self._show(shown.Acquainted(partners, self._context.home.command("pin")))
+            hides = run.plan.hides_from_coordinator
+            self._show(shown.Acquainted(partners, self._context.home.command("pin"), hides))
         if new or not self._was_attached:
             self._show(shown.Attached(welcome.run, welcome.plan))
         else:
@@ -294,7 +307,19 @@ class Agent:
             self._membership.check_agreed(instruction)
             if self._context.ledger is not None:
                 self._context.ledger.check_told(instruction)
+            if self._run.secure is not None:
+                self._run.secure.check_begins(instruction)
         self._session = session.instructed(self._session, instruction)
+
+    def _shown(self, paper: codec.Paper) -> None:
+        """Keep what is shown before a task where a run hides something. Raises RemoteError in any other run."""
+        run = self._membership.run
+        if run is not None and run.sealed is not None and isinstance(paper, Openings):
+            run.sealed.take(paper)
+            return
+        if run is None or run.secure is None:
+            raise RemoteError(f"the coordinator shows {type(paper).__name__} in a run that has no secure sums")
+        run.secure.take(paper)
 
     def _line_down(self, error: LinkError | StorageError) -> None:
         settled = self._session.settled

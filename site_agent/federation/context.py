@@ -20,6 +20,7 @@ from site_agent.federation.inbox import Inbox
 from site_agent.federation.link import Link
 from site_agent.federation.site_ledger import SiteLedger
 from site_agent.home import SiteHome
+from site_agent.store.sum_journal import SumJournal
 from site_agent.worker.worker import CancelledError
 
 T = TypeVar("T")
@@ -44,6 +45,8 @@ class AgentContext:
     """Unix seconds, by this machine's clock"""
     ledger: SiteLedger | None = None
     """None: this agent keeps no ledger"""
+    journal: SumJournal | None = None
+    """None: this agent takes part in no run that hides something from the coordinator"""
 
     @functools.cached_property
     def blobs(self) -> BlobStore:

@@ -8,9 +8,9 @@ Rules
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
+from dataclasses import dataclass
 from pathlib import Path
 
 from fedcervix.core.formats import contents
@@ -18,11 +18,20 @@ from fedcervix.disk.files import write_whole
 from fedcervix.disk.storage import disk, read_kept
 from fedcervix.errors import FullDiskError
 from fedcervix.json_text import parsed
+from fedcervix.runtime.typed_json import from_json, to_text
 from fedcervix.transport.codec import SUCCEEDS_MAX, InstanceClaim
 from site_agent.home import SiteHome
 
 FILE_BYTES = 1024
 """of the file, filled up with blanks: more than all tokens take"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """The file: the inode number of the home folder, and the processes that have acted for the site, newest first."""
+
+    folder: int
+    instances: tuple[str, ...]
 
 
 def succeed(home: SiteHome) -> InstanceClaim:
@@ -31,12 +40,12 @@ def succeed(home: SiteHome) -> InstanceClaim:
     token, folder = secrets.token_hex(16), home.folder.stat().st_ino
 
     def claimed(content: bytes) -> InstanceClaim:
-        known = contents("the list of processes", parsed(content))
-        return InstanceClaim(token, tuple(known["instances"]) if known["folder"] == folder else ())
+        known = from_json(_Known, contents("the list of processes", parsed(content)), extra="ignore")
+        return InstanceClaim(token, known.instances if known.folder == folder else ())
 
     claim = read_kept(home.instances, claimed, missing=InstanceClaim(token), next_step=next_step)
-    known = {"folder": folder, "instances": [claim.instance, *claim.succeeds][:SUCCEEDS_MAX]}
-    _write(home.instances, json.dumps(known, allow_nan=False).encode())
+    known = _Known(folder, (claim.instance, *claim.succeeds)[:SUCCEEDS_MAX])
+    _write(home.instances, to_text(known).encode())
     return claim
 
 

@@ -18,21 +18,23 @@ from typing import Any, Protocol
 import grpc
 
 from fedcervix.core.compression import Packed
-from fedcervix.core.events import Answer
+from fedcervix.core.events import Answer, Task
 from fedcervix.core.rounds.instructions import Finish, Idle, Instruction
-from fedcervix.errors import LinkError, RemoteError, VersionError
+from fedcervix.errors import LinkError, RemoteError, StorageError, VersionError
 from fedcervix.models.blobs import BlobStore
-from fedcervix.transport import codec, rpc
+from fedcervix.transport import codec, identity, rpc
 from fedcervix.transport.codec import FIRST_MODEL_BYTES_MAX
 from fedcervix.transport.versions import HERE, Build, agreed
+from fedcervix.trust.seals import Signed
 from fedcervix.wire import federation_pb2 as wire
 from site_agent.federation.privacy import outgoing
 from site_agent.federation.site_ledger import SiteLedger
+from site_agent.store.egress import Egress
 
 CALL_S = 30.0
 """for a small call, once the line is up; a coordinator answers within milliseconds"""
 
-Said = codec.Welcome | codec.LedgerPart | Instruction
+Said = codec.Welcome | codec.LedgerPart | codec.Paper | Instruction
 """what a coordinator says on the stream"""
 OnBytes = Callable[[int, int], None]
 """Called with (bytes so far, bytes in all; 0 where unknown)."""
@@ -55,8 +57,8 @@ class Link(Protocol):
     ) -> None:
         """Bring a model here; goes on where an earlier try ended. Refuses one that is longer."""
 
-    def push(self, digest: str, blobs: BlobStore, on_bytes: OnBytes) -> None:
-        """Bring a model there; goes on where an earlier try ended.
+    def push(self, digest: str, blobs: BlobStore, on_bytes: OnBytes, *, task: Task | None = None) -> None:
+        """Bring a model there; goes on where an earlier try ended. `task`: whose result it is.
 
         `on_bytes` is called with the start before anything leaves, and with the end of each chunk before it leaves.
         Raises a FedcervixError; LinkError where the line was cut.
@@ -64,6 +66,9 @@ class Link(Protocol):
 
     def packed(self, digest: str) -> Packed | None:
         """Return the packed form in which the task's model is to be had; None: it travels itself."""
+
+    def sealed(self, digest: str) -> tuple[Signed, ...]:
+        """Return what the coordinator shows of the task's model, which is under seal; nothing is checked yet."""
 
     def renew(self, request_pem: bytes) -> bytes:
         """Ask for a certificate (PEM) that lives longer, with a signing request (PEM) for the key of this line."""
@@ -86,12 +91,17 @@ class GrpcLink:
         here: Build = HERE,
         clock_s: Callable[[], float] = time.time,
         ledger: SiteLedger | None = None,
+        egress: Egress | None = None,
     ) -> None:
         """`claim`: which process of the site's agent speaks; left out, one that succeeds nobody. `here`: its build.
 
-        `ledger`: what keeps the run's ledger and signs reports; without it, neither is done.
+        `ledger`: what keeps the run's ledger and signs reports; without it, neither is done. `egress`: what writes down
+        all that leaves, before it does; without it, nothing is written down.
         """
-        self._address, self._here, self._clock_s, self._ledger = address, here, clock_s, ledger
+        self._address, self._here, self._clock_s = address, here, clock_s
+        self._ledger, self._egress = ledger, egress
+        self._run = ""
+        """of the last welcome"""
         self._wire_version = here.wire_min
         """that was agreed last"""
         self._claim = claim or codec.InstanceClaim(secrets.token_hex(16))
@@ -106,14 +116,22 @@ class GrpcLink:
 
     def enroll(self, request_pem: bytes) -> bytes:
         """Trade a certificate signing request (PEM) for a certificate (PEM); needs an invitation's certificate."""
+        self._asks("enrol", request_pem)
         reply = self._call(rpc.ENROLL, wire.EnrollRequest(request_pem=request_pem), headers=())
         pem: bytes = reply.certificate_pem
         return pem
 
     def renew(self, request_pem: bytes) -> bytes:
         """Ask for a certificate (PEM) that lives longer, with a signing request (PEM) for the key of this line."""
+        self._asks("renew", request_pem)
         pem: bytes = self._call(rpc.RENEW, wire.RenewRequest(request_pem=request_pem)).certificate_pem
         return pem
+
+    def _asks(self, what: str, request_pem: bytes) -> None:
+        """Write down that a certificate is asked for. Raises StorageError."""
+        if self._egress:
+            key = identity.key_fingerprint(identity.check_request(request_pem))
+            self._egress.request(what, request_pem, key)
 
     def use(self, certificate_pem: bytes) -> None:
         """Go on with this certificate, for the same key. What is under way is cut, and is tried again like any cut.
@@ -135,13 +153,13 @@ class GrpcLink:
 
     def _attach(self, claim: codec.InstanceClaim | None) -> Iterator[Said]:
         kept = self._ledger.kept() if self._ledger and claim else None
-        stream = self._begin(rpc.ATTACH, codec.write_attach(self._here, claim, self._clock_s(), kept))
+        stream = self._begin(rpc.ATTACH, self._question(codec.write_attach(self._here, claim, self._clock_s(), kept)))
         self._streams.add(stream)
         try:
             for message in self._heard(stream):
                 said = codec.read_from_coordinator(message, self._here)
                 if isinstance(said, codec.Welcome):
-                    self._wire_version = said.wire_version
+                    self._wire_version, self._run = said.wire_version, said.run
                 yield _attributed(said)
         finally:
             self._streams.discard(stream)
@@ -176,13 +194,17 @@ class GrpcLink:
         """Return the message of a report, and what this site signs of it."""
         message = _message(report, self._wire_version)
         if self._ledger:
-            self._ledger.sign(message)
+            self._ledger.sign(message, self._egress.end() if self._egress else None)
+        if self._egress:
+            self._egress.report(message, getattr(report, "run", self._run), getattr(report, "task", None))
         return message
 
     def sign(self, report: codec.Heartbeat) -> None:
         """Show a sign of life. Nobody waits for its answer, which may stand behind a model on a slow line."""
-        with contextlib.suppress(ValueError):  # the channel was closed under the call
-            message = _message(report, self._wire_version)
+        message = _message(report, self._wire_version)
+        with contextlib.suppress(ValueError, StorageError):  # the channel was closed under the call; or the disk fails
+            if self._egress:
+                self._egress.sign(message, self._run)
             call = rpc.stub(self._channel, rpc.REPORT).future(message, timeout=CALL_S, metadata=self._who)
             self._signs.add(call)  # a call that nobody holds is cancelled
             call.add_done_callback(self._signs.discard)
@@ -194,7 +216,7 @@ class GrpcLink:
         while not blobs.has(digest):  # twice where what an earlier try has left turns out to be wrong
             have = blobs.resume_at(digest, SENDER)
             chunk_bytes = rpc.CHUNK_BYTES_AGAIN if self._is_again("fetch", digest) else 0
-            request = wire.BlobRequest(digest=digest, offset=have, chunk_bytes=chunk_bytes)
+            request = self._question(wire.BlobRequest(digest=digest, offset=have, chunk_bytes=chunk_bytes))
             stream = self._begin(rpc.FETCH, request, metadata=self._who)
             self._streams.add(stream)
             try:
@@ -213,10 +235,10 @@ class GrpcLink:
             next(rpc.calls(stream, self._address), b"")
         return codec.read_size(str(headers.get(rpc.SIZE_KEY, "")), bytes_max)
 
-    def push(self, digest: str, blobs: BlobStore, on_bytes: OnBytes) -> None:
+    def push(self, digest: str, blobs: BlobStore, on_bytes: OnBytes, *, task: Task | None = None) -> None:
         """Bring a model there; goes on where an earlier try ended. Raises a FedcervixError."""
         size_bytes = blobs.size_bytes(digest)
-        reply = self._call(rpc.OFFER, wire.OfferRequest(digest=digest, size_bytes=size_bytes))
+        reply = self._call(rpc.OFFER, self._question(wire.OfferRequest(digest=digest, size_bytes=size_bytes)))
         offset, chunk_bytes = codec.read_wanted(reply)
         if self._is_again("push", digest):
             chunk_bytes = rpc.CHUNK_BYTES_AGAIN
@@ -224,8 +246,17 @@ class GrpcLink:
             return
         on_bytes(offset, size_bytes)
         place = ((rpc.DIGEST_KEY, digest), (rpc.OFFSET_KEY, str(offset)), (rpc.SIZE_KEY, str(size_bytes)))
-        chunks = _counted(blobs.chunks(digest, offset, chunk_bytes), offset, size_bytes, on_bytes)
-        self._begin(rpc.PUSH, chunks, metadata=(*self._who, *place))
+        with self._leaving(digest, offset, size_bytes, task) as leaves:
+            chunks = _counted(blobs.chunks(digest, offset, chunk_bytes), offset, size_bytes, on_bytes)
+            told = _counted(chunks, offset, size_bytes, leaves)
+            self._begin(rpc.PUSH, told, metadata=(*self._who, *place))
+
+    def _leaving(
+        self, digest: str, offset: int, size_bytes: int, task: Task | None
+    ) -> contextlib.AbstractContextManager[OnBytes]:
+        if self._egress is None:
+            return contextlib.nullcontext(lambda _done, _of: None)
+        return self._egress.model(digest, offset, size_bytes, task)
 
     def _is_again(self, kind: str, digest: str) -> bool:
         """Say whether the last transfer of this kind was the same one: it was cut, so small messages are better."""
@@ -235,7 +266,17 @@ class GrpcLink:
 
     def packed(self, digest: str) -> Packed | None:
         """Return the packed form in which the task's model is to be had; None: it travels itself."""
-        return codec.read_packed(self._call(rpc.PACKED, wire.PackedRequest(digest=digest)))
+        return codec.read_packed(self._call(rpc.PACKED, self._question(wire.PackedRequest(digest=digest))))
+
+    def _question(self, request: Any) -> Any:
+        """Write down that a message leaves which holds names, digests and sizes alone; return it."""
+        if self._egress:
+            self._egress.talk("question", request.ByteSize(), self._run)
+        return request
+
+    def sealed(self, digest: str) -> tuple[Signed, ...]:
+        """Return what the coordinator shows of the task's model, which is under seal; nothing is checked yet."""
+        return codec.read_seals(self._call(rpc.PACKED, wire.PackedRequest(digest=digest)))
 
     def close(self) -> None:
         """Cut the line; whoever listens on it gets a LinkError."""

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable
 
 from fedcervix.core import session
-from fedcervix.core.events import Task, TaskKind
+from fedcervix.core.events import WITHOUT_BASE, Task, TaskKind
 from fedcervix.core.numerics import NUMERICS
 from fedcervix.core.plan import Plan
 from fedcervix.core.rounds.instructions import Finish
@@ -19,8 +19,12 @@ from site_agent.federation.context import AgentContext
 from site_agent.federation.inbox import JobEnded, Participation
 from site_agent.federation.partners import Partners, doubts, known_keys, partners
 from site_agent.federation.policy import check_welcome, objections
+from site_agent.federation.sealed_run import SealedRun
+from site_agent.federation.secure_run import SecureParts, SecureRun
 from site_agent.store import ledger
 from site_agent.store.run_store import RunStore, last_federation
+
+OF_SECURE_SUMS = (TaskKind.BOX, TaskKind.RELEASE, TaskKind.CLOSE)
 
 
 class Membership:
@@ -103,7 +107,18 @@ class Membership:
     def _enter(self, plan: Plan, run_store: RunStore) -> None:
         kept = run_store.kept()
         self.leave()
-        self.run, self.kept = Participation(plan, run_store), kept
+        sealed = SealedRun(self._context, self._federation, plan, run_store) if plan.terms.sealed else None
+        self.run, self.kept = Participation(plan, run_store, self._secure(plan, run_store), sealed), kept
+
+    def _secure(self, plan: Plan, run_store: RunStore) -> SecureRun | None:
+        """Return what a run with secure sums needs; None: the plan has none."""
+        if not plan.terms.secure_sum:
+            return None
+        context = self._context
+        assert context.ledger is not None
+        assert context.journal is not None
+        parts = SecureParts(context.home, context.site, context.blobs, context.ledger, context.journal)
+        return SecureRun(parts, self._federation, plan, run_store)
 
     def has_worked(self) -> bool:
         """Say whether this site has worked for the run before."""
@@ -125,8 +140,12 @@ class Membership:
             )
         if task.round > run.plan.rounds_max:
             raise RemoteError(f"asked to {task}, but the plan has at most {run.plan.rounds_max} rounds")
-        if (task.kind is TaskKind.SEED) != (task.round == 0):
+        if (task.kind in WITHOUT_BASE) != (task.round == 0):
             raise RemoteError(f"asked to {task}: rounds are counted from 1, and the first model is made before them")
+        if (task.kind in OF_SECURE_SUMS or task.attempt > 1) and not run.plan.terms.secure_sum:
+            raise RemoteError(f"asked to {task}, but the plan has no secure sums")
+        if task.kind is TaskKind.REWRAP and not run.plan.terms.sealed:
+            raise RemoteError(f"asked to {task}, but the plan seals no models")
 
     # --- what is written down ---
 
@@ -163,6 +182,8 @@ class Membership:
         if (run := self.run) is not None:
             record = self._fitting(leave.record, run)
             self._when_there_is_room(lambda: run.run_store.end(leave.outcome.value, record))
+            if (hides := run.secure or run.sealed) is not None:
+                hides.end()
 
     def _fitting(self, record: str, run: Participation) -> str:
         """Return a run's record as it came; nothing where it is none, and say so."""

@@ -27,14 +27,23 @@ import numpy as np
 from fedcervix.core.events import (
     DIGEST,
     RUN_NAME,
+    BoxesStored,
+    CloseSigned,
+    Masked,
     ModelAdopted,
     ModelUnusable,
+    ReleaseStored,
+    Rewrapped,
     ScoreReported,
+    Seal,
     SiteFailed,
     Task,
     UpdateStored,
 )
+from fedcervix.core.plan import SITE_NAME
 from fedcervix.transport import codec
+from fedcervix.trust.sealed_models import Header
+from fedcervix.trust.sum_roster import Opening
 
 GAUGES = frozenset({"zero_rows", "dead_units", "unit_std", "effective_rank", "alignment", "uniformity"})
 """The collapse gauges that a site reports (see `site_agent.training.collapse_metrics`)."""
@@ -47,6 +56,7 @@ TEXT_CHARACTERS_MAX = 4000
 SHORT_SECRET_CHARACTERS = 2
 
 MARK = "***"
+HEXADECIMAL = re.compile("[0-9a-f]*")
 UNIT = re.compile("steps|images|bytes")
 INCIDENT = re.compile(r"INC(-[0-9A-F]{4}){2}")
 
@@ -212,6 +222,38 @@ def task(value: Task) -> Task:
     return value
 
 
+def seal(value: Seal | None) -> Seal | None:
+    """What this site has signed of a model under seal: a header with nothing else in it, digests and boxes.
+
+    Raises TypeError, ValueError for anything else.
+    """
+    if value is not None:
+        if not isinstance(value, Seal):
+            raise TypeError("not a seal")
+        Header.parse(value.header)
+    return value
+
+
+def signed(value: Opening | Masked | None) -> Opening | Masked | None:
+    """What the site signs of a secure sum: keys, digests and rounded figures. It checks itself when it is built."""
+    return value if isinstance(value, Opening | Masked) else None
+
+
+def boxes(pairs: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
+    """What only another site can read: its name, and hexadecimal digits."""
+    return tuple((name, box) for name, box in pairs if SITE_NAME.fullmatch(name) and hexadecimal(box))
+
+
+def hexadecimal(value: str) -> str:
+    """A signature, or a box, in hexadecimal; empty in place of anything else."""
+    return value if HEXADECIMAL.fullmatch(value) else ""
+
+
+def site_names(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Names of sites of the plan, as the coordinator gave them."""
+    return tuple(name for name in names if SITE_NAME.fullmatch(name))
+
+
 def yes_or_no(value: object) -> bool:
     """One bit."""
     return value is True
@@ -220,7 +262,7 @@ def yes_or_no(value: object) -> bool:
 LEAVES: Mapping[type, Mapping[str, Rule]] = {
     codec.Ping: {},
     codec.Stopped: {},
-    codec.Ready: {"run": matching(RUN_NAME), "plan_digest": matching(DIGEST)},
+    codec.Ready: {"run": matching(RUN_NAME), "plan_digest": matching(DIGEST), "opening": signed},
     codec.Refusal: {"run": matching(RUN_NAME), "reason": objections},
     codec.Progress: {
         "task": task,
@@ -239,7 +281,12 @@ LEAVES: Mapping[type, Mapping[str, Rule]] = {
         "loss": number,
         "seconds": number,
         "packed": matching(DIGEST),
+        "seal": seal,
+        "masked": signed,
     },
+    BoxesStored: {"task": task, "roster": matching(DIGEST), "boxes": boxes},
+    ReleaseStored: {"task": task, "listed": matching(DIGEST), "masks": matching(DIGEST), "signature": hexadecimal},
+    CloseSigned: {"task": task, "remaining": site_names, "signature": hexadecimal},
     ScoreReported: {
         "task": task,
         "loss_sum": number,
@@ -249,6 +296,7 @@ LEAVES: Mapping[type, Mapping[str, Rule]] = {
     },
     ModelUnusable: {"task": task, "steps": number},
     ModelAdopted: {"task": task},
+    Rewrapped: {"task": task, "seal": seal},
     SiteFailed: {"stage": text, "hint": text, "incident": matching(INCIDENT), "kind": class_name, "goes_on": yes_or_no},
 }
 """What leaves of each report, field by field, and as what. No other field is written into a message."""

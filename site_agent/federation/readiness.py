@@ -11,9 +11,10 @@ import threading
 from collections.abc import Callable
 
 from fedcervix.core.plan import Plan
-from fedcervix.errors import DuplicateAgentError, FedcervixError, LinkError, StorageError
+from fedcervix.errors import DuplicateAgentError, FedcervixError, LinkError, PolicyError, StorageError
 from fedcervix.runtime.worker_protocol import OnProgress, WorkProgress
 from fedcervix.transport import codec
+from fedcervix.trust.sum_roster import Opening
 from site_agent.federation import shown
 from site_agent.federation.context import AgentContext
 from site_agent.federation.failures import Failures
@@ -31,6 +32,8 @@ class Readiness:
         self._context, self._failures, self._examine = context, failures, examine
         self._examined: set[str] = set()
         """runs whose plan is known to be feasible here"""
+        self._images = 0
+        """that a round trains with; a run that has been opened keeps its number"""
 
     def has_worked(self, run: str) -> None:
         """This site has worked for a run before: its plan is feasible here."""
@@ -49,6 +52,7 @@ class Readiness:
                 self._broken(run, error)
                 return
             self._examined.add(run.run)
+            self._images = findings.training_images if findings else 0
             self._context.show(shown.Examined(findings))
         self._tell_ready(run)
 
@@ -59,13 +63,25 @@ class Readiness:
         """Accept the plan, and make good what an earlier process could not tell."""
         with contextlib.suppress(FedcervixError):
             self._failures.tell(late=True)
-        ready, link = codec.Ready(run.run, run.plan.digest), self._context.link
+        link = self._context.link
         try:
+            ready = codec.Ready(run.run, run.plan.digest, self._opening(run))
             self._context.again(run.over, lambda: link.report(ready), (LinkError, StorageError, DuplicateAgentError))
         except CancelledError:
             return
         except FedcervixError as error:
             self._broken(run, error)
+
+    def _opening(self, run: Participation) -> Opening | None:
+        """Return what this site opens the run with. Raises PolicyError, which the coordinator is told."""
+        if (hides := run.secure or run.sealed) is None:
+            return None
+        try:
+            return hides.opening(self._images)
+        except PolicyError as error:
+            with contextlib.suppress(FedcervixError):
+                self._context.link.report(codec.Refusal(run.run, error.what))
+            raise
 
     def _broken(self, run: Participation, error: FedcervixError) -> None:
         if not run.over.is_set():

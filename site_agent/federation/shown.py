@@ -19,6 +19,9 @@ NEXT_LINE = "\n          "
 """indented by the time of day that stands before the first line"""
 
 
+UNHIDDEN = f".{NEXT_LINE}If it has, these sums do not hide the updates of this site from it"
+
+
 class Shown:
     """Something worth telling. Without words it is drawn in another way, or of use to tests alone."""
 
@@ -69,6 +72,8 @@ class Acquainted(Shown):
     partners: Partners
     command: str
     """that makes a pin"""
+    hides: bool = False
+    """the plan hides something from the coordinator"""
 
     def __str__(self) -> str:
         lines = []
@@ -76,7 +81,7 @@ class Acquainted(Shown):
             lines.append(f"pinned: {', '.join(self.partners.pinned)}; the keys are those that were compared")
         if self.partners.unpinned:
             lines.append(f"not pinned: {', '.join(self.partners.unpinned)}; nobody here has compared the keys,")
-            lines.append("so the coordinator could have invented these sites")
+            lines.append("so the coordinator could have invented these sites" + (UNHIDDEN if self.hides else ""))
             lines.append(f"compare the keys by telephone, then: {self.command} NAME FINGERPRINT")
         return NEXT_LINE.join(lines)
 

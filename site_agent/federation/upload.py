@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import threading
 
+from fedcervix.core.events import Task
 from fedcervix.errors import StorageError
 from fedcervix.transport.backoff import Pauses
 from site_agent.federation.accounting import Accounting
@@ -25,7 +26,7 @@ class Uploads:
         self._context, self._accounting = context, accounting
         self._digest, self._left_bytes, self._pauses = "", 0, Pauses(most_s=AGAIN_S_MAX)
 
-    def push(self, run: str, digest: str, on_bytes: OnBytes, cancelled: threading.Event) -> None:
+    def push(self, task: Task, digest: str, on_bytes: OnBytes, cancelled: threading.Event) -> None:
         """Bring a model to the coordinator. Raises what `Link.push` raises, PolicyError, StorageError, CancelledError.
 
         All that the coordinator wants is counted before it leaves; what then did not leave is given back.
@@ -39,13 +40,13 @@ class Uploads:
             if not size_bytes:  # nothing has left yet
                 if self._left_bytes >= of:
                     self._context.pause(self._pauses.next_s(), cancelled)
-                self._accounting.begin_upload(run, of - done)
+                self._accounting.begin_upload(task.run, of - done)
                 start_bytes, size_bytes = done, of
             done_bytes = done
             on_bytes(done, of)
 
         try:
-            self._context.link.push(digest, self._context.blobs, leaving)
+            self._context.link.push(digest, self._context.blobs, leaving, task=task)
         finally:
             self._left_bytes += done_bytes - start_bytes
             if size_bytes > done_bytes:

@@ -49,6 +49,8 @@ DTYPES = {
     torch.bool: "BOOL",
 }
 """as a weights file calls them"""
+State = Mapping[str, Tensor]
+"""weights by name"""
 ZERO_LENGTH = 1e-8
 """A row shorter than this has no direction."""
 

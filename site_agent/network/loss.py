@@ -18,18 +18,28 @@ from fedcervix.errors import TrainingError
 
 
 def nt_xent(f: Tensor, temperature: float) -> Tensor:
-    """Return Eq. 1 averaged over all 2N ordered pairs (section II-A), a scalar.
+    """Return Eq. 1 averaged over all 2N ordered pairs (section II-A), a scalar."""
+    return nt_xent_rows(f, temperature).mean()
+
+
+def nt_xent_rows(f: Tensor, temperature: float) -> Tensor:
+    """Return Eq. 1 of each of the 2N ordered pairs: (2N,).
 
     L_ij = -log( exp(f_i.f_j / tau) / sum_{k != i} exp(f_i.f_k / tau) ). The printed sum runs over `i`, a misprint
     for `k`. N = 1 gives exactly 0: the positive is the only term of the sum.
     """
     logits = _similarities(f, temperature)  # (2N, 2N)
     others = logits.masked_fill(_self(logits), -math.inf)
-    return (torch.logsumexp(others, dim=1) - _positives(logits)).mean()
+    return torch.logsumexp(others, dim=1) - _positives(logits)
 
 
 def dcl(f: Tensor, temperature: float) -> Tensor:
-    """Return the decoupled contrastive loss: Eq. 1 without the positive in its sum, a scalar.
+    """Return the decoupled contrastive loss averaged over all 2N ordered pairs, a scalar. Raises TrainingError."""
+    return dcl_rows(f, temperature).mean()
+
+
+def dcl_rows(f: Tensor, temperature: float) -> Tensor:
+    """Return the decoupled contrastive loss, Eq. 1 without the positive in its sum, of each ordered pair: (2N,).
 
     Source: Yeh et al., Decoupled Contrastive Learning, 2021; helpful at small N. Raises TrainingError for N = 1.
     """
@@ -42,10 +52,11 @@ def dcl(f: Tensor, temperature: float) -> Tensor:
     logits = _similarities(f, temperature)
     own = _self(logits)
     negatives = logits.masked_fill(own | own.roll(len(f) // 2, dims=1), -math.inf)
-    return (torch.logsumexp(negatives, dim=1) - _positives(logits)).mean()
+    return torch.logsumexp(negatives, dim=1) - _positives(logits)
 
 
 LOSSES: dict[Loss, Callable[[Tensor, float], Tensor]] = {"nt-xent": nt_xent, "dcl": dcl}
+ROW_LOSSES: dict[Loss, Callable[[Tensor, float], Tensor]] = {"nt-xent": nt_xent_rows, "dcl": dcl_rows}
 
 
 def collapse_loss(n: int, loss: Loss = "nt-xent") -> float:

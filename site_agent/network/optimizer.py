@@ -27,7 +27,7 @@ def make_optimiser(encoder: nn.Module, recipe: Recipe) -> torch.optim.SGD:
     parameters = list(encoder.parameters())
     spared = [] if recipe.decay_norms_and_biases else [p for p in parameters if p.ndim == 1]
     decayed = parameters if recipe.decay_norms_and_biases else [p for p in parameters if p.ndim > 1]
-    groups: list[dict[str, Any]] = [{"params": decayed, "weight_decay": recipe.weight_decay}]
+    groups: list[dict[str, object]] = [{"params": decayed, "weight_decay": recipe.weight_decay}]
     if spared:
         groups.append({"params": spared, "weight_decay": 0.0})
     return sgd(groups, lr=recipe.lr, momentum=recipe.momentum, device=parameters[0].device)

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import io
 import itertools
 import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 import matplotlib as mpl
 import numpy as np
@@ -28,8 +29,28 @@ from site_agent.classifier.intervals import Estimate
 from site_agent.report.answer import number
 from site_agent.report.content import Augmented, EmbeddingMap, Losses, Neighbours, RgbImage, RoundRow
 
-Style = dict[str, Any]
-"""of a line, or of all lines: what matplotlib takes"""
+
+class Style(TypedDict, total=False):
+    """Of a line, as matplotlib takes it."""
+
+    x: float
+    """of one that stands upright"""
+    color: str
+    linewidth: float
+    linestyle: tuple[int, tuple[float, ...]]
+
+
+class Mark(TypedDict, total=False):
+    """Of the points of a map, as matplotlib takes it."""
+
+    marker: str
+    s: float
+    """area, in square points"""
+    color: str
+    facecolors: str
+    edgecolors: str
+    linewidths: float
+
 
 INK = "#1f2933"
 QUIET = "#6b7785"
@@ -82,7 +103,7 @@ STROKES: dict[str, Stroke] = {
 }
 SPARE = (Stroke("#cc79a7", (0, (5, 2))), Stroke("#000000", (0, (2, 2))), Stroke("#a08c00", (0, (7, 2, 2, 2))))
 
-MARKS: tuple[tuple[str, int | None, Style], ...] = (
+MARKS: tuple[tuple[str, int | None, Mark], ...] = (
     ("unlabelled", None, {"marker": ".", "s": 44, "color": "#a3adb8", "linewidths": 0}),
     ("control", 0, {"marker": "o", "s": 26, "facecolors": "none", "edgecolors": "#0072b2", "linewidths": 1.3}),
     ("case", 1, {"marker": "^", "s": 46, "color": "#d55e00", "edgecolors": "white", "linewidths": 0.5}),
@@ -194,11 +215,11 @@ def loss_curves(histories: Sequence[Losses], *, title: str, line: float | None =
         by_name = strokes([history.name for history in histories])
         for history in histories:
             drawn = by_name[history.name]
-            style: Style = {"color": drawn.colour, "linestyle": drawn.dash}
-            style["marker"] = "o" if len(history.train) == 1 else None  # a line needs two points
+            marker = "o" if len(history.train) == 1 else None  # a line needs two points
+            draw = functools.partial(axes.plot, color=drawn.colour, linestyle=drawn.dash, marker=marker)
             for losses, width in ((history.train, 1.1), (history.valid, 2.4)):
-                axes.plot(range(1, len(losses) + 1), losses, linewidth=width, **style)
-            axes.plot([], [], linewidth=2.4, label=short(history.name), **style)  # one entry in the legend for both
+                draw(range(1, len(losses) + 1), losses, linewidth=width)
+            draw([], [], linewidth=2.4, label=short(history.name))  # one entry in the legend for both
         if line is not None:
             axes.axhline(line, **DASHED, label=f"collapsed ({line:.2f})")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
@@ -215,8 +236,8 @@ def neighbour_curves(histories: Sequence[Neighbours]) -> str:
             drawn = by_name[history.name]
             y = [math.nan if auc is None else auc for auc in history.aucs]
             dots = [history.kept_epoch - 1] if history.kept_epoch else []
-            style: Style = {"color": drawn.colour, "linestyle": drawn.dash, "label": short(history.name)}
-            axes.plot(range(1, len(y) + 1), y, marker="o", markersize=7.5, markevery=dots, **style)
+            draw = functools.partial(axes.plot, color=drawn.colour, linestyle=drawn.dash, label=short(history.name))
+            draw(range(1, len(y) + 1), y, marker="o", markersize=7.5, markevery=dots)
         axes.axhline(0.5, **DASHED, label="guessing (0.50)")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         low, high = axes.get_ylim()  # at least from .4 to .8: a small change is to look small
@@ -235,8 +256,9 @@ def embedding_map(drawn: EmbeddingMap) -> str:
         for name, label, style in MARKS:
             places = [place for place, own in zip(drawn.points, drawn.labels, strict=True) if own == label]
             if places:
-                drawn_as = {**style, "s": style["s"] * crowding}
-                axes.scatter(*zip(*places, strict=True), label=f"{name} ({len(places):,})", **drawn_as)
+                sized: Mark = {**style, "s": style["s"] * crowding}
+                x, y = zip(*places, strict=True)
+                axes.scatter(x, y, label=f"{name} ({len(places):,})", **sized)
         axes.set(xticks=[], yticks=[], title=short(drawn.model[:1].upper() + drawn.model[1:]))
         axes.set_aspect("equal", adjustable="datalim")
         axes.margins(0.04)

@@ -37,6 +37,7 @@ from site_agent.network.loss import collapse_loss
 from site_agent.report import content, scores
 from site_agent.report.embedding_map import IMAGES_MIN, choose, lay_out
 from site_agent.report.scores import Tell, silent
+from site_agent.store.audit_sheets import AuditSheet
 from site_agent.store.model_store import CervixModel
 from site_agent.store.provenance import FEDERATED
 from site_agent.store.run_store import StoredRun, federation_of, last_federation
@@ -93,6 +94,7 @@ def site_report(
         collapse_line=_collapse_line(found.starts, federation),
         neighbour_history=unread.part("The history of the neighbour probe", lambda: neighbours(found.starts), ()),
         classifier_history=unread.part("The history of fine-tuning", lambda: _fine_tuning(found), no_losses),
+        audits=unread.part("The audits of the updates", lambda: _audits(federation), ()),
         alarms=unread.part("The gauges of the federation's run", lambda: _alarms(federation), ()),
         contact_sheet=contact_sheet(home, collection, _recipe(found), seed),
         maps=maps,
@@ -182,11 +184,7 @@ def _contrastive(
     kept: Sequence[CervixModel], federation: StoredRun | None, unread: Unread
 ) -> tuple[content.Losses, ...]:
     """Return the curves of local training, and of the federation as this site saw it."""
-    own = [
-        unread.part(f"The history of model {model.folder.name}", functools.partial(_curve, model), None)
-        for model in kept
-        if "history" in model.record
-    ]
+    own = [_curve(model) for model in kept if model.record.history]
     joint = (
         unread.part("The history of the last run", functools.partial(_federated_curve, federation), None)
         if federation
@@ -196,9 +194,10 @@ def _contrastive(
 
 
 def _curve(model: CervixModel) -> content.Losses:
-    history = model.record["history"]
-    train, valid = (tuple(epoch[key] for epoch in history) for key in ("train_loss", "valid_loss"))
-    return content.Losses(model.start, train, valid)
+    history = model.record.history
+    return content.Losses(
+        model.start, tuple(epoch.train_loss for epoch in history), tuple(epoch.valid_loss for epoch in history)
+    )
 
 
 def _federated_curve(federation: StoredRun) -> content.Losses:
@@ -210,9 +209,9 @@ def _federated_curve(federation: StoredRun) -> content.Losses:
 
 def neighbours(kept: Sequence[CervixModel]) -> tuple[content.Neighbours, ...]:
     """Return the probe of every local training that measured it; records of older versions did not."""
-    probed = ((model, tuple(epoch.get("knn_auc") for epoch in model.record.get("history", ()))) for model in kept)
+    probed = ((model, tuple(epoch.knn_auc for epoch in model.record.history)) for model in kept)
     return tuple(
-        content.Neighbours(model.start, aucs, model.record.get("best_epoch"))
+        content.Neighbours(model.start, aucs, model.record.best_epoch)
         for model, aucs in probed
         if any(auc is not None for auc in aucs)
     )
@@ -241,6 +240,11 @@ def _alarms(federation: StoredRun | None) -> tuple[str, ...]:
         return ()
     last, recipe = scored[max(scored)], federation.plan.recipe
     return tuple(alarms(Gauges(**last.gauges), last.loss, recipe.batch_images, recipe.loss))
+
+
+def _audits(federation: StoredRun | None) -> tuple[AuditSheet, ...]:
+    trained = federation.run_store.history().train if federation else {}
+    return tuple(one.audit for _, one in sorted(trained.items()) if one.audit is not None)
 
 
 def contact_sheet(home: SiteHome, collection: Collection, recipe: Recipe, seed: int) -> tuple[content.Augmented, ...]:

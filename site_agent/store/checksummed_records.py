@@ -21,13 +21,13 @@ from fedcervix.json_text import parsed
 CHECKSUM = "checksum"
 
 
-def write_record(file: Path, record: dict[str, Any]) -> None:
+def write_record(file: Path, record: dict[str, object]) -> None:
     """Write a record with its checksum, whole or not at all (0600). Raises StorageError."""
     plain = parsed(json.dumps(record, allow_nan=False))
     write_secret(file, json.dumps({**plain, CHECKSUM: _checksum(plain)}, indent=1, allow_nan=False).encode())
 
 
-def read_record(file: Path, *, what: str, next_step: str) -> dict[str, Any]:
+def read_record(file: Path, *, what: str, next_step: str) -> dict[str, object]:
     """Return a record without its checksum. Raises ModelError, naming `what` and the file, where it is not whole."""
     if not file.parent.is_dir():
         raise ModelError(
@@ -76,5 +76,5 @@ def damaged(file: Path, error: Exception, *, what: str, next_step: str) -> Model
     )
 
 
-def _checksum(record: dict[str, Any]) -> str:
+def _checksum(record: dict[str, object]) -> str:
     return hashlib.sha256(json.dumps(record, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -2,15 +2,21 @@
 
 A record is written by a machine that this site does not trust. Each value has a type and a range; run and plan are this
 site's, sites are those of the plan, and rounds are in order. A key that this version does not know is ignored, also
-where the text is saved: a later coordinator may write more.
+where the text is saved: a later coordinator may write more. What it says must be what the signed ledger of the run says
+(`differences`).
 """
 
 from __future__ import annotations
 
 from fedcervix.core.plan import Plan, canonical_json, check
+from fedcervix.core.rounds.state import Round, Run
 from fedcervix.runtime.record import LedgerLine, RecordedRun
 from fedcervix.runtime.typed_json import from_text
 from fedcervix.transport.codec import RECORD_CHARS_MAX
+from fedcervix.trust.ledger_run import result_of
+
+Facts = tuple[object, ...]
+"""of a round: models, contributions, scores, missing sites"""
 
 
 def read(text: str | bytes, plan: Plan, run: str) -> RecordedRun:
@@ -49,3 +55,41 @@ def _check(line: LedgerLine, number: int, plan: Plan) -> None:
     ]
     if not {*named, *others, *line.unusable} <= set(plan.sites):
         raise ValueError(f"round {number} names a site that is not in the plan")
+
+
+def differences(record: RecordedRun, run: Run, *, ended: bool) -> list[str]:
+    """Return in what a record says something else than the events of the signed ledger, which lead to `run`.
+
+    `ended`: these events reach to the end of the run. Else the round in progress is not compared, nor the result.
+    """
+    rounds = run.rounds if ended else run.rounds[:-1]
+    found = [
+        f"round {round_.number}"
+        for round_, line in zip(rounds, record.ledger, strict=False)
+        if _of_events(round_) != _of_line(line)
+    ]
+    if len(record.ledger) < len(rounds):
+        found.append(f"round {len(record.ledger) + 1}, which is missing")
+    said = (record.outcome and record.outcome.value, record.best_round, record.model or "")
+    happened = (run.outcome and run.outcome.value, run.best_round, result_of(run))
+    return [*found, *(["the result"] if ended and record.outcome is not None and said != happened else [])]
+
+
+def _of_events(round_: Round) -> Facts:
+    """Return what a round came to."""
+    return (
+        (round_.base, round_.candidate),
+        frozenset((one.site, one.digest, one.images, one.steps) for one in round_.contributions),
+        frozenset((one.site, one.count) for one in round_.scores),
+        frozenset(one.site for one in round_.missing),
+    )
+
+
+def _of_line(line: LedgerLine) -> Facts:
+    """Return the same of a record."""
+    return (
+        (line.base, line.model),
+        frozenset((one.site, one.digest, one.images, one.steps) for one in line.contributions),
+        frozenset((one.site, one.count) for one in line.scores),
+        frozenset(one.site for one in line.missing),
+    )

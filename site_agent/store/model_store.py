@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fedcervix import __version__
 from fedcervix.core.events import Task
@@ -16,6 +16,7 @@ from fedcervix.disk.files import copy_file, digest_file
 from fedcervix.disk.paths import Below
 from fedcervix.errors import ModelError
 from fedcervix.models.blobs import BlobStore
+from fedcervix.runtime.typed_json import from_json
 from site_agent.home import SiteHome
 from site_agent.store import archive, leak_guard
 from site_agent.store.archive import utc_now
@@ -31,6 +32,36 @@ WEIGHTS = "cervix-model.safetensors"
 RECORD = "record.json"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelEpoch:
+    """One epoch of a training at this site."""
+
+    train_loss: float
+    valid_loss: float
+    knn_auc: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelRecord:
+    """What stands in a record. Which keys there are depends on where the model was made, here or in a federation."""
+
+    start: str
+    recipe: Mapping[str, object]
+    seed: int
+    digest: str
+    made_at: str
+    software: str = ""
+    images: str = ""
+    run: str = ""
+    round: int | None = None
+    plan_digest: str = ""
+    mode: str = ""
+    sites: tuple[str, ...] = ()
+    best_epoch: int | None = None
+    collections: int | None = None
+    history: tuple[ModelEpoch, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class CervixModel:
     """One cervix model: a folder below models/."""
@@ -44,7 +75,7 @@ class CervixModel:
     """SHA-256 of its weights file when it was kept"""
     made_at: str
     """UTC, ISO 8601"""
-    record: dict[str, Any]
+    record: ModelRecord
 
     weights = Below(WEIGHTS)
     """The weights file."""
@@ -52,7 +83,7 @@ class CervixModel:
     @property
     def run(self) -> str:
         """The federation's run; empty for what the site made itself."""
-        return str(self.record.get("run", ""))
+        return self.record.run
 
     @property
     def kept(self) -> KeptModel:
@@ -67,10 +98,10 @@ class CervixModel:
             weights=self.digest,
             recipe=self.recipe,
             seed=self.seed,
-            images=str(self.record.get("images", "")),
+            images=self.record.images,
             run=self.run,
-            plan=str(self.record.get("plan_digest", "")),
-            sites=tuple(self.record.get("sites", ())),
+            plan=self.record.plan_digest,
+            sites=self.record.sites,
         )
 
     def check(self) -> None:
@@ -126,7 +157,7 @@ def _adopted(folder: Path, task: Task, plan: Plan) -> bool:
         known.check()
     except ModelError:
         return False
-    return (known.digest, known.record.get("plan_digest")) == (task.base, plan.digest)
+    return (known.digest, known.record.plan_digest) == (task.base, plan.digest)
 
 
 def _seen_in_run(home: SiteHome, run: str, plan: Plan) -> Seen:
@@ -178,10 +209,11 @@ def read(folder: Path) -> CervixModel:
     file = folder / RECORD
     history = SiteHome(folder.parent.parent).command("history")
     next_step = f"restore it from a backup, or {again(folder)}" if folder.is_dir() else history
-    record = read_record(file, what="cervix model", next_step=next_step)
+    raw = read_record(file, what="cervix model", next_step=next_step)
     try:
-        recipe = parse_recipe(record["recipe"])
-        return CervixModel(folder, record["start"], recipe, record["seed"], record["digest"], record["made_at"], record)
+        found = from_json(ModelRecord, raw, extra="ignore")
+        recipe = parse_recipe(found.recipe)
+        return CervixModel(folder, found.start, recipe, found.seed, found.digest, found.made_at, found)
     except (ValueError, KeyError, TypeError) as error:
         raise damaged(file, error, what="cervix model", next_step=next_step) from error
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,7 +82,7 @@ class Provenance:
         """Whether its start is a federation's model."""
         return self.label.startswith(FEDERATED)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return the provenance as values JSON can hold, with digests of the recipes."""
         start_digest = recipe_digest(self.start.recipe) if self.start.recipe else ""
         made = {
@@ -95,7 +95,7 @@ class Provenance:
         return {**made, "start": {**made["start"], "recipe": start_recipe, "sites": list(self.start.sites)}}
 
     @classmethod
-    def from_json(cls, raw: Mapping[str, Any]) -> Provenance:
+    def from_json(cls, raw: Any) -> Provenance:
         """Rebuild what `to_json` returned. Raises ValueError, KeyError, TypeError on anything else."""
         fields = {key: value for key, value in raw.items() if key not in ("recipe_sha256", "start_recipe_sha256")}
         made = cls(
@@ -127,7 +127,7 @@ class KeptModel:
         return f"run {self.run}" if self.run else f"model {self.name}"
 
 
-def _start(raw: Mapping[str, Any]) -> Start:
+def _start(raw: Any) -> Start:
     recipe = parse_recipe(raw["recipe"]) if raw["recipe"] else None
     return Start(**{**raw, "recipe": recipe, "sites": tuple(raw["sites"])})
 

@@ -13,25 +13,17 @@ import json
 from pathlib import Path
 from typing import Any
 
-from fedcervix.core.events import (
-    ModelAdopted,
-    ModelUnusable,
-    ScoreReported,
-    UpdateStored,
-    event_from_json,
-    event_to_json,
-    task_from_dict,
-)
+from fedcervix.core.events import UpdateStored, event_from_json, event_to_json, task_from_dict
 from fedcervix.core.formats import UnknownFormat, contents
 from fedcervix.core.numerics import NUMERICS, SINCE
 from fedcervix.core.plan import Plan
 from fedcervix.core.session import PersistentState, Result
 from fedcervix.disk.files import append_line, write_whole
 from fedcervix.disk.paths import Below
-from fedcervix.disk.storage import damaged, disk, later, read_back, read_kept
+from fedcervix.disk.storage import damaged, disk, later, read_back, read_file, read_kept
 from fedcervix.errors import FormatError, StorageError
 from fedcervix.json_text import parsed
-from fedcervix.runtime.record import LedgerLine
+from fedcervix.runtime.record import LedgerLine, RecordedRun
 from fedcervix.runtime.typed_json import from_json
 from fedcervix.trust.fingerprints import SiteKeys, key_bytes, read_key
 from site_agent.home import SiteHome
@@ -70,8 +62,7 @@ class RunStore:
     def plan(self) -> Plan:
         """Return the run's plan. Raises StorageError."""
         file = self.folder / "plan.json"
-        with disk(file, "read"):
-            content = file.read_bytes()
+        content = read_file(file)
         try:
             return Plan.parse(content.decode())
         except UnknownFormat as error:
@@ -134,8 +125,7 @@ class RunStore:
         """Return how long this run's models are; 0 before the first one was here. Raises StorageError."""
         if not self._model.exists():
             return 0
-        with disk(self._model, "read"):
-            content = self._model.read_bytes()
+        content = read_file(self._model)
         if not content.isdigit():
             next_step = f"delete it: rm {self._model}; the next model writes it again"
             raise damaged(self._model, "it holds no number of bytes", next_step=next_step)
@@ -200,15 +190,23 @@ class RunStore:
         """Return how the run ended, or that it has not."""
         return (self.folder / "outcome.txt").read_text(errors="replace") if self.ended() else "not ended yet"
 
-    def ledger(self) -> tuple[LedgerLine, ...]:
-        """Return the coordinator's ledger: who counted in each round, and who not; empty until the run has ended.
+    def record(self) -> RecordedRun | None:
+        """Return the run's record as the coordinator sent it; None where it sent none, or the run has not ended.
 
         Raises ValueError where what is stored is no record of this run, StorageError.
         """
         with disk(self._record, "read"):
             text = self._record.read_bytes() if self._record.exists() else b""
         none = text.strip() in (b"", NO_RECORD.encode())
-        return () if none else ledger.read(text, self.plan(), self.folder.name).ledger
+        return None if none else ledger.read(text, self.plan(), self.folder.name)
+
+    def ledger(self) -> tuple[LedgerLine, ...]:
+        """Return the coordinator's ledger: who counted in each round, and who not; empty until the run has ended.
+
+        Raises what `record` raises.
+        """
+        found = self.record()
+        return found.ledger if found else ()
 
 
 def _kept(content: bytes) -> PersistentState:
@@ -216,22 +214,22 @@ def _kept(content: bytes) -> PersistentState:
         return PersistentState()
     raw = contents("the journal", parsed(text))
     return PersistentState(
-        task_from_dict(raw["task"]) if raw["task"] else None, _result(raw["result"]) if raw["result"] else None
+        task_from_dict(raw["task"]) if raw["task"] else None, _result(str(raw["result"])) if raw["result"] else None
     )
 
 
 def _keys(content: bytes) -> SiteKeys:
-    found = contents("the keys", parsed(content))
-    return {site: read_key(bytes.fromhex(key)) for site, key in found["keys"].items()}
+    found = from_json(dict[str, str], contents("the keys", parsed(content))["keys"])
+    return {site: read_key(bytes.fromhex(key)) for site, key in found.items()}
 
 
 def _numerics(content: bytes) -> int:
-    return int(contents("the journal", parsed(content)).get("numerics", min(SINCE)))
+    return from_json(int, contents("the journal", parsed(content)).get("numerics", min(SINCE)))
 
 
 def _result(text: str) -> Result:
     found = event_from_json(text)
-    if not isinstance(found, UpdateStored | ScoreReported | ModelUnusable | ModelAdopted):
+    if not isinstance(found, Result):
         raise TypeError(f"{type(found).__name__} is no result")
     return found
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from site_agent.store.audit_sheets import AuditSheet
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainResult:
@@ -21,6 +23,10 @@ class TrainResult:
     precision: str = ""
     said: tuple[str, ...] = ()
     """lines for a person at the site"""
+    base: str = ""
+    """digest of the model that it was trained from; empty for a first model, and in notes of earlier versions"""
+    audit: AuditSheet | None = None
+    """what an attacker would learn from it; None where nobody asked"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

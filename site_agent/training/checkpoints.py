@@ -22,7 +22,6 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import safetensors
 from torch import Tensor
@@ -46,7 +45,7 @@ class Checkpoint:
     """Tensors by name, and what else must be known, as values JSON can hold."""
 
     tensors: Mapping[str, Tensor]
-    facts: Mapping[str, Any]
+    facts: Mapping[str, object]
 
     def part(self, prefix: str) -> dict[str, Tensor]:
         """Return the tensors whose name begins with `prefix`, without it."""

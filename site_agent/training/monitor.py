@@ -10,6 +10,7 @@ import math
 
 from fedcervix.core.plan import Recipe
 from site_agent.network.loss import collapse_loss
+from site_agent.store.audit_sheets import verdict
 from site_agent.store.task_results import ScoreResult, TrainResult
 from site_agent.training.collapse_metrics import Gauges, alarms
 from site_agent.training.loop import Epoch
@@ -38,12 +39,13 @@ def round_lines(result: TrainResult | ScoreResult, recipe: Recipe) -> tuple[str,
     """Return what a federation's task gave at this site, as one line, then one line per alarm of its gauges."""
     gauges, loss = Gauges(**result.gauges), result.loss
     if isinstance(result, TrainResult):
-        name, more = "loss", [result.precision]
+        name, more, audit = "loss", [result.precision], result.audit
     else:
-        name, more = "validation", [] if result.knn_auc is None else [f"k-NN AUC {result.knn_auc:.3f}"]
+        name, more, audit = "validation", [] if result.knn_auc is None else [f"k-NN AUC {result.knn_auc:.3f}"], None
     collapse = collapse_loss(recipe.batch_images, recipe.loss)
     said = [f"{name} {loss:.4f} (collapsed: {collapse:.4f})", *_spread(gauges), *more]
-    return (", ".join(said), *alarms(gauges, loss, recipe.batch_images, recipe.loss))
+    audited = [f"audit: {verdict(audit)}"] if audit else []
+    return (", ".join(said), *alarms(gauges, loss, recipe.batch_images, recipe.loss), *audited)
 
 
 def _spread(gauges: Gauges) -> list[str]:

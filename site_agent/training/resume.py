@@ -34,32 +34,39 @@ def pack(learner: Learner, standing: Standing) -> Checkpoint:
         **_named("best.", standing.best_state),
         **{f"seen.{k}": f for k, f in enumerate(position.seen)},
     }
-    facts = {
-        "epoch": position.epoch,
-        "step": position.step,
-        "loss_sum": position.loss_sum,
-        "seconds": position.seconds,
-        "records": [dataclasses.asdict(record) for record in position.records],
-        "history": [dataclasses.asdict(epoch) for epoch in standing.history],
-    }
-    return Checkpoint(tensors, facts)
+    facts = _Facts(
+        position.epoch, position.step, position.loss_sum, position.seconds, position.records, standing.history
+    )
+    return Checkpoint(tensors, dataclasses.asdict(facts))
+
+
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    """What a checkpoint holds beside its tensors."""
+
+    epoch: int
+    step: int
+    loss_sum: float
+    seconds: float
+    records: tuple[TrainedEpoch, ...]
+    history: tuple[Epoch, ...]
 
 
 def unpack(checkpoint: Checkpoint, learner: Learner) -> Standing:
     """Put weights and momentum back in place, and return the rest. Raises ModelError if they do not fit."""
     apply_weights(learner.encoder, checkpoint.part("model."), what="the checkpoint")
     restore_optimiser(learner.optimiser, learner.encoder, checkpoint.part("optimiser."))
-    facts, seen = checkpoint.facts, checkpoint.part("seen.")
+    facts, seen = from_json(_Facts, checkpoint.facts), checkpoint.part("seen.")
     device = next(learner.encoder.parameters()).device
     position = Position(
-        epoch=facts["epoch"],
-        step=facts["step"],
-        loss_sum=facts["loss_sum"],
+        epoch=facts.epoch,
+        step=facts.step,
+        loss_sum=facts.loss_sum,
         seen=tuple(seen[str(k)].to(device) for k in range(len(seen))),
-        seconds=facts["seconds"],
-        records=tuple(from_json(TrainedEpoch, record) for record in facts["records"]),
+        seconds=facts.seconds,
+        records=facts.records,
     )
-    return Standing(position, tuple(from_json(Epoch, epoch) for epoch in facts["history"]), checkpoint.part("best."))
+    return Standing(position, facts.history, checkpoint.part("best."))
 
 
 @dataclass(frozen=True, slots=True)

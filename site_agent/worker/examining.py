@@ -44,6 +44,7 @@ def examine(bench: TaskContext, plan: Plan | None) -> Findings:
         cost.check(bench.home.folder)
     return Findings(
         images=len(collection.images),
+        training_images=len(collection.contrastive("train")),
         women=len({image.woman for image in collection.images}),
         unreadable=len(collection.quarantined),
         shared_pictures=len(collection.shared_pictures),

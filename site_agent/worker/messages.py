@@ -19,6 +19,8 @@ class Request:
     plan: str
     """in its canonical form; empty: none"""
     task: Task | None = None
+    roster: str = ""
+    """digest of the run's openings, of which a run with secure sums makes its first model; empty in all others"""
 
 
 Result = TaskResult | Findings

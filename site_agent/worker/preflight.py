@@ -66,6 +66,8 @@ class Findings:
     """What a look at the site's images has found, and the cost of a plan where one was given."""
 
     images: int
+    training_images: int
+    """of them, those that a round trains with"""
     women: int
     unreadable: int
     shared_pictures: int

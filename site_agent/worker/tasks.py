@@ -41,6 +41,7 @@ from site_agent.network.encoder import (
 from site_agent.network.optimizer import clear, optimiser_state, restore_optimiser
 from site_agent.network.precision import resolve_precision
 from site_agent.store import leak_guard
+from site_agent.store.audit_sheets import AuditSheet
 from site_agent.store.task_results import ScoreResult, TaskResult, TrainResult, UnusableResult
 from site_agent.training.context import TrainingContext
 from site_agent.training.ddp import ALONE, Team, agreed, check_same, leader_first
@@ -50,6 +51,7 @@ from site_agent.training.monitor import round_lines
 from site_agent.training.resume import CheckpointWriter, unpack
 from site_agent.training.steps import Learner, make_learner
 from site_agent.training.stopping import Stop, Stoppable
+from site_agent.training.update_audit import Update, audit
 from site_agent.worker.disk_full_retry import with_room
 
 ROUNDS_KEPT = 2
@@ -69,6 +71,8 @@ class TaskContext:
     acceleration: Acceleration = "eager"
     team: Team = ALONE
     stop: Stop = field(default_factory=Stop)
+    roster: str = ""
+    """digest of the run's openings, where it has secure sums"""
     _collection: Collection | None = None
     _images: dict[tuple[str, Recipe], Images] = field(default_factory=dict)
     _probes: dict[Recipe, Probe] = field(default_factory=dict)
@@ -95,11 +99,11 @@ class TaskContext:
             self._probes[recipe] = label_probe(self.home, self.collection(recipe), recipe, self.device, *counted)
         return self._probes[recipe]
 
-    def training(self, plan: Plan, recipe: Recipe) -> TrainingContext:
-        """Return what stays the same in all rounds of a plan; the recipe is the plan's with its precision settled."""
+    def training(self, plan: Plan, task: Task, recipe: Recipe) -> TrainingContext:
+        """Return what a task of a plan is done with; the recipe is the plan's with its precision settled."""
         return TrainingContext(
             recipe=recipe,
-            seed=plan.terms.seed,
+            seed=run_seed(plan, task),
             stream=self.site,
             machine=Machine(self.device, self.acceleration),
             team=self.team,
@@ -142,14 +146,28 @@ def unusable_lines(task: Task, error: DivergedError) -> tuple[str, ...]:
 def _seed(bench: TaskContext, task: Task, plan: Plan) -> TrainResult:
     started = time.monotonic()
     weights = bench.home.imagenet_weights()
-    encoder = start_encoder(plan.recipe, first_seed(plan.terms.seed), weights, download=False)
+    encoder = start_encoder(plan.recipe, first_seed(plan.terms.seed, bench.roster), weights, download=False)
     digest = _keep(bench, task, encoder.state_dict())
     return TrainResult(digest=digest, images=0, steps=0, loss=0.0, seconds=time.monotonic() - started)
 
 
-def first_seed(seed: int) -> int:
-    """Return the seed of a run's first model: the same one wherever it is made."""
-    return derive(seed, "first-model")
+def first_seed(seed: int, roster: str = "") -> int:
+    """Return the seed of a run's first model: the same one wherever it is made.
+
+    `roster`: digest of the openings of a run with secure sums. Its first model is new, so it was in no sum before.
+    """
+    return derive(seed, "first-model", *filter(None, [roster]))
+
+
+def run_seed(plan: Plan, task: Task) -> int:
+    """Return the seed of a task's random numbers: the plan's.
+
+    TRUST 5: "without the run's id in it, two runs that differ by one site would give that site's update as the
+    difference of two sums. So secure runs mix the run's id into the seeds." So do the attempts at a round.
+    """
+    if not plan.terms.secure_sum:
+        return plan.terms.seed
+    return derive(plan.terms.seed, "secure-sum", task.run, task.attempt)
 
 
 def _train(bench: TaskContext, task: Task, plan: Plan) -> TrainResult | None:
@@ -161,7 +179,7 @@ def _train(bench: TaskContext, task: Task, plan: Plan) -> TrainResult | None:
         _remember(bench, task, plan)
     bench.on_progress(WorkProgress("training", unit="steps"))
     started = time.monotonic()
-    context = bench.training(plan, recipe)
+    context = bench.training(plan, task, recipe)
     learner = _ready(bench, task, plan, context)
     contract = _contract(bench, task, plan, recipe)
     checkpoints = _checkpoints(bench, task, contract)
@@ -194,8 +212,18 @@ def _train(bench: TaskContext, task: Task, plan: Plan) -> TrainResult | None:
         seconds=time.monotonic() - started,
         gauges=dataclasses.asdict(records[-1].gauges),
         precision=recipe.precision,
+        base=task.base,
+        audit=_audited(bench, Update(task.round, task.base, digest), context),
     )
     return dataclasses.replace(result, said=round_lines(result, recipe))
+
+
+def _audited(bench: TaskContext, update: Update, context: TrainingContext) -> AuditSheet | None:
+    """Return what an attacker would learn from an update, where the site's policy asks."""
+    if bench.home.config().policy.audit_max_auc == 1:
+        return None
+    counted = (bench.counted("decoding"), bench.counted("auditing"))
+    return audit(bench.home, bench.collection(), update, context, *counted)
 
 
 def _epochs(task: Task, plan: Plan) -> range:
@@ -247,7 +275,8 @@ def _ready(bench: TaskContext, task: Task, plan: Plan, context: TrainingContext)
 def _contract(bench: TaskContext, task: Task, plan: Plan, recipe: Recipe) -> str:
     """Return what a checkpoint within this task depends on; the recipe is the plan's with its precision settled."""
     images = bench.collection().digest
-    return f"{task.run} {task.round} {task.base} {plan.digest} {recipe.precision} {bench.site} {images}"
+    again = f" attempt {task.attempt}" if task.attempt > 1 else ""
+    return f"{task.run} {task.round}{again} {task.base} {plan.digest} {recipe.precision} {bench.site} {images}"
 
 
 def _goes_on(at: Position, task: Task, plan: Plan) -> str:
@@ -285,7 +314,7 @@ def _score(bench: TaskContext, task: Task, plan: Plan) -> ScoreResult:
     """Score the round's model on this site's validation images."""
     _checkpoints(bench, task, "none: scoring is short and is repeated after a restart")
     recipe = resolve_precision(plan.recipe, bench.device, bench.home.cache)
-    context = bench.training(plan, recipe)
+    context = bench.training(plan, task, recipe)
     images, encoder = bench.images(recipe, "valid"), bench.learner(context).encoder
     _remember(bench, task, plan)
     _load(bench, task, encoder)

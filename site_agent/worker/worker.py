@@ -85,12 +85,15 @@ class Worker:
         self._team = False
         self._cancelled = False
 
-    def do(self, task: Task, plan: Plan, on_progress: OnProgress, cancelled: threading.Event) -> TaskResult:
+    def do(
+        self, task: Task, plan: Plan, on_progress: OnProgress, cancelled: threading.Event, *, roster: str = ""
+    ) -> TaskResult:
         """Return what a task gave. Raises WorkFailedError, or CancelledError after `cancel`.
 
         `cancelled` is set before `cancel` is called: a task that was given up before it came here never begins.
+        `roster`: digest of the run's openings, of which a run with secure sums makes its first model.
         """
-        request = Request(plan.canonical(), task)
+        request = Request(plan.canonical(), task, roster)
         found = self._ask(lambda: self._survive(request, on_progress, cancelled), on_progress, cancelled)
         assert not isinstance(found, Findings)
         return found

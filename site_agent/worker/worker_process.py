@@ -105,6 +105,7 @@ def _answer(bench: TaskContext, answers: Answers, request: Request) -> Result:
         answers.begin("checking what the plan needs")
         return examine(bench, plan)
     answers.begin(STAGES[request.task.kind])
+    bench.roster = request.roster
     if request.task.kind in TOGETHER:
         tell(json.dumps(dataclasses.asdict(request), allow_nan=False), bench.team)
     result = do(bench, request.task, plan)

@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 
 from tests.archive.homes import HERE, KINDS, LIGHT, Archived, Kind, archived, unpack
-from tests.e2e.loopback import call, start
+from tests.e2e.loopback import Process, call, start
 from tests.e2e.test_study import PROGRAM, finished
 
 RELEASES = sorted(folder.name for folder in HERE.iterdir() if (folder / "release.json").exists())
+SLICE = {Kind("csfssl", "none"), Kind("ppfssl", "bfloat16"), Kind("csfssl", "int8")}
+"""of the kinds of runs: those that `make test` ends"""
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
@@ -24,7 +26,9 @@ def said(federation: Archived, *words: str | Path) -> str:
 
 
 @pytest.mark.parametrize("release", RELEASES)
-@pytest.mark.parametrize("kind", KINDS, ids=str)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=() if kind in SLICE else pytest.mark.long) for kind in KINDS], ids=str
+)
 def test_homes_that_were_killed_in_mid_run_are_shown_and_end_with_the_right_model(
     release: str, kind: Kind, tmp_path: Path
 ) -> None:
@@ -77,13 +81,26 @@ def test_a_new_run_begins_in_an_old_home(ended: Archived) -> None:
     assert len(said(ended, "runs").splitlines()) > 2
 
 
+def study(folder: Path, *options: str) -> Process:
+    words = [*PROGRAM, "run", folder / "study.toml", "--out", folder / "out", *options]
+    return start("cervix-study", words, folder / "logs")
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_the_finished_cells_of_a_study_that_was_killed_are_recognised(release: str, tmp_path: Path) -> None:
+    unpack(release, "study", tmp_path)
+    process = study(tmp_path, "--dry-run")
+    assert process.ended() == 0, process.text
+    assert len(finished(tmp_path / "out")) == 6
+    assert " cells, 6 finished; " in process.text
+
+
+@pytest.mark.long
 @pytest.mark.parametrize("release", RELEASES)
 def test_a_study_that_was_killed_goes_on_and_repeats_no_cell(release: str, tmp_path: Path) -> None:
     unpack(release, "study", tmp_path)
     before = finished(tmp_path / "out")
-    process = start(
-        "cervix-study", [*PROGRAM, "run", tmp_path / "study.toml", "--out", tmp_path / "out"], tmp_path / "logs"
-    )
+    process = study(tmp_path)
     assert process.ended(timeout_s=240) == 0, process.text
     after = finished(tmp_path / "out")
     assert len(before) == 6

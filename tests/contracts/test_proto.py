@@ -92,7 +92,7 @@ def test_there_is_a_release_to_compare_with() -> None:
         ("  bool look = 5;", "  bool looks = 5;"),
         ("  string instance = 3;", "  bytes instance = 3;"),
         ("  repeated string succeeds = 4;", "  string succeeds = 4;"),
-        ("KIND_ADOPT = 4;", "KIND_ADOPT = 5;"),
+        ("KIND_ADOPT = 4;", "KIND_ADOPT = 15;"),
         ("returns (stream FromCoordinator)", "returns (FromCoordinator)"),
         ("    string abort = 2;", "  } string abort = 2; oneof other {"),
     ],

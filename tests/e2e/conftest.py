@@ -15,6 +15,8 @@ import pytest
 
 from fedcervix.core.plan import Plan
 from tests.e2e.institutions import draw_collections
+from tests.e2e.light_right import light_result
+from tests.e2e.light_worker import NUMBERS
 from tests.e2e.loopback import HERE, Federation, federation
 
 Once = Callable[[str, Callable[[Path], None]], Path]
@@ -94,15 +96,12 @@ def federate(tmp_path: Path) -> Iterator[Callable[..., Federation]]:
 
 
 @pytest.fixture
-def light_right(federate: Callable[..., Federation]) -> Callable[..., str]:
-    """Return the result of an undisturbed federation of light sites (see light_site.py)."""
+def light_right(federate: Callable[..., Federation], tmp_path: Path) -> Callable[..., str]:
+    """Return the right result of a federation of light sites (see light_right.py)."""
 
-    def right(mode: str, *options: str, **terms: Any) -> str:
-        federation = federate(terms=terms)
-        coordinator = federation.coordinate("--mode", mode)
-        for site in federation.sites:
-            federation.enrol(site)
-        federation.finish(coordinator, *[federation.light(site, *options) for site in federation.sites])
-        return federation.result()
+    def right(
+        mode: str, *, numbers: int = NUMBERS, attempt: int = 1, sites: tuple[str, ...] = ("nhs", "alts"), **terms: Any
+    ) -> str:
+        return light_result(federate(sites=sites, terms=terms).plan(mode), tmp_path / "one-table", numbers, attempt)
 
     return right

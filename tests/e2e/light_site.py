@@ -2,6 +2,7 @@
 
     python -m tests.e2e.light_site HOME [--pace-s SECONDS] [--numbers COUNT] [--worker] [--diary FILE]
         [--silence-s S] [--spoils F] [--upgrade-s S] [--ahead-s S] [--dies-at STEP]
+        [--images COUNT] [--loss LOSS] [--keep FOLDER]
 
 A task takes milliseconds instead of seconds, and no torch is loaded; so a test can kill this process at many moments.
 `--ahead-s`: how far its clock is ahead of this machine's. `--dies-at`: `kill -9` at a step of a renewal.
@@ -36,8 +37,11 @@ from site_agent.federation.listener import UPGRADE_S
 from site_agent.federation.renewing import Renewing
 from site_agent.federation.site_ledger import SiteLedger
 from site_agent.home import SiteHome
+from site_agent.store.egress import Egress
+from site_agent.store.sum_journal import SumJournal
 from site_agent.store.task_results import TaskResult
 from site_agent.worker.hang_detection import FLOOR_S
+from site_agent.worker.preflight import Findings
 from site_agent.worker.worker import CancelledError, Worker
 from tests.e2e.light_worker import NUMBERS, LightWork, surroundings
 
@@ -48,8 +52,16 @@ class LightWorker:
     def __init__(self, work: LightWork) -> None:
         self._work = work
 
-    def do(self, task: Task, plan: Plan, on_progress: OnProgress, cancelled: threading.Event) -> TaskResult:
-        """Return what a task gave."""
+    def do(
+        self,
+        task: Task,
+        plan: Plan,
+        on_progress: OnProgress,
+        cancelled: threading.Event,
+        *,
+        roster: str = "",  # noqa: ARG002
+    ) -> TaskResult:
+        """Return what a task gave. The first model is the plan's, whatever `roster` says: so the result is known."""
 
         def wait(pause_s: float) -> None:
             if cancelled.wait(pause_s):
@@ -97,6 +109,12 @@ def nothing_to_check(*_: object) -> None:
     """Find nothing wrong."""
 
 
+def found(images: int) -> Findings:
+    """Return what an examination finds at a light site."""
+    nothing = {"women": images, "unreadable": 0, "shared_pictures": 0, "remarks": (), "cost": None, "details": ""}
+    return Findings(images=images, training_images=images, **nothing)  # type: ignore[arg-type]
+
+
 def in_a_process(work: LightWork) -> Worker:
     """Return the agent's real handle on a worker process that does this work."""
     os.environ.update(surroundings(work))
@@ -116,6 +134,9 @@ def main() -> None:
     options.add_argument("--upgrade-s", type=float, default=UPGRADE_S)
     options.add_argument("--ahead-s", type=float, default=0.0)
     options.add_argument("--dies-at", default="")
+    options.add_argument("--images", type=int, default=10)
+    options.add_argument("--loss", type=float, default=1.0)
+    options.add_argument("--keep", default="")
     given = options.parse_args()
     home, display = SiteHome(given.home), Display()
     site = home.certificate().identity.name
@@ -127,17 +148,27 @@ def main() -> None:
         def clock_s() -> float:
             return time.time() + float(given.ahead_s)
 
-        link = DyingLink(home.config().link.coordinator, claim=succeed(home), clock_s=clock_s, ledger=ledger, **pems)
+        address = home.config().link.coordinator
+        kept = {"ledger": ledger, "egress": Egress(home.egress, address, clock_s)}
+        link = DyingLink(address, claim=succeed(home), clock_s=clock_s, **kept, **pems)
         link.dies_at = given.dies_at
-        work = LightWork(home, site, given.pace_s, given.numbers, given.diary, given.spoils)
+        work = LightWork(
+            home,
+            site,
+            **{
+                name: getattr(given, name)
+                for name in ("pace_s", "numbers", "diary", "spoils", "images", "loss", "keep")
+            },
+        )
         worker = in_a_process(work) if given.worker else LightWorker(work)
         federation = home.certificate().identity.federation
-        context = AgentContext(home, site, link, display.show, clock_s=clock_s, ledger=ledger)
+        journal = SumJournal(home)
+        context = AgentContext(home, site, link, display.show, clock_s=clock_s, ledger=ledger, journal=journal)
         agent = Agent(
             context,
             worker,  # type: ignore[arg-type]
             federation=federation,
-            checks=Checks(nothing_to_check, nothing_to_check, nothing_to_check),
+            checks=Checks(nothing_to_check, nothing_to_check, lambda *_: found(given.images)),
             waits=Waits(silence_s=given.silence_s, upgrade_s=given.upgrade_s),
             renewing=Renewing(context),
         )

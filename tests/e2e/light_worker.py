@@ -11,6 +11,7 @@ What it "trains" depends on (base, site, round) alone: a federation of such site
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -54,9 +55,19 @@ class LightWork:
     """a file to which every step is added when it is done; none by default"""
     spoils: float = 0.0
     """a factor of what it trains; with one it is a culprit, which finds every model good"""
+    images: int = 10
+    """that it says it has"""
+    loss: float = 1.0
+    """that it says its training had"""
+    keep: str = ""
+    """a folder in which a copy of each model that it makes is kept; none by default"""
 
     def do(
-        self, task: Task, plan: Plan, on_progress: OnProgress, wait: Callable[[float], Any] = time.sleep
+        self,
+        task: Task,
+        plan: Plan,
+        on_progress: OnProgress,
+        wait: Callable[[float], Any] = time.sleep,
     ) -> TaskResult:
         """Return what a task gave, after a few paced steps."""
         for step in range(STEPS):
@@ -68,10 +79,10 @@ class LightWork:
             return UnusableResult(steps=0, said=(f"  cannot {task}: there is no finite loss",))
         if task.kind is TaskKind.SCORE:
             loss = float(np.abs(next(iter(model.values()))).mean()) + 1 / task.round
-            return ScoreResult(loss_sum=4 * loss, count=4, images=10, gauges={"unit_std": 0.5})
+            return ScoreResult(loss_sum=4 * loss, count=4, images=self.images, gauges={"unit_std": 0.5})
         state = seed_model(plan, self.numbers) if task.kind is TaskKind.SEED else self._trained(task, plan)
         digest = with_room(lambda: self._keep(task, state), on_progress, wait)
-        return TrainResult(digest=digest, images=10, steps=STEPS, loss=1.0, seconds=0.1)
+        return TrainResult(digest=digest, images=self.images, steps=STEPS, loss=self.loss, seconds=0.1)
 
     def _note(self, words: str) -> None:
         if self.diary:
@@ -80,7 +91,7 @@ class LightWork:
 
     def _trained(self, task: Task, plan: Plan) -> dict[str, Any]:
         base = read_tensors(BlobStore(self.home.blobs).path(task.base))
-        chance = np.random.default_rng(derive(plan.terms.seed, "light", self.site, task.round))
+        chance = np.random.default_rng(derive(plan.terms.seed, "light", self.site, task.round, *_attempt(task)))
         moved = {
             name: (values + chance.standard_normal(values.shape).astype(values.dtype))
             for name, values in base.items()
@@ -96,8 +107,14 @@ class LightWork:
         blobs = BlobStore(self.home.blobs)
         making = blobs.scratch(f"light-{task.kind}-{task.round}")
         digest = write_tensors(making, state)
+        if self.keep:
+            shutil.copyfile(making, Path(self.keep) / f"{task.kind}-{task.round}")
         blobs.adopt(making, digest)
         return digest
+
+
+def _attempt(task: Task) -> list[int]:
+    return [task.attempt] if task.attempt > 1 else []
 
 
 def seed_model(plan: Plan, numbers: int) -> dict[str, Any]:

@@ -195,7 +195,7 @@ def test_an_upload_that_is_cut_goes_on_where_it_was(
     federation, proxy, processes = through(fault="cut", up_bytes=5_000_000, faults=1000)
     federation.finish(*processes)
     assert proxy.hits <= 1000 - 4
-    assert federation.result() == light_right("csfssl", "--numbers", "3000000", rounds=1)
+    assert federation.result() == light_right("csfssl", numbers=3_000_000, rounds=1)
 
 
 def test_corrupted_bytes_cost_a_retry_and_nothing_else(
@@ -204,7 +204,7 @@ def test_corrupted_bytes_cost_a_retry_and_nothing_else(
     federation, proxy, processes = through(fault="flip", up_bytes=5_000_000, faults=2)
     federation.finish(*processes)
     assert proxy.hits == 0
-    assert federation.result() == light_right("csfssl", "--numbers", "3000000", rounds=1)
+    assert federation.result() == light_right("csfssl", numbers=3_000_000, rounds=1)
 
 
 # --- leases ------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -16,6 +17,7 @@ from fedcervix.trust.fingerprints import Fingerprint
 from site_agent import home as homes
 from site_agent.cli import cli as site_cli
 from site_agent.store.ledger_store import LedgerStore
+from tests.e2e.accounted import unaccounted, updates
 from tests.e2e.loopback import Federation, federation
 
 pytestmark = pytest.mark.timeout(120)
@@ -54,6 +56,17 @@ def test_all_keep_one_ledger_though_a_site_and_the_coordinator_are_killed(light:
         assert [line.text for line in stored.lines] == entries[: len(stored.lines)]
         assert stored.heads[-1].head.round >= light.plan("csfssl").terms.rounds
         assert {one.site for one in stored.countersigned} == set(light.sites)
+        assert_all_is_accounted(light, site, run)
+
+
+def assert_all_is_accounted(made: Federation, site: str, run: str) -> None:
+    """Every result of a site that the coordinator has stands in the site's egress ledger, its model whole."""
+    assert not list(unaccounted(made, run, site))
+    shown = CliRunner().invoke(site_cli, ["--home", str(made.site(site).folder), "egress", run])
+    assert shown.exit_code == 0, shown.output
+    found = updates(made, run, site)
+    assert found
+    assert all(update.digest[:12] in shown.output for update in found)
 
 
 def verified(cli: object, home: Path, *words: str) -> Result:
@@ -94,6 +107,15 @@ def test_each_role_verifies_from_files_alone_and_names_what_was_changed(light: F
     signatures.write_text("")
     assert "no head is stored" in str(verified(site_cli, site.folder, run).exception)
     signatures.write_text(signed)
+
+    cut = [line for line in signed.split("\n") if not re.search(r"round.{2}:[1-9]", line)]
+    signatures.write_text("\n".join(cut))
+    assert "this site has signed the head of round" in str(verified(site_cli, site.folder, run).exception)
+    signatures.write_text(signed)
+    left = site.egress.read_text()
+    site.egress.write_text("\n".join(left.split("\n")[:-6]))
+    assert "what has left this site does not hold: entry" in str(verified(site_cli, site.folder, run).exception)
+    site.egress.write_text(left)
     homes.pin(site, "alts", Fingerprint(bytes(32)))
     error = verified(site_cli, site.folder, run).exception
     assert isinstance(error, LedgerError)

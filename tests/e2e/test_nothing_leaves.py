@@ -20,7 +20,7 @@ import pytest
 from PIL import Image
 
 from fedcervix.core.compression import Packed
-from fedcervix.core.events import Answer
+from fedcervix.core.events import Answer, Task
 from fedcervix.core.rounds.instructions import Instruction
 from fedcervix.errors import FedcervixError
 from fedcervix.models.blobs import BlobStore
@@ -67,9 +67,9 @@ class RecordingLink:
     def fetch(self, digest: str, blobs: BlobStore, on_bytes: OnBytes, *, bytes_max: int) -> None:
         self._link.fetch(digest, blobs, on_bytes, bytes_max=bytes_max)
 
-    def push(self, digest: str, blobs: BlobStore, on_bytes: OnBytes) -> None:
+    def push(self, digest: str, blobs: BlobStore, on_bytes: OnBytes, *, task: Task | None = None) -> None:
         self.sent += digest.encode() + blobs.path(digest).read_bytes()
-        self._link.push(digest, blobs, on_bytes)
+        self._link.push(digest, blobs, on_bytes, task=task)
 
     def packed(self, digest: str) -> Packed | None:
         return self._link.packed(digest)

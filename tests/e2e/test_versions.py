@@ -27,7 +27,9 @@ Once = Callable[[str, Callable[[Path], None]], Path]
 
 pytestmark = pytest.mark.timeout(120)
 
-MODES = ("csfssl", "ppfssl")
+AVERAGED = ("csfssl", pytest.param("ppfssl", marks=pytest.mark.long))
+RING = (pytest.param("csfssl", marks=pytest.mark.long), "ppfssl")
+"""each test has one mode in `make test`, the other in `make long`"""
 BOTH = (*MORE_FIELDS, speaks(NEXT - 1, NEXT))
 AHEAD = (*MORE_FIELDS, speaks(NEXT))
 PACE = ("--pace-s", "0.05")
@@ -80,7 +82,7 @@ def software(federation: Federation) -> dict[str, list[str]]:
     return {line["site"]: line["software"] for line in federation.record()["sites"]}
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", AVERAGED)
 def test_sites_of_today_and_a_coordinator_of_the_next_version_end_with_its_model(
     mode: Mode, federate: Federate, next_one: Version, right: Callable[[Mode], str]
 ) -> None:
@@ -91,7 +93,7 @@ def test_sites_of_today_and_a_coordinator_of_the_next_version_end_with_its_model
     assert software(federation) == {site: [__version__] for site in federation.sites}
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", RING)
 def test_either_side_may_be_upgraded_first_and_one_site_before_the_other(
     mode: Mode, federate: Federate, next_one: Version, right: Callable[[Mode], str]
 ) -> None:
@@ -167,7 +169,7 @@ def test_a_site_that_computes_otherwise_waits_and_the_run_keeps_its_numbers(
     assert federation.result() == right("csfssl")
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", AVERAGED)
 def test_all_sides_are_upgraded_one_after_the_other_in_the_middle_of_a_run(
     mode: Mode, federate: Federate, next_one: Version, right: Callable[[Mode], str]
 ) -> None:
@@ -209,7 +211,7 @@ PHASES: dict[Mode, tuple[tuple[str, int], ...]] = {
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", RING)
 def test_what_is_killed_in_any_phase_goes_on_in_another_version(
     mode: Mode, federate: Federate, next_one: Version, right: Callable[[Mode], str]
 ) -> None:

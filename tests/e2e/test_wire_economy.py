@@ -93,8 +93,15 @@ def metered(federate: Federate, proxies: list[Line], mode: str, compression: str
     return federation
 
 
-@pytest.mark.parametrize("compression", ["bfloat16", "int8"])
-@pytest.mark.parametrize("mode", ["csfssl", "ppfssl"])
+@pytest.mark.parametrize(
+    ("mode", "compression"),
+    [
+        ("csfssl", "bfloat16"),
+        ("ppfssl", "int8"),
+        pytest.param("csfssl", "int8", marks=pytest.mark.long),
+        pytest.param("ppfssl", "bfloat16", marks=pytest.mark.long),
+    ],
+)
 def test_packed_models_take_their_share_of_the_line_and_kills_change_nothing(
     federate: Federate, proxies: list[Line], mode: str, compression: str
 ) -> None:

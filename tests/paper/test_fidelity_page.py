@@ -95,7 +95,7 @@ def value_of(profile: str, key: str) -> Any:
     found: Any = whole.terms if hasattr(whole.terms, key) else whole.recipe
     for name in key.split("."):
         found = getattr(found, name)
-    return found
+    return list(found) if isinstance(found, tuple) else found
 
 
 def test_the_tables_are_read() -> None:

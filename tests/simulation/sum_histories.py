@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
+from fedcervix.core.sum_plan import sites_min
 from fedcervix.trust.contexts import RoundContext
 from fedcervix.trust.holder_rules import RULES, OwnView, Proposal, SumRules
 from fedcervix.trust.sum_lists import SumList
-from fedcervix.trust.sum_plan import sites_min
 from tests.simulation import sum_adversary as attacks
 from tests.simulation.sum_adversary import ATTACKS, Adversary, Scene, honest_round
 from tests.simulation.sum_coordinator import Coordinator, Round, StalledError, StoppedError

@@ -44,7 +44,7 @@ def result(found: History) -> tuple[str, int, int]:
     return found.run.best.candidate, found.run.best_round, len(found.run.rounds)
 
 
-@pytest.mark.parametrize("share", range(SHARES))
+@pytest.mark.parametrize("share", [*range(5), *(pytest.param(n, marks=pytest.mark.long) for n in range(5, SHARES))])
 def test_histories(share: int) -> None:
     for seed in range(share * SHARE, (share + 1) * SHARE):
         history(seed)
@@ -123,9 +123,12 @@ def test_a_coordinator_that_crashes_at_every_position_in_one_run(mode: str, term
     assert (found.run.outcome, result(found)) == (Outcome.OK, undisturbed(plan, ""))
 
 
-@pytest.mark.parametrize(("mode", "terms"), FEDERATIONS)
+@pytest.mark.parametrize(("mode", "terms"), [each for each in FEDERATIONS if each[1] is not MOMENTUM])
 def test_a_crash_of_a_site_at_every_position_of_its_journal(mode: str, terms: dict[str, Any]) -> None:
-    """The design: "The agent keeps a smaller journal of its own"; nobody's lease runs out before a site is back."""
+    """The design: "The agent keeps a smaller journal of its own"; nobody's lease runs out before a site is back.
+
+    A site does nothing for the server's momentum.
+    """
     plan = small(mode, lease_s=300.0, **terms)
     undisturbed_run = simulate(plan, SOUND, 0)
     for site, positions in undisturbed_run.site_positions:
@@ -229,8 +232,8 @@ def test_a_step_that_forgets_who_is_missing_is_found() -> None:
             return None
         return replace(after, rounds=tuple(replace(round_, missing=()) for round_ in after.rounds)), answer
 
-    found = found_by(planted(forgets), range(300))  # where the ring waits for the forgotten one, that shows first
-    assert "neither counted nor missing" in found or "does not end" in found
+    # Not from 0: in the histories before, a ring waits for the forgotten one, which takes seconds to show.
+    assert "neither counted nor missing" in found_by(planted(forgets), range(12, 300))
 
 
 def test_a_step_that_averages_in_the_order_of_arrival_is_found() -> None:

@@ -24,6 +24,7 @@ from site_agent.federation.inbox import ConnectionLost, CoordinatorSaid, Inbox, 
 from site_agent.federation.readiness import Examine
 from site_agent.home import SiteHome
 from site_agent.home import create as create_home
+from site_agent.store.audit_sheets import AuditSheet
 from site_agent.store.run_store import RunStore
 from site_agent.store.task_results import ScoreResult, TaskResult, TrainResult
 from site_agent.worker.worker import CancelledError
@@ -51,10 +52,14 @@ class FakeWorker:
         self.ends_with: Exception | None = None
         self._killed = threading.Event()
         self._changed = threading.Condition()
+        self.audit: AuditSheet | None = None
         self.cancels = self.stops = 0
         self.on_stop: Callable[[], None] = lambda: self._killed.set()
 
-    def do(self, task: Task, _plan: Plan, on_progress: OnProgress, cancelled: threading.Event) -> TaskResult:
+    def do(
+        self, task: Task, _plan: Plan, on_progress: OnProgress, cancelled: threading.Event, *, roster: str = ""
+    ) -> TaskResult:
+        del roster
         if cancelled.is_set():
             raise CancelledError
         killed = self._killed = threading.Event()  # its own: one that was killed must not live on with the next
@@ -77,7 +82,9 @@ class FakeWorker:
         making.write_bytes(TRAINED)
         self._blobs.adopt(making, digest(TRAINED))
         private = {"private": 4711.0}
-        return TrainResult(digest=digest(TRAINED), images=9, steps=3, loss=1.5, seconds=0.1, gauges=private)
+        return TrainResult(
+            digest=digest(TRAINED), images=9, steps=3, loss=1.5, seconds=0.1, gauges=private, audit=self.audit
+        )
 
     def stop(self) -> None:
         self.stops += 1

@@ -11,7 +11,15 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-OF_A_TASK = {"UpdateStored": "update", "ScoreReported": "score", "ModelUnusable": "unusable", "ModelAdopted": "adopted"}
+OF_A_TASK = {
+    "UpdateStored": "update",
+    "ScoreReported": "score",
+    "ModelUnusable": "unusable",
+    "ModelAdopted": "adopted",
+    "BoxesStored": "boxes",
+    "ReleaseStored": "release",
+    "CloseSigned": "close",
+}
 WHAT = {**OF_A_TASK, "SiteAttached": "ready", "SiteRefused": "refusal", "SiteFailed": "failure"}
 
 
@@ -57,8 +65,12 @@ def as_said(value):
     if isinstance(value, float):
         return value.hex()
     if isinstance(value, dict):
-        return {name: as_said(value[name]) for name in ("kind", "round", "base")}
-    return {name: float(number).hex() for name, number in value} if isinstance(value, list) else value
+        return {name: as_said(found) for name, found in value.items() if name != "run"}
+    if not isinstance(value, list) or all(isinstance(one, str) for one in value if value):
+        return value if value or not isinstance(value, list) else {}
+    if all(isinstance(box, str) for _, box in value):
+        return hashlib.sha256(tagged("fedcervix boxes 1", *(text for pair in value for text in pair))).hexdigest()
+    return {name: float(number).hex() for name, number in value}
 
 
 def verify(run_folder: Path, ledger_key_pem: bytes) -> dict[int, set[str]]:
@@ -117,7 +129,33 @@ def check_event(genesis: dict, entry: dict, signature: str, keys: dict, signers:
     record, plan = strict(entry["record"]), hashlib.sha256(genesis["plan"].encode()).hexdigest()
     own = {"run": genesis["run"], "plan": plan, "site": site, "what": WHAT[event["event"]]}
     insist(all(record[name] == value for name, value in own.items()), "the record is another's")
-    said = {name: value for name, value in record.items() if name not in own}
+    said = {name: value for name, value in record.items() if name not in {*own, "head", "egress"}}
     insist(all(as_said(event[name]) == value for name, value in said.items()), "the record says something else")
     insist(signed(keys[site], signature, "fedcervix record 1", entry["record"]), "the record is not signed")
     signers.add(site)
+
+
+def verify_egress(file: Path, ends: dict[int, str] | None = None) -> dict[str, int]:
+    """Return how many bytes left for each run, at most. `ends`: hashes that partners have. Raises BrokenError."""
+    previous, sent, runs = "0" * 64, {}, {}
+    lines = [line for line in file.read_text().split("\n") if line.endswith('"}')]
+    for number, line in enumerate(lines):
+        entry = strict(line)
+        insist((entry["entry"], entry["previous"]) == (number, previous), f"entry {number} does not follow")
+        previous = hashlib.sha256(tagged("fedcervix egress 1", line)).hexdigest()
+        insist((ends or {}).get(number + 1, previous) == previous, f"entry {number} is not the one that was signed")
+        if entry["kind"] == "left":
+            insist(entry["bytes"] <= sent[entry["of"]], f"entry {number} ends no upload")
+            sent[entry["of"]] = entry["bytes"]
+        else:
+            sent[number], runs[number] = entry["bytes"] - entry.get("from", 0), entry.get("run", "")
+    insist(max(ends or {0: ""}) <= len(lines), f"entry {len(lines)} is missing")
+    return {run: sum(sent[number] for number in runs if runs[number] == run) for run in set(runs.values())}
+
+
+def egress_ends(run_folder: Path, site: str) -> dict[int, str]:
+    """Return where a site's egress ledger ended, as it has signed in a run: hashes by number of entries."""
+    entries = [strict(line) for line in (run_folder / "ledger.jsonl").read_text().split("\n") if line]
+    records = [strict(entry["record"]) for entry in entries if "record" in entry]
+    ends = [record["egress"] for record in records if record["site"] == site and "egress" in record]
+    return {end["entries"]: end["hash"] for end in ends if end["entries"]}

@@ -117,11 +117,17 @@ class Ledgers:
             self.ledger.note_reader(site, self.run.model)
             self.submit(self.update(site, word))
         number = self.run.current.number
-        self.submit(AggregateStored(number, digest(f"average {number} {word}".encode()), self.at))
+        self.average(word)
         for site in self.sites:
             task = instruction(self.run, site)
             assert isinstance(task, Task)
             self.submit(ScoreReported(site, task, 6.0 / number, 4, 10, (("unit_std", 0.5),), self.at))
+
+    def average(self, word: str = "") -> None:
+        """Let the coordinator average."""
+        now = self.run.current
+        model = digest(f"average {now.number} {word}".encode())
+        self.submit(AggregateStored(now.number, model, self.at, attempt=now.attempt))
 
     def adopt(self) -> None:
         for site in self.sites:
@@ -129,6 +135,10 @@ class Ledgers:
             assert isinstance(task, Task)
             assert task.kind is TaskKind.ADOPT
             self.submit(ModelAdopted(site, task, self.at))
+
+    def texts(self, entries: int) -> list[str]:
+        """Return the first entries."""
+        return [text for text, _ in self.journal.ledger(RUN)][:entries]
 
     # --- the sites ---
 

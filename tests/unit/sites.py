@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,15 @@ class Site:
 
 
 GAUGES = dataclasses.asdict(Gauges(0.0, 0.0, 1.0, 4.0, 0.1, -1.0))
+
+
+def copied(made: Site, folder: Path) -> Site:
+    """Copy a site, to be changed."""
+    shutil.copytree(made.home.folder.parent, folder, dirs_exist_ok=True)
+    copy = Site(SiteHome(folder / "home"), folder / "data" / "manifest.csv", folder / "recipe.toml")
+    settings = copy.home.config_file
+    settings.write_text(settings.read_text().replace(str(made.manifest), str(copy.manifest)))
+    return copy
 
 
 def plan_of(seed: int, **changes: Any) -> Plan:

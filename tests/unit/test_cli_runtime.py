@@ -195,3 +195,32 @@ def test_a_file_that_cannot_be_used_is_no_bug(tmp_path: Path) -> None:
     done = talk("forbidden", tmp_path)
     assert done.returncode == 8
     assert done.stderr.decode().splitlines()[0] == "error: cannot use none/here: No such file or directory"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("coordinator invite", "Missing argument 'SITE'|this command cannot work without it|coordinator invite --help"),
+        ("site_agent data check --fulll", "No such option|the option is misspelt|site-agent data check --help"),
+        ("cervix_study reportt", "No such command 'reportt'|a word is misspelt|cervix-study --help"),
+        (
+            "site_agent data check --unreadable-max 2",
+            "Invalid value|the value is misspelt|site-agent data check --help",
+        ),
+    ],
+)
+def test_a_wrong_command_line_is_told_in_three_lines(tmp_path: Path, words: str, said: str) -> None:
+    """What happened, the likely cause, the next command: as of any other error."""
+    make = [sys.executable, "-m", "coordinator", "--home", str(tmp_path / "home"), "init"]
+    subprocess.run(make, check=True, capture_output=True, timeout=60)
+    home = {"FEDCERVIX_COORDINATOR_HOME": str(tmp_path / "home")}
+    command = [sys.executable, "-m", *words.split()]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=60, check=False, env={**os.environ, **home}, cwd=tmp_path
+    )
+    what, cause, next_ = said.split("|")
+    lines = done.stderr.splitlines()
+    assert (done.returncode, len(lines), done.stdout) == (2, 3, "")
+    assert lines[0].startswith(f"error: {what}")
+    assert lines[1].startswith(f"  likely cause: {cause}")
+    assert lines[2] == f"  next: {next_}"

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from fedcervix.core.events import Answer, ModelAdopted, ScoreReported, SiteFailed, Task, TaskKind, UpdateStored
+from fedcervix.core.events import (
+    WITHOUT_BASE,
+    Answer,
+    BoxesStored,
+    CloseSigned,
+    Masked,
+    ModelAdopted,
+    ReleaseStored,
+    Rewrapped,
+    ScoreReported,
+    Seal,
+    SiteFailed,
+    Task,
+    TaskKind,
+    UpdateStored,
+)
 from fedcervix.core.plan import Plan, Recipe, Terms
 from fedcervix.core.rounds.instructions import Finish, Idle, Instruction
 from fedcervix.core.rounds.state import Outcome
@@ -16,17 +30,32 @@ from fedcervix.errors import RemoteError
 from fedcervix.transport import codec
 from fedcervix.transport.codec import Ping, Progress, Ready, Refusal, Report, Welcome
 from fedcervix.transport.versions import HERE
+from fedcervix.trust.boxes import OwnKey
 from fedcervix.trust.fingerprints import key_bytes
+from fedcervix.trust.sum_closes import SignedClose
+from fedcervix.trust.sum_lists import SignedRelease
+from fedcervix.trust.sum_papers import AttemptShown, Boxes, Openings, SumShown
+from fedcervix.trust.sum_reports import SumReport
+from fedcervix.trust.sum_roster import Opening
 from fedcervix.wire import federation_pb2 as wire
 
 BASE, MADE = "b" * 64, "d" * 64
+REWRAP = Task("run", TaskKind.REWRAP, 3, BASE, readers=("bob", "cleo"))
+SEAL = Seal('{"header":1}', MADE, (("bob", "b0" * 48), ("cleo", "c0" * 48)), "5e")
 TASKS = [
-    Task("run", kind, 0 if kind is TaskKind.SEED else 3, "" if kind is TaskKind.SEED else BASE) for kind in TaskKind
+    Task("run", kind, 0 if kind in WITHOUT_BASE else 3, "" if kind in WITHOUT_BASE else BASE)
+    for kind in TaskKind
+    if kind is not TaskKind.REWRAP
 ]
 TRAIN = TASKS[1]
 KEYS = [ec.derive_private_key(number, ec.SECP256R1()).public_key() for number in (2, 3)]
 PLAN = Plan(mode="ppfssl", sites=("ada", "bob"), profile="paper", terms=Terms(quorum=2), recipe=Recipe())
 SITE, AT = "ada", 12.5
+
+OWN = {name: OwnKey(name, bytes([number]) * 32) for number, name in enumerate(("ada", "bob"), 1)}
+OPENINGS = {name: Opening(site=name, key=own.public, images=7, rho=MADE, signature=b"s") for name, own in OWN.items()}
+MASKED = Masked(BASE, 0.0625, "", "abcd")
+AGAIN = [Task("run", kind, 3, BASE, attempt=2) for kind in (TaskKind.TRAIN, TaskKind.RELEASE, TaskKind.CLOSE)]
 
 REPORTS: list[Report] = [
     Ready("run", MADE),
@@ -37,8 +66,15 @@ REPORTS: list[Report] = [
     UpdateStored(SITE, TASKS[0], MADE, 0, 0, 0.0, 1.0, AT),
     ScoreReported(SITE, TASKS[2], 8.0, 4, 10, (("alignment", 0.5), ("unit_std", 0.9)), AT),
     ModelAdopted(SITE, TASKS[3], AT),
+    Rewrapped(SITE, REWRAP, SEAL, AT),
+    UpdateStored(SITE, TRAIN, MADE, 10, 7, 0.25, 60.0, AT, MADE, seal=SEAL),
     SiteFailed(SITE, "training", "diverged", "INC-1", AT),
     SiteFailed(SITE, "training", "hung", "INC-2", AT, "TrainingError", goes_on=True),
+    Ready("run", MADE, OPENINGS[SITE]),
+    UpdateStored(SITE, AGAIN[0], MADE, 10, 7, 0.25, 60.0, AT, masked=MASKED),
+    BoxesStored(SITE, Task("run", TaskKind.BOX, 0, ""), MADE, (("bob", "ab" * 48),), AT),
+    ReleaseStored(SITE, AGAIN[1], BASE, MADE, "abcd", AT),
+    CloseSigned(SITE, AGAIN[2], ("ada", "bob"), "abcd", AT),
 ]
 
 
@@ -58,11 +94,63 @@ def test_a_report_arrives_as_it_was_said(report: Report) -> None:
 
 @pytest.mark.parametrize(
     "instruction",
-    [*TASKS, Idle("round 1: waiting for bob"), *(Finish(outcome, "why", '{"run": 1}') for outcome in Outcome)],
+    [
+        *TASKS,
+        REWRAP,
+        *AGAIN,
+        Idle("round 1: waiting for bob"),
+        *(Finish(outcome, "why", '{"run": 1}') for outcome in Outcome),
+    ],
     ids=str,
 )
 def test_an_instruction_arrives_as_it_was_said(instruction: Instruction) -> None:
     assert codec.read_from_coordinator(over_the_line(codec.write_instruction(instruction))) == instruction
+
+
+LINE = SumReport(site="ada", commit=BASE, upload=MADE, steps=7, norm=0.5, loss=1.25, before=BASE, signature=b"s")
+ATTEMPT = AttemptShown(
+    3, ((SignedClose("ada", ("ada", "bob"), b"a"), SignedClose("bob", ("ada", "bob"), b"b")),), (LINE,), ("ada",)
+)
+PAPERS = [
+    Openings((OPENINGS["ada"], OPENINGS["bob"])),
+    Boxes({"ada": b"a" * 48, "bob": b"b" * 48}),
+    AttemptShown(1),
+    ATTEMPT,
+    SumShown(ATTEMPT, (SignedRelease("ada", BASE, MADE, b"r"),), BASE, MADE, BASE),
+]
+
+
+@pytest.mark.parametrize("paper", PAPERS, ids=lambda paper: type(paper).__name__)
+def test_what_a_site_is_shown_arrives_as_it_was_said(paper: codec.Paper) -> None:
+    assert codec.read_from_coordinator(over_the_line(codec.write_paper(paper))) == paper
+
+
+FAULTS: dict[str, wire.FromCoordinator] = {
+    "two boxes of one site": wire.FromCoordinator(boxes=wire.Boxes(boxes=[wire.Box(site="ada", box=b"x")] * 2)),
+    "a box has 1 to 64 bytes": wire.FromCoordinator(boxes=wire.Boxes(boxes=[wire.Box(site="ada", box=b"x" * 65)])),
+    "not a site's name": wire.FromCoordinator(attempt=wire.Attempt(round=1, remaining=["Ada"])),
+    "nobody closed": wire.FromCoordinator(attempt=wire.Attempt(round=1, earlier=[wire.Closing(remaining=["ada"])])),
+    "at most 4 entries": wire.FromCoordinator(attempt=wire.Attempt(round=1, earlier=[wire.Closing()] * 5)),
+    "at most 256 entries": wire.FromCoordinator(openings=wire.Openings(openings=[wire.SiteOpening()] * 257)),
+    "round is a number": wire.FromCoordinator(attempt=wire.Attempt()),
+    "not a digest": wire.FromCoordinator(summed=wire.Summed()),
+    "a commitment is a SHA-256": wire.FromCoordinator(
+        attempt=wire.Attempt(round=1, lines=[wire.SumLine(site="ada", upload=MADE)])
+    ),
+}
+
+
+@pytest.mark.parametrize("words", FAULTS)
+def test_what_a_site_is_shown_is_checked(words: str) -> None:
+    with pytest.raises(RemoteError, match=words):
+        codec.read_from_coordinator(FAULTS[words])
+
+
+def test_a_key_of_low_order_is_refused_by_the_site_s_name() -> None:
+    ready = codec.write_report(Ready("run", MADE, OPENINGS["ada"]), 99.0)
+    ready.ready.opening.key = bytes(32)
+    with pytest.raises(RemoteError, match="site ada gives a key that has a low order"):
+        codec.read_report(ready, site=SITE, at=AT)
 
 
 def test_a_welcome_brings_the_plan() -> None:
@@ -77,7 +165,8 @@ def test_an_answer_arrives_as_it_was_said(answer: Answer) -> None:
 
 def test_who_speaks_and_when_is_never_read_from_a_message() -> None:
     """The design: "the servicer takes the site's name from the verified certificate and never from a message"."""
-    message = codec.write_report(replace(REPORTS[4], site="mallory", at=5.0), 7.0)
+    update = UpdateStored("mallory", TRAIN, MADE, 10, 7, 0.25, 60.0, 5.0)
+    message = codec.write_report(update, 7.0)
     found = codec.read_report(message, site="ada", at=AT)
     assert isinstance(found, UpdateStored)
     assert (found.site, found.at) == ("ada", AT)

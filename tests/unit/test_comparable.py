@@ -15,7 +15,7 @@ from site_agent.classifier import classifier_store
 from site_agent.classifier.comparable import comparable
 from site_agent.data import dataset
 from site_agent.store import model_store
-from tests.unit.sites import Site, plan_of, site
+from tests.unit.sites import Site, copied, plan_of, site
 
 torch.set_num_threads(1)
 
@@ -25,54 +25,76 @@ def clinic(tmp_path: Path) -> Site:
     return site(tmp_path)
 
 
+@pytest.fixture(scope="module")
+def made_alone(tmp_path_factory: pytest.TempPathFactory) -> Site:
+    made = site(tmp_path_factory.mktemp("alone"))
+    made.train("pretrain")
+    made.train("finetune")
+    return made
+
+
+@pytest.fixture
+def alone(made_alone: Site, tmp_path: Path) -> Site:
+    """Return a site with a model of its own, and classifiers from it and from random weights."""
+    return copied(made_alone, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def made_federated(tmp_path_factory: pytest.TempPathFactory) -> Site:
+    made = site(tmp_path_factory.mktemp("federated"))
+    made.federate("run-one", 1)
+    made.train("finetune")
+    return made
+
+
+@pytest.fixture
+def federated(made_federated: Site, tmp_path: Path) -> Site:
+    """Return a site with the model of run-one, and classifiers from it and from random weights."""
+    return copied(made_federated, tmp_path)
+
+
 def collection_of(clinic: Site):
     return dataset.open_collection(clinic.home)
 
 
-def test_a_second_run_without_finetune_is_refused_and_its_next_step_works(clinic: Site) -> None:
+def test_a_second_run_without_finetune_is_refused_and_its_next_step_works(federated: Site) -> None:
     """Case old-classifier-in-new-report."""
-    first = clinic.federate("run-one", 1)
-    clinic.train("finetune")
-    told = comparable(clinic.home, collection_of(clinic))
+    told = comparable(federated.home, collection_of(federated))
     assert (told.run, told.differences) == ("run-one", ())
     assert told.federated
-    assert told.federated.provenance.start.plan == first.digest
+    assert told.federated.provenance.start.plan == plan_of(1).digest
 
-    clinic.federate("run-two", 2)
+    federated.federate("run-two", 2)
     with pytest.raises(ModelError) as refused:
-        clinic.run("evaluate")
+        federated.run("evaluate")
     assert refused.value.what == (
         "the newest CSFSSL model is of run run-two, the classifier was fine-tuned from run run-one"
     )
     words = refused.value.next_step.split()
-    assert words[:4] == ["site-agent", "--home", str(clinic.home.folder), "finetune"]
-    clinic.train(*words[3:])
-    told = comparable(clinic.home, collection_of(clinic))
+    assert words[:4] == ["site-agent", "--home", str(federated.home.folder), "finetune"]
+    federated.train(*words[3:])
+    told = comparable(federated.home, collection_of(federated))
     assert told.run == "run-two"
 
 
-def test_on_request_the_report_is_about_the_older_run_and_says_so(clinic: Site) -> None:
-    clinic.federate("run-one", 1)
-    clinic.train("finetune")
-    clinic.federate("run-two", 2)
-    told = comparable(clinic.home, collection_of(clinic), run="run-one")
+def test_on_request_the_report_is_about_the_older_run_and_says_so(federated: Site) -> None:
+    federated.federate("run-two", 2)
+    told = comparable(federated.home, collection_of(federated), run="run-one")
     assert told.run == "run-one"
     assert told.differences == ()
     assert told.reservations == (
         "This report is about run run-one. The model of run run-two is newer and is not in it.",
     )
     with pytest.raises(ModelError, match="no classifier here was fine-tuned from run run-two") as refused:
-        comparable(clinic.home, collection_of(clinic), run="run-two")
-    clinic.train(*refused.value.next_step.split()[3:])
-    assert comparable(clinic.home, collection_of(clinic), run="run-two").run == "run-two"
+        comparable(federated.home, collection_of(federated), run="run-two")
+    federated.train(*refused.value.next_step.split()[3:])
+    assert comparable(federated.home, collection_of(federated), run="run-two").run == "run-two"
 
 
-def test_the_export_of_a_model_claims_no_scores_of_another_ones_classifiers(clinic: Site) -> None:
-    clinic.federate("run-one", 1)
-    clinic.train("finetune")
-    clinic.run("evaluate")
-    clinic.federate("run-two", 2)
-    first, second = (find(clinic.home.models / name) for name in ("run-one", "run-two"))
+def test_the_export_of_a_model_claims_no_scores_of_another_ones_classifiers(federated: Site) -> None:
+    federated.run("evaluate")
+    federated.federate("run-two", 2)
+    first, second = (find(federated.home.models / name) for name in ("run-one", "run-two"))
     assert [test.evaluation.name for test in first.judged] == ["CSFSSL"]
     assert second.judged == ()
     assert (first.sites, second.origin["run"]) == (("nhs", "alts"), "run-two")
@@ -111,25 +133,22 @@ def test_another_seed_is_refused(clinic: Site) -> None:
         comparable(clinic.home, collection_of(clinic))
 
 
-def test_ssl_of_another_recipe_than_the_federations_is_said(clinic: Site) -> None:
-    clinic.federate("run-one", 0, batch_images=5)
-    clinic.train("pretrain")
-    clinic.train("finetune")
-    assert comparable(clinic.home, collection_of(clinic)).differences == (
+def test_ssl_of_another_recipe_than_the_federations_is_said(alone: Site) -> None:
+    alone.federate("run-one", 0, batch_images=5)
+    alone.train("finetune")
+    assert comparable(alone.home, collection_of(alone)).differences == (
         "SSL and CSFSSL were pretrained with different recipes: batch_images 4 and 5.",
     )
 
 
-def test_pretraining_again_is_noticed_and_loses_nothing(clinic: Site) -> None:
-    clinic.train("pretrain")
-    clinic.train("finetune")
-    before = model_store.read(clinic.home.models / "ssl").digest
-    clinic.train("pretrain", "--seed", "3")
-    assert model_store.read(clinic.home.models / "ssl").digest != before
-    [earlier] = (clinic.home.folder / "history" / "models").iterdir()
+def test_pretraining_again_is_noticed_and_loses_nothing(alone: Site) -> None:
+    before = model_store.read(alone.home.models / "ssl").digest
+    alone.train("pretrain", "--seed", "3")
+    assert model_store.read(alone.home.models / "ssl").digest != before
+    [earlier] = (alone.home.folder / "history" / "models").iterdir()
     assert model_store.read(earlier).digest == before
     with pytest.raises(ModelError, match="the newest SSL model is of model ssl, the classifier was fine-tuned from an"):
-        comparable(clinic.home, collection_of(clinic))
+        comparable(alone.home, collection_of(alone))
 
 
 def test_named_models_and_sets_stand_beside_the_others(clinic: Site) -> None:
@@ -166,42 +185,36 @@ def test_a_run_takes_no_name_of_what_the_site_makes(clinic: Site) -> None:
 
 
 @pytest.mark.parametrize("part", ["classifiers/random/classifier.safetensors", "models/ssl/cervix-model.safetensors"])
-def test_weights_that_were_changed_are_noticed(clinic: Site, part: str) -> None:
-    clinic.train("pretrain")
-    clinic.train("finetune")
-    file = clinic.home.folder / part
+def test_weights_that_were_changed_are_noticed(alone: Site, part: str) -> None:
+    file = alone.home.folder / part
     file.write_bytes(file.read_bytes()[:-1] + b"x")
     with pytest.raises(ModelError, match="is not the file that its record names") as refused:
-        clinic.run("evaluate") if "classifiers" in part else clinic.train("finetune")
+        alone.run("evaluate") if "classifiers" in part else alone.train("finetune")
     words = refused.value.next_step.rpartition("site-agent ")[2].split()
-    clinic.train(*words[2:])
-    clinic.train("finetune")
+    alone.train(*words[2:])
+    alone.train("finetune")
 
 
 @pytest.mark.parametrize("damage", ["{", "[]", "{}", '{"start": 1}', "edited"])
-def test_a_damaged_record_costs_one_entry_and_says_how_to_mend_it(clinic: Site, damage: str) -> None:
-    clinic.train("pretrain")
-    clinic.train("finetune")
-    file = clinic.home.folder / "classifiers" / "ssl" / "record.json"
+def test_a_damaged_record_costs_one_entry_and_says_how_to_mend_it(alone: Site, damage: str) -> None:
+    file = alone.home.folder / "classifiers" / "ssl" / "record.json"
     text = file.read_text()
     file.write_text(text.replace('"seed": 0', '"seed": 8') if damage == "edited" else damage)
-    found, unread = classifier_store.found(clinic.home)
+    found, unread = classifier_store.found(alone.home)
     broken = unread["ssl"]
     assert [c.start for c in found] == ["Random"]
     assert str(file) in broken.what
-    told = comparable(clinic.home, collection_of(clinic))
+    told = comparable(alone.home, collection_of(alone))
     assert "Not compared: the classifier ssl, which cannot be used (why: site-agent history)." in told.reservations
-    assert not any(str(clinic.home.folder) in line for line in told.reservations), "results.json may be sent"
-    clinic.train(*broken.next_step.split()[3:])
-    assert [c.start for c in classifier_store.found(clinic.home)[0]] == ["Random", "SSL"]
+    assert not any(str(alone.home.folder) in line for line in told.reservations), "results.json may be sent"
+    alone.train(*broken.next_step.split()[3:])
+    assert [c.start for c in classifier_store.found(alone.home)[0]] == ["Random", "SSL"]
 
 
-def test_a_copy_of_a_classifiers_folder_is_no_second_classifier(clinic: Site) -> None:
-    clinic.train("pretrain")
-    clinic.train("finetune")
-    own = clinic.home.folder / "classifiers"
+def test_a_copy_of_a_classifiers_folder_is_no_second_classifier(alone: Site) -> None:
+    own = alone.home.folder / "classifiers"
     shutil.copytree(own / "ssl", own / "ssl-old")
-    told = comparable(clinic.home, collection_of(clinic))
+    told = comparable(alone.home, collection_of(alone))
     assert [c.start for c in told.stored] == ["Random", "SSL"]
     [said] = told.reservations
     assert said == "Not compared: the classifier ssl-old, which cannot be used (why: site-agent history)."
@@ -223,16 +236,14 @@ def test_a_damaged_model_costs_one_entry(clinic: Site) -> None:
     assert str(clinic.home.folder) not in file.read_text(), "it may be sent"
 
 
-def test_results_name_the_digests_of_what_they_belong_to(clinic: Site) -> None:
-    clinic.federate("run-one", 1)
-    clinic.train("finetune")
-    clinic.run("evaluate")
-    [file] = clinic.home.reports.rglob("results.json")
+def test_results_name_the_digests_of_what_they_belong_to(federated: Site) -> None:
+    federated.run("evaluate")
+    [file] = federated.home.reports.rglob("results.json")
     told = json.loads(file.read_text())["provenance"]
-    stored = classifier_store.found(clinic.home)[0]
+    stored = classifier_store.found(federated.home)[0]
     assert [one["weights"] for one in told] == [c.provenance.weights for c in stored]
     assert told[1]["start"]["run"] == "run-one"
-    assert told[1]["start"]["weights"] == model_store.read(clinic.home.models / "run-one").digest
+    assert told[1]["start"]["weights"] == model_store.read(federated.home.models / "run-one").digest
     assert told[0]["data"] == told[1]["data"]
 
 

@@ -15,6 +15,8 @@ from site_agent.classifier.sweep import GridPoint
 from site_agent.federation.account import Spent
 from site_agent.store.leak_guard import Seen
 from site_agent.store.provenance import Provenance
+from site_agent.store.run_secrets import RunSecrets
+from site_agent.store.sum_journal import JournalLine
 from tests.unit.goldens import check_written_down, default_of, with_values
 from tests.unit.test_formats_page import ROWS
 
@@ -25,6 +27,8 @@ FILES: dict[str, type] = {
     "models/NAME/record.json": Provenance,
     "sweeps/NAME/cells.json": GridPoint,
     "account.json": Spent,
+    "sums.jsonl": JournalLine,
+    "secrets/RUN.json": RunSecrets,
     "study.json": Study,
     "data.json": StudyData,
     "selection.json": Selection,
@@ -35,10 +39,10 @@ FILES: dict[str, type] = {
 """file -> what is read exactly in it"""
 ELSEWHERE = {
     *("journal.db", "runs/RUN/plan.json", "runs/RUN/journal.json", "runs/RUN/carried.json", "untold/*.json"),
-    *("runs/RUN/ledger.jsonl", "runs/RUN/ledger-signatures.jsonl", "runs/RUN/said.jsonl"),
+    *("runs/RUN/ledger.jsonl", "runs/RUN/ledger-signatures.jsonl", "runs/RUN/said.jsonl", "egress.jsonl"),
 }
 """what is read exactly in them are plans and events: tests/unit/test_plan_formats.py, test_event_formats.py; or entries
-of a ledger, which are signed as they stand: tests/unit/test_run_ledger.py"""
+of a ledger, which are signed as they stand: tests/unit/test_run_ledger.py, test_egress.py"""
 ALIKE = {
     "classifiers/NAME/record.json": "models/NAME/record.json",
     "reports/NAME/results.json": "models/NAME/record.json",

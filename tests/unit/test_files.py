@@ -196,8 +196,9 @@ COMMANDS = (
 )
 
 
+@pytest.mark.parametrize("umask", [0o000], indirect=True, ids=oct)
 def test_all_that_commands_leave_is_their_owners(tmp_path: Path) -> None:
-    """The umask of this process, 000 among others, is theirs."""
+    """The umask of this process is theirs: the one that takes nothing away."""
     for command in COMMANDS:
         subprocess.run([sys.executable, "-m", *command.split()], cwd=tmp_path, check=True, capture_output=True)
     found = {path.relative_to(tmp_path): (path.is_dir(), mode(path)) for path in tmp_path.rglob("*")}

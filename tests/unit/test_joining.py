@@ -146,6 +146,8 @@ def test_nothing_but_the_new_key_is_written_before_the_certificate_has_arrived(j
     assert isinstance(failed.exception, LinkError)
     after = snapshot(home.folder)
     assert after.pop("keys/site.key.new")
+    assert b'"what":"enrol"' in after.pop("egress.jsonl")
+    before.pop("egress.jsonl", None)
     assert after == before
 
 

@@ -12,15 +12,18 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from fedcervix.core.rounds.instructions import Idle
 from fedcervix.errors import IdentityError, PolicyError, StorageError
-from fedcervix.transport import codec
+from fedcervix.transport import codec, identity
 from fedcervix.trust.fingerprints import Fingerprint, SiteKeys
 from fedcervix.trust.pins import Pins
 from site_agent import home as homes
 from site_agent.federation.partners import Partners, doubts, known_keys, partners
+from site_agent.federation.site_check import CheckNote
+from site_agent.federation.site_check import _partners as of_partners
 from site_agent.home import SiteHome
 from site_agent.store.run_store import RunStore
 from tests.unit.agents import Site, interrupted
 from tests.unit.fake_link import OVER, RUN, TRAIN, plan, update
+from tests.unit.ledgers import Ledgers
 
 OLD, NEW, OTHER, OWN = (ec.derive_private_key(number, ec.SECP256R1()).public_key() for number in (2, 3, 5, 7))
 PLAN = plan()
@@ -206,3 +209,14 @@ def test_a_pin_is_a_line_of_site_toml_and_everything_else_stays(tmp_path: Path) 
     homes.unpin(home, "alts")
     homes.unpin(home, "cuba")
     assert home.config_file.read_text() == before
+
+
+def test_a_check_does_not_call_partners_right_whom_nobody_has_compared(tmp_path: Path) -> None:
+    run = Ledgers(tmp_path)
+    keys = {site: identity.public_key(key) for site, key in run.keys.items()}
+    home, heard = run.site("nhs"), run.welcome(keys=keys)
+    found = of_partners(home, heard)
+    assert isinstance(found, CheckNote)
+    assert "not pinned: alts" in found.text
+    homes.pin(home, "alts", Fingerprint.of(keys["alts"]))
+    assert of_partners(home, heard) == "pinned: alts; the keys are those that were compared"

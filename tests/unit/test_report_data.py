@@ -55,7 +55,7 @@ def keep(home: SiteHome, start: str, **record: Any) -> CervixModel:
 
 
 def classifier(label: str, digest: str) -> StoredClassifier:
-    return StoredClassifier(Path("absent"), 0.5, provenance(label, Start(name=label.lower(), weights=digest)), {})
+    return StoredClassifier(Path("absent"), 0.5, provenance(label, Start(name=label.lower(), weights=digest)), (), "")
 
 
 def compared(federated: StoredClassifier | None, *starts: CervixModel) -> Comparable:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from fedcervix.core.measures import Measures, clip_scales, trimmed_per_side
 from fedcervix.core.plan import BatchNorm, Terms
 from fedcervix.models.aggregate import BLOCK_ELEMENTS, Clip, Momentum, aggregate
-from fedcervix.models.step_similarity import measure_steps
+from fedcervix.models.step_similarity import measure_steps, steps_from
 from fedcervix.models.weights import read_layout, read_tensors, write_tensors
 
 Model = dict[str, NDArray[Any]]
@@ -46,7 +46,10 @@ Round = Callable[..., tuple[Model, tuple[Measures, ...]]]
 
 @pytest.fixture
 def averaged(tmp_path: Path) -> Round:
-    """Measure and average models as a coordinator does; return the average and the measures."""
+    """Measure and average models as a coordinator does; return the average and the measures.
+
+    Read once for both, the updates give the same, to the bit.
+    """
 
     def run(
         models: Sequence[Model],
@@ -68,7 +71,11 @@ def averaged(tmp_path: Path) -> Round:
         updates = list(zip(paths, weights or [1.0] * len(paths), strict=True))
         shorter = Clip(tmp_path / "base", scales) if scales else None
         out = tmp_path / "average"
-        aggregate(updates, layout, out, batch_norm, momentum, clip=shorter, trimmed=trimmed)
+        digest = aggregate(updates, layout, out, batch_norm, momentum, clip=shorter, trimmed=trimmed)
+        if not clip and not trimmed:
+            with steps_from(tmp_path / "base", layout, len(updates)) as steps:
+                again = aggregate(updates, layout, out, batch_norm, momentum, steps=steps)
+                assert (again, steps.measures()) == (digest, measures)
         return read_tensors(out), measures
 
     return run
@@ -274,7 +281,10 @@ def test_memory_stays_in_its_bound_however_many_updates_there_are(tmp_path: Path
     tracemalloc.start()
     measure_steps([(path, tmp_path / "base") for path in paths], layout, "mean")
     clip = Clip(tmp_path / "base", [0.5] * 16)
-    aggregate([(path, 1.0) for path in paths], layout, tmp_path / "out", "mean", clip=clip, trimmed=3)
+    updates = [(path, 1.0) for path in paths]
+    aggregate(updates, layout, tmp_path / "out", "mean", clip=clip, trimmed=3)
+    with steps_from(tmp_path / "base", layout, len(paths)) as steps:
+        aggregate(updates, layout, tmp_path / "out", "mean", steps=steps)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 10 * 2**20

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import os
+import shutil
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -21,18 +23,21 @@ from fedcervix.core.events import (
     Answer,
     ScoreReported,
     SiteAttached,
+    SiteFailed,
+    SiteRefused,
     SiteRevoked,
     SiteSilent,
     Task,
     event_to_json,
 )
 from fedcervix.core.rounds.instructions import instruction
-from fedcervix.errors import IdentityError, LedgerError, RemoteError
+from fedcervix.errors import IdentityError, LedgerError, RemoteError, StorageError
 from fedcervix.models.blobs import BlobStore
 from fedcervix.transport import codec, identity
+from fedcervix.trust import ledger as ledgers
 from fedcervix.trust.chain import LINKS, End, read, text_of
 from fedcervix.trust.fingerprints import Fingerprint
-from fedcervix.trust.heads import countersign, sign_head
+from fedcervix.trust.heads import Head, countersign, sign_head
 from fedcervix.trust.key_texts import private_key, public_pem
 from fedcervix.trust.ledger import (
     LEDGER,
@@ -45,14 +50,19 @@ from fedcervix.trust.ledger import (
     event_entry,
     reader,
 )
-from fedcervix.trust.records import RECORD, SAID, values_of
+from fedcervix.trust.ledger_verdict import Expected, Stored, verdict
+from fedcervix.trust.pins import FormerPin, Pins
+from fedcervix.trust.records import RECORD, SAID, place_of, record_of, values_of
 from fedcervix.trust.statements import sign
 from site_agent import home as homes
 from site_agent.commands.verify import verify
 from site_agent.federation import site_ledger
 from site_agent.federation.privacy import LEAVES
-from site_agent.federation.site_ledger import PROOF
+from site_agent.federation.site_ledger import PROOF, SiteLedger
+from site_agent.store.egress import Egress
 from site_agent.store.ledger_store import LedgerStore
+from site_agent.store.run_store import RunStore
+from site_agent.store.task_results import TrainResult
 from tests.unit.fake_link import digest
 from tests.unit.independent_verifier import BrokenError
 from tests.unit.independent_verifier import verify as verify_independently
@@ -346,27 +356,336 @@ def test_a_large_part_that_does_not_hold_is_kept_as_proof_and_two_heads_stay(run
     assert file.read_bytes() == two
 
 
-def test_an_accepted_update_that_is_left_out_is_found_by_its_site(run: Ledgers) -> None:
-    ledger, stream = run.attached("nhs")
-    deliver(ledger, stream)
-    message = codec.write_report(run.update("nhs", "left out"), 0.0)
+def pass_over(run: Ledgers) -> None:
+    """Let a round end in which nobody has given anything."""
+    run.ledger._add(lambda known: [reader(known.round + 1, "alts", digest(b"model"))])
+
+
+def accept(run: Ledgers, ledger: SiteLedger, word: str) -> None:
+    """Let the coordinator say that it has accepted an update of nhs."""
+    message = codec.write_report(run.update("nhs", word), 0.0)
     ledger.sign(message)
     ledger.accepted(message)
-    run.play_round()
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_an_accepted_update_that_is_left_out_is_found_by_its_site(run: Ledgers, restarted: bool) -> None:
+    ledger, stream = run.attached("nhs")
+    deliver(ledger, stream)
+    accept(run, ledger, "left out")
+    pass_over(run)
+    if restarted:
+        ledger, stream = run.attached("nhs")
     with pytest.raises(LedgerError, match="the update of this site in round 1 is missing in the ledger"):
         deliver(ledger, stream)
 
 
 def test_an_answer_that_comes_after_the_head_of_its_round_counts_too(run: Ledgers) -> None:
     ledger, stream = run.attached("nhs")
-    message = codec.write_report(run.update("nhs", "left out"), 0.0)
-    ledger.sign(message)
-    run.play_round()
+    update = run.update("nhs", "left out")
+    pass_over(run)
     deliver(ledger, stream)
+    message = codec.write_report(update, 0.0)
+    ledger.sign(message)
     ledger.accepted(message)
-    run.play_round()
+    pass_over(run)
     with pytest.raises(LedgerError, match="the update of this site in round 1 is missing in the ledger"):
         deliver(ledger, stream)
+
+
+def test_where_the_coordinator_was_restored_within_a_round_the_second_answer_counts(run: Ledgers) -> None:
+    """The site has trained again, in another time: it has signed two updates of one task."""
+    ledger, stream = run.attached("nhs")
+    deliver(ledger, stream)
+    accept(run, ledger, "before the restore")
+    run.play_round()
+    deliver(ledger, stream)
+    run.play_round()
+    deliver(ledger, stream)
+    assert ledger.kept().entries == run.ledger.known.heads[2].entries
+
+
+def test_what_is_stored_is_not_read_again_at_each_head(run: Ledgers) -> None:
+    """A run of 64 sites has 143 KB of entries a round."""
+    ledger, stream = run.attached("nhs")
+    deliver(ledger, stream)
+    store = LedgerStore(run.run_folder("nhs"))
+    with store.entries.open("r+b") as file:
+        file.write(b"x" * 10)  # whoever reads it finds nothing that holds
+    run.play_round()
+    deliver(ledger, stream)
+    content = store.entries.read_bytes()
+    assert content.startswith(b"x" * 10)
+    assert content.endswith(run.texts(run.ledger.known.heads[1].entries)[-1].encode())
+
+
+def test_entries_that_were_stored_without_their_head_are_replaced(run: Ledgers) -> None:
+    ledger, stream = run.attached("nhs")
+    deliver(ledger, stream)
+    store = LedgerStore(run.run_folder("nhs"))
+    with store.entries.open("a") as file:
+        file.write('\n{"entry":99}\n{"torn')
+    run.play_round()
+    deliver(ledger, stream)
+    assert [line.text for line in store.read().lines] == run.texts(run.ledger.known.heads[1].entries)
+    assert store.read(whole=True).lines == store.read().lines
+
+
+def test_a_ledger_whose_end_is_cut_off_while_the_agent_runs_is_not_continued(run: Ledgers) -> None:
+    ledger, stream = run.attached("nhs")
+    deliver(ledger, stream)
+    store = LedgerStore(run.run_folder("nhs"))
+    os.truncate(store.entries, 100)
+    run.play_round()
+    with pytest.raises(StorageError, match="its end was cut off while the agent ran"):
+        deliver(ledger, stream)
+
+
+def test_a_line_of_signatures_that_says_nonsense_is_passed_over(run: Ledgers) -> None:
+    ledger, stream = run.attached("nhs")
+    deliver(ledger, stream)
+    store = LedgerStore(run.run_folder("nhs"))
+    before = store.read()
+    with store.signatures.open("a") as file:
+        file.write('\n{"entry":[1],"signature":"00"}\n{"entry":{},"signature":"00"}\n{"head":[],"signature":"00"}')
+    assert store.read() == before
+
+
+# --- keys that change ---
+
+
+def joined_again(run: Ledgers, site: str) -> Fingerprint:
+    """Let a site lose its key, and be certified with a new one; return that one."""
+    another_certificate(run, site)
+    return Fingerprint.of(identity.public_key(run.keys[site]))
+
+
+def pinned(run: Ledgers) -> Fingerprint:
+    """Let nhs pin alts; return the pin."""
+    found = Fingerprint.of(identity.public_key(run.keys["alts"]))
+    homes.pin(run.site("nhs"), "alts", found)
+    return found
+
+
+def test_a_partner_that_was_pinned_again_does_not_spoil_the_ledgers_of_before(run: Ledgers) -> None:
+    pinned(run)
+    run.play_round()
+    deliver(*run.attached("nhs"))
+    homes.pin(run.site("nhs"), "alts", joined_again(run, "alts"))
+    run.play_round()
+    deliver(*run.attached("nhs"))
+    verify(run.site("nhs"), RUN)
+    shutil.rmtree(run.run_folder("nhs"))  # the site meets all of it once more
+    deliver(*run.attached("nhs"))
+    verify(run.site("nhs"), RUN)
+
+
+def test_a_key_between_two_pins_is_refused(run: Ledgers) -> None:
+    """K, then K' with records that K' has signed, then the key that is pinned now."""
+    pinned(run)
+    another_certificate(run, "alts")
+    homes.pin(run.site("nhs"), "alts", joined_again(run, "alts"))
+    run.play_round()
+    assert "certifies another key as that of alts than the pinned one" in refused(run).what
+
+
+def test_a_key_that_was_given_up_does_not_come_back(run: Ledgers) -> None:
+    pinned(run)
+    old, before = run.keys["alts"], run.certificates["alts"]
+    homes.pin(run.site("nhs"), "alts", joined_again(run, "alts"))
+    run.keys["alts"] = old
+    made = identity.identify(before.encode())
+    who = identity.Identity("cervix", "site", "alts")
+    pem = identity.issue(run.home.authority(), identity.public_key(old), who, made.not_before, timedelta(days=30))
+    run.ledger.note_certificates({"alts": pem.decode()})
+    run.play_round()
+    assert "certifies another key as that of alts than the pinned one" in refused(run).what
+
+
+def test_a_pin_that_ended_before_a_run_began_does_not_hold_in_it(run: Ledgers) -> None:
+    found = pinned(run)
+    pins = Pins({"alts": Fingerprint(bytes(32))}, before={"alts": (FormerPin(found, until=100.0),)})
+    assert pins.fits("alts", [found], begun_at=99.0)
+    assert not pins.fits("alts", [found], begun_at=101.0)
+
+
+def requested(run: Ledgers, site: str, at: float) -> None:
+    """Let a home have asked then for a certificate of the key that its site has now, as its egress ledger has it."""
+    key = Fingerprint.of(identity.public_key(run.keys[site])).hex
+    Egress(run.site(site).egress, "localhost:1", lambda: at).request("enrol", b"please", key)
+
+
+@pytest.mark.parametrize(("joined_at", "is_found"), [(1e5, True), (2e6, False)])
+def test_a_key_that_a_site_has_never_had_is_found_by_it(tmp_path: Path, joined_at: float, is_found: bool) -> None:
+    """Before alts has attached, the coordinator certifies a key of its own for it, and then the one of alts.
+
+    A site that joined after the run had begun may have lost a home with another key: it cannot know.
+    """
+    run = Ledgers(tmp_path)
+    run.record = replace(run.record, begun_at=1e6)
+    key, real = run.keys["alts"], run.certificates["alts"]
+    requested(run, "alts", joined_at)
+    run.certificates["alts"] = ""
+    run.begin("another.db")
+    another_certificate(run, "alts")
+    run.keys["alts"] = key
+    run.ledger.note_certificates({"alts": real})
+    run.attach()
+    if is_found:
+        assert "entry 2 certifies another key as that of this site" in refused(run, "alts").what
+    else:
+        deliver(*run.attached("alts"))
+    deliver(*run.attached("nhs"))
+
+
+def test_a_key_that_a_site_had_before_it_joined_again_is_its_own(tmp_path: Path) -> None:
+    run = Ledgers(tmp_path)
+    run.record = replace(run.record, begun_at=1e6)
+    requested(run, "alts", 1e5)
+    run.begin("another.db")
+    another_certificate(run, "alts")
+    run.site("alts").key_file("site.key").write_bytes(run.keys["alts"])
+    requested(run, "alts", 2e6)
+    run.attach()
+    deliver(*run.attached("alts"))
+
+
+@pytest.mark.parametrize("worked", [False, True])
+def test_a_result_that_a_site_has_not_given_is_found_by_it(tmp_path: Path, worked: bool) -> None:
+    """Before a site has signed anything, the coordinator writes results in its name as of an earlier version.
+
+    A site that has worked for the run may have done so with an earlier version.
+    """
+    run = Ledgers(tmp_path)
+    for site in run.sites:
+        run.submit(SiteAttached(site, run.at), NOT_SIGNED)
+    number = run.ledger.known.end.entries
+    run.submit(run.update("alts", "invented"), NOT_SIGNED)
+    run.submit(run.update("nhs"))
+    finish(run)
+    if worked:
+        RunStore(run.run_folder("alts")).note(
+            1, TrainResult(digest=digest(b"m"), images=1, steps=1, loss=1.0, seconds=1.0)
+        )
+        deliver(*run.attached("alts"))
+    else:
+        found = refused(run, "alts").what
+        assert f"entry {number} holds a result of this site, which has given none" in found
+    deliver(*run.attached("nhs"))
+
+
+def test_a_new_run_without_a_ledger_is_refused_where_the_coordinator_can_keep_one(run: Ledgers) -> None:
+    ledger = SiteLedger(run.site("nhs"), "nhs")
+    ledger.check_kept(run.welcome(ledger_key=""))  # nobody knows a ledger key here
+    run.site("nhs").key_file("ledger.pub").write_text(run.ledger.known.ledger_key)
+    ledger.check_kept(run.welcome())
+    with pytest.raises(LedgerError, match=r"the new run .* keeps no ledger; it has kept one before"):
+        ledger.check_kept(run.welcome(ledger_key=""))
+    run.run_folder("nhs")
+    ledger.check_kept(run.welcome(ledger_key=""))  # it began before the upgrade
+
+
+def test_a_reader_that_never_ends_does_not_keep_a_site_at_work(run: Ledgers, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledgers, "READERS_MAX", 3)
+    for number in range(3):
+        run.ledger.note_reader("nhs", digest(b"%d" % number))
+    with pytest.raises(ValueError, match="more models were read in this round"):
+        run.ledger.note_reader("nhs", digest(b"more"))
+
+
+# --- what only the whole ledger shows ---
+
+
+def whole(run: Ledgers) -> Stored:
+    """Return the ledger of a coordinator as a verifier gets it."""
+    entries = [LedgerEntry(*found) for found in run.journal.ledger(RUN)]
+    heads = [sign_head(run.key, Head(RUN, round_, end)) for round_, end in run.ledger.known.heads.items()]
+    return Stored(entries[: max(head.head.end.entries for head in heads)], heads, [])
+
+
+def fault_of(run: Ledgers) -> str:
+    pass_over(run)
+    return verdict(whole(run), Expected(RUN, public_pem(run.key.public_key()))).fault
+
+
+def test_an_honest_run_holds_to_its_end(run: Ledgers) -> None:
+    for _ in range(run.rounds):
+        run.play_round()
+    run.adopt()
+    found = verdict(whole(run), Expected(RUN, public_pem(run.key.public_key())))
+    assert (found.fault, found.ledger.ended) == ("", True)
+    assert found.run == run.run
+
+
+def test_an_event_that_the_rules_of_a_run_do_not_allow_is_found(run: Ledgers) -> None:
+    """All that is signed in it holds: the coordinator has averaged before anybody has given anything."""
+    number = run.ledger.known.end.entries
+    run.ledger.append(run.run, AggregateStored(1, digest(b"of nothing"), 2.0), NOT_SIGNED)
+    assert fault_of(run).startswith(f"entry {number} does not hold: by the rules of a run it could not happen then")
+
+
+def test_an_update_that_is_written_twice_is_found(run: Ledgers) -> None:
+    update = run.update("nhs")
+    run.submit(update)
+    number = run.ledger.known.end.entries
+    run.ledger.append(run.run, update, run.signed(update))
+    assert fault_of(run).startswith(f"entry {number} does not hold: by the rules of a run it could not happen then")
+
+
+def test_a_round_that_ends_without_an_event_is_found(run: Ledgers) -> None:
+    number = run.ledger.known.end.entries
+    assert fault_of(run) == f"entry {number} does not hold: it says round 2; the run is in round 1"
+
+
+@pytest.mark.parametrize(("name", "value"), [("model", digest(b"other")), ("outcome", "ABORTED"), ("reason", "other")])
+def test_an_end_that_the_rounds_do_not_lead_to_is_found(run: Ledgers, name: str, value: str) -> None:
+    for _ in range(run.rounds):
+        run.play_round()
+    run.adopt()
+    stored = whole(run)
+    *others, last = stored.entries
+    end = run.ledger.known.heads[run.rounds]
+    values = {key: found for key, found in read(last.text).items() if key not in LINKS}
+    before = End(len(others), LEDGER.hash(others[-1].text))
+    text, over = LEDGER.append(before, {**values, name: value})
+    assert end.entries < over.entries
+    heads = [*stored.heads[:-1], sign_head(run.key, Head(RUN, run.rounds + 1, over))]
+    found = verdict(Stored([*others, LedgerEntry(text)], heads, []), Expected(RUN))
+    assert found.fault == f"entry {len(others)} does not hold: the run ended with another {name}"
+
+
+def test_a_refusal_that_is_said_again_in_the_name_of_its_site_is_found(run: Ledgers) -> None:
+    refusal = SiteRefused("nhs", "no", 2.0)
+    record = record_of(refusal, RUN, run.plan.digest, place_of(None, End(7, "a" * 64)))
+    signed = Signed(record, sign(private_key(run.keys["nhs"]), RECORD, record))
+    first = run.ledger.known.end.entries
+    run.submit(refusal, signed)
+    run.submit(SiteAttached("nhs", 3.0))
+    run.submit(replace(refusal, at=4.0), signed)
+    assert fault_of(run) == f"entry {first + 2} does not hold: it holds the record of entry {first} once more"
+
+
+def test_a_record_that_names_a_head_of_another_ledger_is_refused(run: Ledgers) -> None:
+    run.play_round()
+    failed = SiteFailed("nhs", "agent", "a hint", "INC-0000-0000", 2.0)
+    for hash_, holds in ((run.ledger.known.heads[1].hash, True), ("f" * 64, False)):
+        record = record_of(failed, RUN, run.plan.digest, place_of(Head(RUN, 1, End(5, hash_)), None))
+        signed = Signed(record, sign(private_key(run.keys["nhs"]), RECORD, record))
+        if holds:
+            assert run.ledger.checked(failed, signed) == signed
+        else:
+            with pytest.raises(RemoteError, match="names a head that this ledger does not have"):
+                run.ledger.checked(failed, signed)
+
+
+def test_every_report_names_the_last_head_and_what_has_left(run: Ledgers) -> None:
+    ledger, stream = run.attached("nhs")
+    deliver(ledger, stream)
+    message = codec.write_report(codec.Refusal(RUN, "no"), 0.0)
+    ledger.sign(message, End(3, "b" * 64))
+    found = read(message.record.decode())
+    assert found["head"] == {"round": 0, "hash": run.ledger.known.heads[0].hash}
+    assert found["egress"] == {"entries": 3, "hash": "b" * 64}
 
 
 def test_two_ledgers_are_found_and_both_heads_are_proof(run: Ledgers) -> None:
@@ -471,6 +790,32 @@ def test_a_long_ledger_goes_in_several_messages(run: Ledgers, monkeypatch: pytes
     ledger.take(first, lambda act: act())
     deliver(ledger, stream)
     assert ledger.kept().entries == run.ledger.known.heads[3].entries
+
+
+def test_what_all_sites_are_sent_is_made_once(run: Ledgers) -> None:
+    run.play_round()
+    one, other = (LedgerStream(run.ledger, run.key, codec.LedgerKept()) for _ in range(2))
+    assert one.next() is (part := other.next())
+    assert part is not None
+    ledger, stream = run.attached("nhs")
+    deliver(ledger, stream)
+    run.countersign(ledger, "nhs")
+    run.play_round()
+    found = LedgerStream(run.ledger, run.key, codec.LedgerKept()).next()
+    assert found is not None
+    assert [signed.site for signed in found.countersigned] == ["nhs"]
+
+
+def test_a_countersignature_is_written_with_the_event_that_follows(run: Ledgers) -> None:
+    run.play_round()
+    ledger, stream = run.attached("nhs")
+    deliver(ledger, stream)
+    run.countersign(ledger, "nhs")
+    assert run.journal.countersignatures(RUN) == []
+    assert [(round_, site) for round_, site, _ in run.ledger.countersignatures(0)] == [(1, "nhs")]
+    run.play_round()
+    assert run.journal.countersignatures(RUN) == run.ledger.countersignatures(0)
+    assert RunLedger(run.journal, RUN).countersignatures(0) == run.ledger.countersignatures(0)
 
 
 def test_a_power_cut_between_entries_and_head_costs_nothing(run: Ledgers) -> None:

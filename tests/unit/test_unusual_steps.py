@@ -107,6 +107,24 @@ def test_a_step_that_turns_round_is_unusual() -> None:
     assert ("eva", "cosine") in found(run_of(rounds), 11)
 
 
+@pytest.mark.parametrize("factor", [10.0, -1.0])
+def test_whose_step_is_ten_times_as_long_or_turned_round_is_named_after_seven_rounds(factor: float) -> None:
+    """TRUST 10, line 7, in 100 federations of five sites: what strays is judged by how far all of them strayed.
+
+    Cosines as phantoms have them: benchmarks/alarms.py.
+    """
+    chance, named = np.random.default_rng(1), 0
+    for seed in range(100):
+        rounds = [
+            [replace(one, cosine=float(chance.normal(0.1, 0.015))) for one in round_] for round_ in honest(8, seed=seed)
+        ]
+        last = rounds[-1][4]
+        assert last.cosine is not None
+        rounds[-1][4] = replace(last, norm=abs(factor) * last.norm, cosine=float(np.copysign(last.cosine, factor)))
+        named += "eva" in dict(found(run_of(rounds), 8))
+    assert named == 100
+
+
 def test_an_honest_federation_raises_hardly_any_alarm() -> None:
     """Five runs of 40 rounds and five sites: 1,000 honest updates, of which one of 370 may raise an alarm."""
     runs = [run_of(honest(40, seed=seed)) for seed in range(5)]

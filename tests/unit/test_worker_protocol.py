@@ -51,7 +51,14 @@ COST = Cost(
     disk_free_bytes=6,
 )
 FINDINGS = Findings(
-    images=1, women=1, unreadable=0, shared_pictures=0, remarks=("one",), cost=COST, details="data check"
+    images=1,
+    training_images=1,
+    women=1,
+    unreadable=0,
+    shared_pictures=0,
+    remarks=("one",),
+    cost=COST,
+    details="data check",
 )
 GAUGES = {"unit_std": 0.5, "uniformity": -2.0}
 

@@ -20,7 +20,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 from fedcervix.core.formats import FIRST, KEY, UnknownFormat, contents
 from fedcervix.core.measures import Measures
 from fedcervix.core.modes import MODES
-from fedcervix.core.plan import SITE_NAME, check
+from fedcervix.core.plan import SITE_NAME, SITES_MAX, check
 from fedcervix.json_text import parsed
 from fedcervix.printable import QUOTED_CHARS_MAX, quoted, shortened
 
@@ -35,7 +35,18 @@ RUN_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?")
 RUN_OF_COORDINATOR = re.compile(rf"[0-9]{{8}}-[0-9]{{6}}-(?:{'|'.join(MODES)})-[0-9a-f]{{8}}")
 """How a coordinator names its runs: moment, mode and the plan's digest. No model that a site makes has such a name."""
 
+KEY_BOX = re.compile(r"[0-9a-f]{96}")
+"""32 bytes of a key and 16 of its tag, in hexadecimal"""
+SEAL_HEADER_CHARS_MAX = 4096
+
 ROUND_MAX = 1_000_000
+ATTEMPTS_MAX = 4
+"""at a round: each costs a holder, and of c + 2 only one can be lost"""
+SIGNATURE = re.compile(r"(?:[0-9a-f]{2}){0,72}")
+"""in lower-case hexadecimal (ECDSA with P-256, DER)"""
+BOX_CHARS_MAX = 2 * 64
+"""of 32 secret bytes in a box, in hexadecimal"""
+RUN_KEY = re.compile(r"[0-9a-f]{64}")
 GAUGES_MAX = 32
 GAUGE_CHARS_MAX = 40
 MOMENT_MAX = 1e11
@@ -61,6 +72,14 @@ class TaskKind(StrEnum):
     TRAIN = "train"  # E epochs from the given model
     SCORE = "score"  # contrastive loss of the given model on the site's validation images
     ADOPT = "adopt"  # keep the given model: it is the result
+    REWRAP = "rewrap"  # pass the key of the given model, which is under seal, on to other sites
+    BOX = "box"  # put the site's secret bytes of this run into a box for each other site
+    RELEASE = "release"  # release the masks of the round's list
+    CLOSE = "close"  # promise to release nothing in this attempt at the round
+
+
+WITHOUT_BASE = (TaskKind.SEED, TaskKind.BOX)
+"""tasks that have no model to work on"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,18 +90,25 @@ class Task:
     kind: TaskKind
     round: int
     base: str
-    """digest of the model to work on; empty for `seed`"""
+    """digest of the model to work on; empty for `seed` and `box`"""
+    attempt: int = 1
+    """at the round: with secure sums a round is done again where a holder is lost"""
+    readers: tuple[str, ...] = ()
+    """of `rewrap` alone: the sites that are to read the model"""
 
     def __post_init__(self) -> None:
+        check(1 <= self.attempt <= ATTEMPTS_MAX, f"attempt must be 1 to {ATTEMPTS_MAX}; found {self.attempt}")
         check(RUN_NAME.fullmatch(self.run) is not None, f"not a run's name: {quoted(self.run)}")
         check(0 <= self.round <= ROUND_MAX, f"round must be 0 to {ROUND_MAX}; found {self.round}")
         check(
-            self.base == "" if self.kind == TaskKind.SEED else bool(DIGEST.fullmatch(self.base)),
+            self.base == "" if self.kind in WITHOUT_BASE else bool(DIGEST.fullmatch(self.base)),
             f"not a base digest: {quoted(self.base)}",
         )
+        check(bool(self.readers) == (self.kind == TaskKind.REWRAP), "only a key is passed on, and to somebody")
+        _check_readers(self.readers)
 
     def __str__(self) -> str:
-        return _WORDS[self.kind].format(self.round)
+        return _WORDS[self.kind].format(self.round, ", ".join(self.readers))
 
 
 _WORDS = {
@@ -90,7 +116,47 @@ _WORDS = {
     TaskKind.TRAIN: "train in round {}",
     TaskKind.SCORE: "score the model of round {}",
     TaskKind.ADOPT: "adopt the model of round {}",
+    TaskKind.REWRAP: "pass on the key of the model of round {} to {}",
+    TaskKind.BOX: "exchange secrets with the other sites",
+    TaskKind.RELEASE: "release the masks of round {}",
+    TaskKind.CLOSE: "close an attempt at round {}",
 }
+
+
+def _check_readers(readers: tuple[str, ...]) -> None:
+    check(len(readers) <= SITES_MAX and len({*readers}) == len(readers), "a site is named twice, or there are too many")
+    for site in readers:
+        check(SITE_NAME.fullmatch(site) is not None, f"not a site name: {quoted(site)}")
+
+
+@dataclass(frozen=True, slots=True)
+class Seal:
+    """What a site signs of a model under seal: its header, the file, and its key in a box for each reader.
+
+    The core only carries it; see `fedcervix.trust.seals`.
+    """
+
+    header: str
+    """the text of the file's header"""
+    file: str
+    """digest of the sealed file"""
+    boxes: tuple[tuple[str, str], ...]
+    """reader, and its box in hexadecimal"""
+    signature: str
+    """DER, in hexadecimal"""
+
+    def __post_init__(self) -> None:
+        check(0 < len(self.header) <= SEAL_HEADER_CHARS_MAX, "a seal has no header, or a long one")
+        check(bool(DIGEST.fullmatch(self.file)), f"not a digest: {quoted(self.file)}")
+        _check_readers(self.readers)
+        for _, box in self.boxes:
+            check(bool(KEY_BOX.fullmatch(box)), f"not the box of a key: {quoted(box)}")
+        _check_signature(self.signature)
+
+    @property
+    def readers(self) -> tuple[str, ...]:
+        """The sites that it has boxes for."""
+        return tuple(reader for reader, _ in self.boxes)
 
 
 class Answer(StrEnum):
@@ -169,6 +235,107 @@ class SiteFailed:
     """the site goes on by itself; the report is for the operator to know"""
 
 
+def _check_signature(signature: str) -> None:
+    check(SIGNATURE.fullmatch(signature) is not None, f"not a signature: {quoted(signature)}")
+
+
+@dataclass(frozen=True, slots=True)
+class SiteOpened:
+    """A site has opened a run that hides something from the coordinator (`fedcervix.trust.sum_roster.Opening`)."""
+
+    site: str
+    key: str
+    """X25519, of this run, in hexadecimal"""
+    images: int
+    rho: str
+    """SHA-256 of its 32 secret bytes"""
+    signature: str
+    """of the site's identity key, in hexadecimal"""
+    at: float
+
+    def __post_init__(self) -> None:
+        check(RUN_KEY.fullmatch(self.key) is not None, f"not a run key: {quoted(self.key)}")
+        check(bool(DIGEST.fullmatch(self.rho)), f"not a digest: {quoted(self.rho)}")
+        check(0 < self.images <= 2**31, f"images must be 1 to 2^31; found {self.images}")
+        _check_signature(self.signature)
+
+
+@dataclass(frozen=True, slots=True)
+class BoxesStored:
+    """A site has put its secret bytes into a box for each other site."""
+
+    site: str
+    task: Task
+    roster: str
+    """digest of the openings that the site has checked"""
+    boxes: tuple[tuple[str, str], ...]
+    """(reader, box in hexadecimal)"""
+    at: float
+
+    def __post_init__(self) -> None:
+        check(self.task.kind == TaskKind.BOX, f"{self.task.kind} makes no boxes")
+        check(bool(DIGEST.fullmatch(self.roster)), f"not a digest: {quoted(self.roster)}")
+        for reader, box in self.boxes:
+            check(SITE_NAME.fullmatch(reader) is not None, f"not a site name: {quoted(reader)}")
+            check(bool(box) and len(box) <= BOX_CHARS_MAX, f"a box has 1 to {BOX_CHARS_MAX} digits")
+
+
+@dataclass(frozen=True, slots=True)
+class Masked:
+    """What a site has signed of a masked update, besides the update's own fields."""
+
+    commit: str
+    """to the vector under the masks"""
+    norm: float
+    """of its step; three digits"""
+    before: str
+    """digest of the sites and weights of an earlier sum over the same base; empty: the site knows of none"""
+    signature: str
+
+    def __post_init__(self) -> None:
+        check(bool(DIGEST.fullmatch(self.commit)), f"not a digest: {quoted(self.commit)}")
+        _check_optional(self.before)
+        _check_measure("norm", self.norm)
+        _check_signature(self.signature)
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseStored:
+    """A holder has released its masks for a round's list; their sum lies in the blob store."""
+
+    site: str
+    task: Task
+    listed: str
+    """digest of the list"""
+    masks: str
+    """digest of the sum of its masks"""
+    signature: str
+    at: float
+
+    def __post_init__(self) -> None:
+        check(self.task.kind == TaskKind.RELEASE, f"{self.task.kind} releases no masks")
+        for digest in (self.listed, self.masks):
+            check(bool(DIGEST.fullmatch(digest)), f"not a digest: {quoted(digest)}")
+        _check_signature(self.signature)
+
+
+@dataclass(frozen=True, slots=True)
+class CloseSigned:
+    """A holder has promised that it will never release its masks in an attempt at a round."""
+
+    site: str
+    task: Task
+    remaining: tuple[str, ...]
+    """the holders of the next attempt"""
+    signature: str
+    at: float
+
+    def __post_init__(self) -> None:
+        check(self.task.kind == TaskKind.CLOSE, f"{self.task.kind} closes no attempt")
+        check(all(SITE_NAME.fullmatch(name) for name in self.remaining), "remaining holds names of sites")
+        _check_signature(self.signature)
+
+
 @dataclass(frozen=True, slots=True)
 class UpdateStored:
     """A site's model has arrived whole, was vetted, and lies in the blob store."""
@@ -190,10 +357,15 @@ class UpdateStored:
     measures: Measures | None = None
     """in a ring: of the hop's step. Where updates are averaged, `AggregateStored` has them"""
     rules: int = RULES
+    seal: Seal | None = None
+    """of a model under seal: `packed` is then the sealed file"""
+    masked: Masked | None = None
+    """with secure sums: `digest` is that of the masked vector"""
 
     def __post_init__(self) -> None:
         check(bool(DIGEST.fullmatch(self.digest)), f"not a digest: {quoted(self.digest)}")
         _check_optional(self.packed)
+        check(self.seal is None or self.seal.file == self.packed, "the seal is that of another file")
         _check_measure("step", self.step)
         check(self.task.kind in (TaskKind.SEED, TaskKind.TRAIN), f"{self.task.kind} makes no model")
         check(0 <= self.images <= 2**40, f"images must be 0 to 2^40; found {self.images}")
@@ -218,9 +390,12 @@ class AggregateStored:
     """which average of the round this is: it is made again where an update is left out"""
     measures: tuple[tuple[str, Measures], ...] = ()
     """what was measured of each averaged update, by site in roster order"""
+    total: str = ""
+    """digest of the secure sum from which every site derives the average; empty where it is made of the updates"""
 
     def __post_init__(self) -> None:
         check(bool(DIGEST.fullmatch(self.digest)), f"not a digest: {quoted(self.digest)}")
+        _check_optional(self.total)
         _check_optional(self.packed)
         _check_optional(self.residual)
 
@@ -293,6 +468,20 @@ class ModelAdopted:
 
 
 @dataclass(frozen=True, slots=True)
+class Rewrapped:
+    """A site has passed the key of a model under seal on to others."""
+
+    site: str
+    task: Task
+    seal: Seal
+    at: float
+
+    def __post_init__(self) -> None:
+        check(self.task.kind == TaskKind.REWRAP, f"{self.task.kind} passes no key on")
+        check(self.seal.readers == self.task.readers, "the boxes are for other sites than it was asked for")
+
+
+@dataclass(frozen=True, slots=True)
 class RunAborted:
     """The operator ends the run before its time, or the coordinator cannot go on with it."""
 
@@ -313,12 +502,17 @@ Event = (
     | SiteRefused
     | SiteRevoked
     | SiteFailed
+    | SiteOpened
+    | BoxesStored
     | UpdateStored
+    | ReleaseStored
+    | CloseSigned
     | AggregateStored
     | AverageUnusable
     | ScoreReported
     | ModelUnusable
     | ModelAdopted
+    | Rewrapped
     | RunAborted
     | Tick
 )
@@ -326,9 +520,23 @@ Event = (
 EVENTS: Mapping[str, type[Event]] = {event.__name__: event for event in get_args(Event)}
 
 
-FORMAT = 1
+FORMAT = 2
 """of an event's text: raised with a new event, or a new field of one"""
-SINCE: Mapping[str, int] = {}
+SINCE: Mapping[str, int] = dict.fromkeys(
+    (
+        "SiteOpened",
+        "BoxesStored",
+        "ReleaseStored",
+        "CloseSigned",
+        "Task.attempt",
+        "UpdateStored.masked",
+        "AggregateStored.total",
+        "Rewrapped",
+        "Task.readers",
+        "UpdateStored.seal",
+    ),
+    2,
+)
 """event (`Tick`), field of one (`Tick.at`) or of a value in one (`Measures.norm`) -> the format that it came
 with, where that is later than 1. A new field has a default, which is what older texts mean: it never changes"""
 
@@ -351,7 +559,7 @@ def check_event(event: Event) -> None:
             check(len(value) <= REASON_CHARS_MAX, f"{name} is longer than {REASON_CHARS_MAX} characters")
 
 
-def task_from_dict(raw: Mapping[str, Any]) -> Task:
+def task_from_dict(raw: object) -> Task:
     """Rebuild a task. Raises ValueError, KeyError or TypeError."""
     return _built(Task, raw)
 
@@ -402,7 +610,7 @@ def _ours(value: Any) -> Iterator[Any]:
         yield value
 
 
-_hints: Callable[[Any], dict[str, Any]] = functools.cache(get_type_hints)
+_hints: Callable[[Any], dict[str, object]] = functools.cache(get_type_hints)
 
 
 def _built(kind: type[T], raw: Any) -> T:
@@ -440,11 +648,14 @@ def _tuple(parts: tuple[Any, ...], raw: Any, place: str) -> tuple[Any, ...]:
     return tuple(_value(hint, below, place) for hint, below in zip(types, raw, strict=True))
 
 
-def event_from_json(text: str) -> Event:
-    """Rebuild an event from the journal. Raises UnknownFormat where a later version wrote it, else ValueError."""
+def event_from_json(text: str, **hooks: Any) -> Event:
+    """Rebuild an event from the journal. Raises UnknownFormat where a later version wrote it, else ValueError.
+
+    `hooks`: how the text is parsed, see `json_text.parsed`.
+    """
     try:
-        raw = contents("the event", parsed(text), FORMAT)
-        name = raw.pop("event")
+        raw = contents("the event", parsed(text, **hooks), FORMAT)
+        name = str(raw.pop("event"))
         check(name in EVENTS, f"unknown event {quoted(name)}")
         kind = EVENTS[name]
         if "rules" in _FIELDS[kind]:

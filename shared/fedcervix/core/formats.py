@@ -33,7 +33,7 @@ def checked_format(what: str, found: object, known: int) -> int:
     return found
 
 
-def contents(what: str, raw: Any, known: int = FIRST) -> dict[str, Any]:
+def contents(what: str, raw: Any, known: int = FIRST) -> dict[str, object]:
     """Return the keys of an object but that of its format. Raises UnknownFormat; ValueError where it is no object."""
     if not isinstance(raw, dict):
         raise ValueError(f"{what} is no object; found {quoted(raw)}")  # noqa: TRY004 (as of any text that is not ours)

@@ -21,6 +21,7 @@ from fedcervix.core.bounds import INT64_MAX, Within, check_values
 from fedcervix.core.formats import FIRST, KEY
 from fedcervix.core.modes import MODES, Mode, ModeRules
 from fedcervix.core.plan_formats import from_dict, to_dict
+from fedcervix.core.sum_plan import SumTerms, sum_faults
 from fedcervix.json_text import parsed
 from fedcervix.printable import QUOTED_CHARS_MAX, quoted, shortened
 
@@ -45,6 +46,8 @@ SITE_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 PROFILE_NAME = re.compile(r"[a-z0-9_-]{1,40}")
 
 SITES_MAX = 256
+SEALED_SITES_MIN = 2
+"""A ring of one site hands its model to nobody."""
 ROUNDS_MAX = 100_000
 EPOCHS_MAX = 100_000
 
@@ -184,6 +187,8 @@ class Terms:
     compression: Compression = "none"
     """of the models that travel: `bfloat16` halves the bytes, `int8` quarters them; a model is rounded where it is
     made, and arrives as it was made"""
+    sealed: bool = False
+    """in a ring: a model travels encrypted, and only the site that is next can read it (docs/sealed-ring.md)"""
     step_max: Annotated[float, Within(above=0, most=1e36)] = 1000.0
     """how far an update may lie from the model that it was trained from, relative to that model's size: weights and
     biases, running means and running deviations, each together (see `fedcervix.models.step_norms`)"""
@@ -198,9 +203,16 @@ class Terms:
     give_up_s: Annotated[float, Within(above=0)] = 604_800.0
     """how long a run waits for a quorum before it is aborted"""
     seed: Annotated[int, Within(0, INT64_MAX)] = 0
+    secure_sum: bool = False
+    """the coordinator learns the sum of a round's updates and none of them (see `fedcervix.core.sum_plan`)"""
+    holders: tuple[str, ...] = ()
+    """of a secure sum: sites that can compute the masks of all; one more than `colluders`, or two"""
+    colluders: Annotated[int, Within(0, SITES_MAX)] = 0
+    """of a secure sum: so many sites may tell the coordinator their secrets"""
 
     def __post_init__(self) -> None:
         check_values(self)
+        check(isinstance(self.holders, tuple), f"holders is a list of names; found {quoted(self.holders)}")
         words = 'aggregation = "trimmed-mean" needs average = "equal": with weights, one site could outweigh the others'
         check(self.aggregation == "mean" or self.average == "equal", words)
 
@@ -238,16 +250,53 @@ class Plan:
     def _check_terms(self) -> None:
         """Check the terms that depend on the mode and on the number of sites."""
         terms, sites, trims = self.terms, len(self.sites), self.terms.aggregation == "trimmed-mean"
+        self._check_sums()
         from_average = self.mode_rules.goes_on_from_average
         check(from_average or terms.server_momentum == 0, "server_momentum is for csfssl: a ring has no average")
         check(from_average or not (trims or terms.clip), "trimmed-mean and clip are for csfssl alone")
         for asked, key, least in ((trims, "trimmed-mean", TRIMMED_SITES_MIN), (terms.clip, "clip", CLIPPED_SITES_MIN)):
             check(not asked or sites >= least, f"{key} needs at least {least} sites; found {sites}")
+        self._check_sealed()
         if terms.quorum is not None:
             least = TRIMMED_QUORUM_MIN if trims else 1
             words = f"trimmed-mean needs a quorum of at least {least}: of two updates, none can be left out"
             check(terms.quorum >= least, words)
             check(terms.quorum <= sites, f"quorum {terms.quorum} exceeds the {sites} sites")
+
+    def _check_sealed(self) -> None:
+        """Check what goes together with models that the coordinator cannot read."""
+        terms = self.terms
+        packs = 'does not go with compression = "int8": the next site could not read the model that it differs from'
+        faults = (
+            (not self.mode_rules.in_turns, "is for ppfssl: the coordinator cannot average what it cannot read"),
+            (self.averages, 'needs ring_result = "last": the coordinator cannot average what it cannot read'),
+            (len(self.sites) < SEALED_SITES_MIN, f"needs at least {SEALED_SITES_MIN} sites"),
+            (terms.compression == "int8", f'{packs}; use "bfloat16"'),
+        )
+        for is_fault, words in faults:
+            check(not (terms.sealed and is_fault), f"sealed {words}")
+
+    def _check_sums(self) -> None:
+        """Check what does not go together with secure sums: all of it is said at once."""
+        terms = self.terms
+        if not terms.secure_sum:
+            words = "holders and colluders say who takes which part in secure sums: they need secure_sum = true"
+            check(not (terms.holders or terms.colluders), words)
+            return
+        faults = sum_faults(
+            SumTerms(
+                in_turns=self.mode_rules.in_turns,
+                sites=self.sites,
+                holders=terms.holders,
+                colluders=terms.colluders,
+                quorum=terms.quorum,
+                aggregation=terms.aggregation,
+                clip=terms.clip,
+                compression=terms.compression,
+                share_max=terms.share_max if terms.average == "by-images" else 1.0,
+            )
+        )
+        check(not faults, "\n".join(faults))
 
     @property
     def mode_rules(self) -> ModeRules:
@@ -258,6 +307,11 @@ class Plan:
     def averages(self) -> bool:
         """Say whether a round's updates become one average, which is then its model."""
         return self.mode_rules.goes_on_from_average or self.terms.ring_result == "cycle-average"
+
+    @property
+    def hides_from_coordinator(self) -> bool:
+        """Say whether the coordinator is not to see what single sites have trained. Then each site opens the run."""
+        return self.terms.secure_sum or self.terms.sealed
 
     @property
     def rounds_max(self) -> int:

@@ -18,10 +18,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from fedcervix.core.events import ModelAdopted, ModelUnusable, ScoreReported, Task, TaskKind, UpdateStored
+from fedcervix.core.events import (
+    BoxesStored,
+    CloseSigned,
+    ModelAdopted,
+    ModelUnusable,
+    ReleaseStored,
+    Rewrapped,
+    ScoreReported,
+    Task,
+    TaskKind,
+    UpdateStored,
+)
 from fedcervix.core.rounds.instructions import Finish, Idle, Instruction
 
-Result = UpdateStored | ScoreReported | ModelUnusable | ModelAdopted
+Result = (
+    UpdateStored | ScoreReported | ModelUnusable | ModelAdopted | BoxesStored | ReleaseStored | CloseSigned | Rewrapped
+)
 """A finished task, in the words in which it is reported (`at`: when it was finished, by the site's clock)."""
 
 
@@ -166,4 +179,8 @@ _GIVES = {
     TaskKind.TRAIN: "the result of round {}",
     TaskKind.SCORE: "the score of round {}",
     TaskKind.ADOPT: "the adoption of round {}'s model",
+    TaskKind.REWRAP: "the key of round {}'s model",
+    TaskKind.BOX: "what the other sites need of this one",
+    TaskKind.RELEASE: "the masks of round {}",
+    TaskKind.CLOSE: "the word that closes an attempt at round {}",
 }

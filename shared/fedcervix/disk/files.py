@@ -25,7 +25,7 @@ from contextlib import contextmanager
 from io import BufferedWriter, FileIO
 from pathlib import Path
 
-from fedcervix.disk.storage import disk
+from fedcervix.disk.storage import disk, known
 from fedcervix.errors import StorageError
 
 FILE_MODE = 0o600
@@ -248,10 +248,10 @@ def opened(path: Path) -> Iterator[FileIO]:
 
 def read_at(file: FileIO, start: int, into: memoryview) -> None:
     """Fill `into` with the bytes of `file` from offset `start`. Raises StorageError."""
-    with disk(str(file.name), "read"):
-        filled = 0
+    descriptor, filled = file.fileno(), 0
+    try:  # not `disk`: a round reads ten thousand blocks, and what that takes is seen
         while filled < len(into):
-            count = os.preadv(file.fileno(), [into[filled:]], start + filled)
+            count = os.preadv(descriptor, [into[filled:] if filled else into], start + filled)
             if not count:
                 raise StorageError(
                     f"{file.name} ends before byte {start + len(into)}",
@@ -259,6 +259,8 @@ def read_at(file: FileIO, start: int, into: memoryview) -> None:
                     next_step="check the disk and start again; the file is fetched again",
                 )
             filled += count
+    except OSError as error:
+        raise known(error, str(file.name), "read") from error
 
 
 def digest_file(path: Path) -> str:

@@ -29,6 +29,8 @@ from fedcervix.printable import quoted
 
 T = TypeVar("T")
 
+Countersigned = tuple[int, str, bytes]
+"""round of a head, site, signature"""
 Entry = tuple[str, bytes]
 """of a run's ledger: its text, and the signature over the record in it (see `fedcervix.trust.ledger`)"""
 Entries = tuple[int, Sequence[Entry]]
@@ -125,10 +127,15 @@ class Journal:
         began = (record.run, record.plan.canonical(), record.base, record.begun_at)
         self._write(("INSERT INTO runs VALUES (?, ?, ?, ?)", began), *_inserted(record.run, entries))
 
-    def append(self, run: str, event: Event, entries: Entries = NO_ENTRIES) -> None:
-        """Make one event durable, with its entries of the ledger. Raises StorageError; then nothing was written."""
+    def append(
+        self, run: str, event: Event, entries: Entries = NO_ENTRIES, countersigned: Sequence[Countersigned] = ()
+    ) -> None:
+        """Make one event durable, with its entries of the ledger, and what sites have signed before it.
+
+        Raises StorageError; then nothing was written.
+        """
         happened = ("INSERT INTO events (run, event) VALUES (?, ?)", (run, event_to_json(event)))
-        self._write(happened, *_inserted(run, entries))
+        self._write(happened, *_inserted(run, entries), *(_countersignature(run, *one) for one in countersigned))
 
     def add(self, run: str, entries: Entries) -> None:
         """Write entries of a run's ledger that are of no event. Raises StorageError; then nothing was written.
@@ -151,7 +158,7 @@ class Journal:
 
     def countersign(self, run: str, round_: int, site: str, signature: bytes) -> None:
         """Keep a site's signature over the head of a round; the first one stays. Raises StorageError."""
-        self._write(("INSERT OR IGNORE INTO countersignatures VALUES (?, ?, ?, ?)", (run, round_, site, signature)))
+        self._write(_countersignature(run, round_, site, signature))
 
     def _write(self, *statements: tuple[str, tuple[object, ...]]) -> None:
         """Write all of it or nothing."""
@@ -239,6 +246,10 @@ class Journal:
         """Close the file."""
         with self._lock:
             self._db.close()
+
+
+def _countersignature(run: str, round_: int, site: str, signature: bytes) -> tuple[str, tuple[object, ...]]:
+    return "INSERT OR IGNORE INTO countersignatures VALUES (?, ?, ?, ?)", (run, round_, site, signature)
 
 
 def _inserted(run: str, entries: Entries) -> list[tuple[str, tuple[object, ...]]]:

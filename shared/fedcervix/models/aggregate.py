@@ -45,7 +45,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -110,13 +110,14 @@ def aggregate(
     *,
     clip: Clip | None = None,
     trimmed: int = 0,
+    steps: SeesSteps | None = None,
 ) -> str:
     """Write the weighted average of `updates` to `output`; return the SHA-256 of the file (hexadecimal).
 
     `updates` are (vetted file, weight) in roster order; weights are positive and need not sum to one: all 1.0 is 1/K,
     numbers of images are the average by images. `base` is the layout of the model that the round started from.
     `momentum` is None in the first round, which has no step before it. `trimmed`: values that are left out at either
-    end; with 0 the average is the mean.
+    end; with 0 the average is the mean. `steps` reads the blocks of what is trained, and measures them beside it.
 
     Raises ValueError for no updates, a weight that is not positive, weights that differ where values are left out, or a
     number of factors or of values left out that does not fit; RemoteError if an update has other tensors than
@@ -124,6 +125,7 @@ def aggregate(
     StorageError from the disk. `output` is replaced whole or not at all.
     """
     _check_asked([weight for _, weight in updates], clip, trimmed)
+    check(steps is None or not (clip or trimmed), "steps are measured beside a plain mean only")
     # An overflow is not a warning on the operator's screen but an error: `_check` names the tensor.
     silent = np.errstate(over="ignore", invalid="ignore")
     step = [(momentum.base, 1.0), (momentum.before, 1.0)] if momentum else []
@@ -136,7 +138,7 @@ def aggregate(
         silent,
     ):
         cut = _Cut(origins[0], clip.scales) if clip and origins else None
-        average = _Average(sources, base, ends, cut, trimmed)
+        average = _Average(sources, base, ends, cut, trimmed, steps)
         positions = {tensor.name: position for position, tensor in enumerate(base.tensors)}
         sink.write(with_length(base.header))
         with written_behind(sink) as behind:
@@ -144,7 +146,7 @@ def aggregate(
                 mean = sibling_mean(tensor, base, positions) if batch_norm == "pooled-variance" else None
                 trained = is_trained(tensor, batch_norm, positions)
                 share = momentum.share if momentum and trained else 0.0
-                for span in spans(tensor, average.block_elements):
+                for span in spans(tensor, average.block_elements(position, trained=trained)):
                     out = behind.room((span.stop - span.start) * DTYPES[tensor.dtype].itemsize)
                     _check(average.block(position, mean, share, span, out, trained=trained), tensor)
     return sink.digest
@@ -157,6 +159,19 @@ def _check_asked(weights: Sequence[float], clip: Clip | None, trimmed: int) -> N
     check(0 <= 2 * trimmed < len(weights), f"{trimmed} values at either end cannot be left out of {len(weights)}")
     check(trimmed == 0 or len(set(weights)) == 1, "a trimmed mean has equal weights")
     check(clip is None or len(clip.scales) == len(weights), "each update has its factor")
+
+
+class SeesSteps(Protocol):
+    """Reads a block of all updates, and measures their steps (fedcervix.models.step_similarity)."""
+
+    def block_elements(self, position: int, /) -> int:
+        """How many elements of a tensor are read at once."""
+
+    def read(self, updates: Sequence[OpenModel], position: int, span: slice, /) -> NDArray[Any]:
+        """Return the block, a row for each update."""
+
+    def count(self) -> None:
+        """Measure what was read last, which is of no more use then."""
 
 
 class Behind:
@@ -332,19 +347,24 @@ class _Average:
     """
 
     def __init__(
-        self, sources: list[OpenModel], base: Layout, ends: list[OpenModel], cut: _Cut | None, trimmed: int
+        self,
+        sources: list[OpenModel],
+        base: Layout,
+        ends: list[OpenModel],
+        cut: _Cut | None,
+        trimmed: int,
+        steps: SeesSteps | None,
     ) -> None:
-        self._sources, self._ends, self._cut, self._trimmed = sources, ends, cut, trimmed
+        self._sources, self._ends, self._cut, self._trimmed, self._steps = sources, ends, cut, trimmed, steps
         self._tensors, self._blocks = base.tensors, Blocks(base)
         self._weights_sum = math.fsum(source.weight for source in sources)
         self._rows = rows_of(len(sources), np.dtype(np.float64)) if trimmed else np.empty((0, BLOCK_ELEMENTS))
         self._rounded = memoryview(bytearray(BLOCK_ELEMENTS * ITEM_BYTES_MAX))
         self._sum, self._term, self._centre = np.empty((3, BLOCK_ELEMENTS))
 
-    @property
-    def block_elements(self) -> int:
+    def block_elements(self, position: int, *, trained: bool) -> int:
         """How many elements of a tensor go through the buffers at once."""
-        return int(self._rows.shape[1])
+        return self._steps.block_elements(position) if self._steps and trained else int(self._rows.shape[1])
 
     def block(
         self, position: int, mean: int | None, share: float, span: slice, out: memoryview, *, trained: bool
@@ -368,6 +388,10 @@ class _Average:
         if self._cut is not None and trained:
             cut = (self._cut.values(self._blocks, i, s, position, span) for i, s in enumerate(self._sources))
             return self._combined(cut, span)
+        if self._steps is not None and trained:
+            average = self._combined(iter(self._steps.read(self._sources, position, span)), span)
+            self._steps.count()
+            return average
         return self._combined((self._blocks.read(source, position, span) for source in self._sources), span)
 
     def _combined(self, updates: Iterator[NDArray[Any]], span: slice) -> NDArray[np.float64]:

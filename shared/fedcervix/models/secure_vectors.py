@@ -75,6 +75,11 @@ class VectorForm:
         """SHA-256 of the header of these vectors: it stands for model layout, lanes and format."""
         return hashlib.sha256(self.layout.header).hexdigest()
 
+    @property
+    def bytes(self) -> int:
+        """Length of such a file."""
+        return self.layout.tensors[-1].end
+
     def part(self, name: str) -> Tensor:
         """Return the place of a part in the file."""
         return next(part for part in self.layout.tensors if part.name == name)
@@ -187,8 +192,8 @@ def _of_form(file: FileIO, form: VectorForm) -> FileIO:
     wanted = with_length(form.layout.header)
     with disk(str(file.name), "read"):
         size = os.fstat(file.fileno()).st_size
-    if size != form.layout.tensors[-1].end:
-        raise not_a_vector(f"it is {size:,} bytes long, not {form.layout.tensors[-1].end:,}")
+    if size != form.bytes:
+        raise not_a_vector(f"it is {size:,} bytes long, not {form.bytes:,}")
     found = bytearray(len(wanted))
     read_at(file, 0, memoryview(found))
     if found != wanted:

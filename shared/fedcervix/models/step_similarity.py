@@ -6,6 +6,9 @@ that is measured follows from the sums |d_k|^2, d_k . S and |S|^2. Steps are mad
 exact enough and takes half the time; their products are added up a piece at a time, and the pieces in float64, in the
 order given. A block whose products are too large for its type is measured again in float64.
 
+A plain mean reads a block of all updates once for both (`Steps`). With clipping, which needs the lengths first, with a
+trimmed mean, and for the hops of a ring, measuring is a pass of its own (`measure_steps`).
+
 A piece is too short for the threads of the linear algebra library, which would make the sums depend on the number of
 processors, and wait for each other on a busy machine.
 """
@@ -14,7 +17,8 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +27,7 @@ from numpy.typing import NDArray
 
 from fedcervix.core.measures import Measures
 from fedcervix.core.plan import BatchNorm, check
-from fedcervix.models.aggregate import Blocks, is_trained, open_models, rows_of, spans
+from fedcervix.models.aggregate import Blocks, OpenModel, is_trained, open_models, rows_of, spans
 from fedcervix.models.weights import Layout
 
 RESOLVED = 1e-6
@@ -39,24 +43,26 @@ def measure_steps(updates: Sequence[tuple[Path, Path]], layout: Layout, batch_no
     """
     check(len(updates) > 0, "there is at least one update to measure")
     bases = list(dict.fromkeys(base for _, base in updates))
-    begun = [bases.index(base) for _, base in updates]
-    sums = _Sums(len(updates), len(bases))
     positions = {tensor.name: position for position, tensor in enumerate(layout.tensors)}
-    files = [(path, 1.0) for path in (*(update for update, _ in updates), *bases)]
-    with open_models(files, layout) as sources, np.errstate(over="ignore", invalid="ignore"):
-        blocks = Blocks(layout)
-        rooms: dict[np.dtype[Any], NDArray[Any]] = {}
+    with (
+        open_models([(update, 1.0) for update, _ in updates], layout) as sources,
+        open_models([(base, 1.0) for base in bases], layout) as origins,
+        np.errstate(over="ignore", invalid="ignore"),
+    ):
+        steps = Steps(layout, origins, [bases.index(base) for _, base in updates])
         for position, tensor in enumerate(layout.tensors):
-            if not is_trained(tensor, batch_norm, positions):
-                continue
-            dtype = np.dtype(np.float64 if tensor.dtype == "F64" else np.float32)
-            rows = rooms.setdefault(dtype, rows_of(len(sources), dtype))
-            for span in spans(tensor, rows.shape[1]):
-                found = rows[:, : span.stop - span.start]
-                for row, source in zip(found, sources, strict=True):
-                    blocks.read_into(row, source, position, span)
-                sums.add(found[: len(updates)], found[len(updates) :], begun)
-    return tuple(sums.measures(update, base) for update, base in enumerate(begun))
+            if is_trained(tensor, batch_norm, positions):
+                for span in spans(tensor, steps.block_elements(position)):
+                    steps.read(sources, position, span)
+                    steps.count()
+    return steps.measures()
+
+
+@contextmanager
+def steps_from(base: Path, layout: Layout, updates: int) -> Iterator[Steps]:
+    """Measure so many updates of one model while they are averaged. Errors as `measure_steps`."""
+    with open_models([(base, 1.0)], layout) as origins:
+        yield Steps(layout, origins, [0] * updates)
 
 
 def _dots(one: NDArray[Any], other: NDArray[Any]) -> NDArray[np.float64]:
@@ -67,41 +73,67 @@ def _dots(one: NDArray[Any], other: NDArray[Any]) -> NDArray[np.float64]:
     return np.asarray(found + np.einsum("...n,...n->...", one[..., whole:], other[..., whole:]), np.float64)
 
 
-class _Sums:
-    """The sums over the steps so far."""
+class Steps:
+    """The sums over the steps of a round's updates so far: `read` a block of all of them, use it, then `count` it.
 
-    def __init__(self, updates: int, bases: int) -> None:
-        self._squares, self._inner, self._bases = np.zeros(updates), np.zeros(updates), np.zeros(bases)
-        """|d_k|^2, d_k . S, and the squared lengths of the models that the steps begin from"""
-        self._all = np.zeros(())
-        """|S|^2"""
+    `begun` says of each update which of the open models `origins` it was trained from.
+    """
 
-    def add(self, rows: NDArray[Any], bases: NDArray[Any], begun: Sequence[int]) -> None:
-        """Count one block of every update, which becomes that of the steps, and of the models that they begin from."""
-        for row, base in zip(rows, begun, strict=True):
+    def __init__(self, layout: Layout, origins: Sequence[OpenModel], begun: Sequence[int]) -> None:
+        self._tensors, self._blocks, self._origins, self._begun = layout.tensors, Blocks(layout), origins, begun
+        self._rooms: dict[np.dtype[Any], NDArray[Any]] = {}
+        self._block = self._bases = np.empty((0, 0))
+        """what was read last"""
+        self._sums = np.zeros(len(begun)), np.zeros(len(begun)), np.zeros(len(origins)), np.zeros(())
+        """|d_k|^2, d_k . S, the squared lengths of the models that the steps begin from, |S|^2"""
+
+    def block_elements(self, position: int) -> int:
+        """How many elements of a tensor are read at once."""
+        return int(self._room(position).shape[1])
+
+    def _room(self, position: int) -> NDArray[Any]:
+        dtype = np.dtype(np.float64 if self._tensors[position].dtype == "F64" else np.float32)
+        rows = len(self._begun) + len(self._origins)
+        return self._rooms[dtype] if dtype in self._rooms else self._rooms.setdefault(dtype, rows_of(rows, dtype))
+
+    def read(self, updates: Sequence[OpenModel], position: int, span: slice) -> NDArray[Any]:
+        """Return a block of a tensor of every update, a row for each, until it is counted. Raises StorageError."""
+        rows = self._room(position)[:, : span.stop - span.start]
+        for row, source in zip(rows, (*updates, *self._origins), strict=True):
+            self._blocks.read_into(row, source, position, span)
+        self._block, self._bases = rows[: len(updates)], rows[len(updates) :]
+        return self._block
+
+    def count(self) -> None:
+        """Count the block that was read last, which becomes that of the steps."""
+        rows, bases = self._block, self._bases
+        for row, base in zip(rows, self._begun, strict=True):
             row -= bases[base]
         found = self._products(rows, bases)
         if not all(np.isfinite(sums).all() for sums in found) and rows.dtype != np.float64:
             found = self._products(rows.astype(np.float64), bases.astype(np.float64))
-        self._squares, self._inner, self._bases, self._all = (
-            sums + more for sums, more in zip((self._squares, self._inner, self._bases, self._all), found, strict=True)
-        )
+        squares, inner, sizes, whole = (sums + more for sums, more in zip(self._sums, found, strict=True))
+        self._sums = squares, inner, sizes, whole
 
     @staticmethod
     def _products(steps: NDArray[Any], bases: NDArray[Any]) -> tuple[NDArray[np.float64], ...]:
         total = np.add.reduce(steps, axis=0)
         return _dots(steps, steps), _dots(steps, total), _dots(bases, bases), _dots(total, total)
 
-    def measures(self, update: int, base: int) -> Measures:
-        """Return what follows for one update."""
-        square, size = float(self._squares[update]), float(self._bases[base])
-        norm, others = _length(square), len(self._squares) - 1
+    def measures(self) -> tuple[Measures, ...]:
+        """Return what follows for each update."""
+        return tuple(self._of(update, base) for update, base in enumerate(self._begun))
+
+    def _of(self, update: int, base: int) -> Measures:
+        squares, products, sizes, whole = self._sums
+        square, size, others = float(squares[update]), float(sizes[base]), len(squares) - 1
+        norm = _length(square)
         relative = _finite(norm / _length(size)) if size else None
         if others == 0:
             return Measures(norm, relative)
-        inner = float(self._inner[update]) - square
+        inner = float(products[update]) - square
         """d_k . (S - d_k)"""
-        rest = _difference(float(self._all) - 2 * inner - square, max(float(self._all), square))
+        rest = _difference(float(whole) - 2 * inner - square, max(float(whole), square))
         """|S - d_k|^2"""
         scale = norm * _length(rest)
         measurable = 0 < scale < math.inf and math.isfinite(inner)

@@ -165,7 +165,7 @@ def parse_layout(header: bytes, file_size: int, like: Layout | None = None) -> L
     return Layout(tuple(tensors), header)
 
 
-def _parse_json(header: bytes) -> dict[str, Any]:
+def _parse_json(header: bytes) -> dict[str, object]:
     _insist(len(header) <= HEADER_BYTES_MAX, f"its header is longer than {HEADER_BYTES_MAX} bytes")
     _insist(header.startswith(b"{"), "its header is not a JSON object")
     for character, count_max in STRUCTURE_MAX.items():
@@ -178,7 +178,7 @@ def _parse_json(header: bytes) -> dict[str, Any]:
     return dict(entries)
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, object]:
     entries = dict(pairs)
     _insist(len(entries) == len(pairs), "its header names a key twice")
     return entries
@@ -412,7 +412,7 @@ def file_parts(
     """Yield the bytes of a weights file, a tensor at a time: `values` is asked for those of a tensor in its turn."""
     rank = {dtype: position for position, dtype in enumerate(DTYPES)}
     order = sorted(forms, key=lambda name: (rank[forms[name].dtype], name))
-    entries: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}
+    entries: dict[str, object] = {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}
     start = 0
     for name in order:
         end = start + math.prod(forms[name].shape) * DTYPES[forms[name].dtype].itemsize

@@ -3,8 +3,8 @@
 Rules
 1. Files are read and written as UTF-8, and what is printed has the terminal's encoding. A character that the terminal
    does not have is replaced, so printing never fails.
-2. A FedcervixError is three lines and its exit code. So is a file that cannot be used. A missing package is one line:
-   the command that installs it.
+2. A FedcervixError is three lines and its exit code. So is a wrong command line, and a file that cannot be used. A
+   missing package is one line: the command that installs it.
 3. Printed text has no control characters from outside (`fedcervix.runtime.printing`).
 4. If the reader closes the output (`| head`), the program ends without a message.
 """
@@ -28,7 +28,7 @@ import click
 
 from fedcervix.disk.files import keep_private
 from fedcervix.disk.storage import known
-from fedcervix.errors import INTERRUPTED, OUTPUT_CLOSED, FedcervixError
+from fedcervix.errors import INTERRUPTED, OUTPUT_CLOSED, CommandLineError, FedcervixError
 from fedcervix.extras import lacking
 from fedcervix.printable import printable_lines
 from fedcervix.runtime.printing import console, say
@@ -157,16 +157,31 @@ def _run(command: click.Command) -> None:
     except click.exceptions.Exit as done:
         sys.exit(done.exit_code)
     except click.ClickException as wrong:
-        said = io.StringIO()
-        wrong.show(said)
-        say(said.getvalue().rstrip("\n"), err=True)
-        sys.exit(wrong.exit_code)
+        fail(_misused(command, wrong))
     except SystemExit:
         if sys.stdout is not stdout:  # click puts another one there when nobody reads what is printed
             sys.exit(OUTPUT_CLOSED)
         raise
     except Exception as error:  # noqa: BLE001  (the last line of defence of a process)
         _fail_of(error)
+
+
+MISUSES: tuple[tuple[type[click.ClickException], str], ...] = (
+    (click.NoSuchOption, "the option is misspelt, or belongs to another command"),
+    (click.MissingParameter, "this command cannot work without it"),
+    (click.BadParameter, "the value is misspelt, or this command does not take it"),
+    (click.ClickException, "a word is misspelt, stands twice, or is one too many"),
+)
+"""what click complains of, and the likely cause: the first that fits"""
+
+
+def _misused(command: click.Command, wrong: click.ClickException) -> CommandLineError:
+    """Return click's complaint in the form of our errors."""
+    context, asked = getattr(wrong, "ctx", None), command.name or ""
+    if context is not None:  # `python -m site_agent` is called by its name, too
+        asked += context.command_path.removeprefix(context.find_root().command_path)
+    cause = next(cause for kind, cause in MISUSES if isinstance(wrong, kind))
+    return CommandLineError(wrong.format_message().removesuffix("."), cause=cause, next_step=f"{asked} --help")
 
 
 def _fail_of(error: Exception) -> None:

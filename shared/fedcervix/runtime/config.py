@@ -32,7 +32,7 @@ T = TypeVar("T")
 NOT_SET_UP = "wrong --home, or not set up yet"
 
 
-def read_toml(path: Path, *, hint: str = "", missing: str = NOT_SET_UP) -> dict[str, Any]:
+def read_toml(path: Path, *, hint: str = "", missing: str = NOT_SET_UP) -> dict[str, object]:
     """Return the content of a TOML file. Raises ConfigError.
 
     Where the file does not exist, `missing` is the likely cause and `hint` the next command.
@@ -77,7 +77,7 @@ def _text(path: Path, content: bytes) -> str:
 
 
 def build(
-    schema: type[T], raw: Mapping[str, Any], *, source: Path, section: str = "", page: str = "docs/configuration.md"
+    schema: type[T], raw: Mapping[str, object], *, source: Path, section: str = "", page: str = "docs/configuration.md"
 ) -> T:
     """Return `schema` filled from a TOML table. Raises ConfigError naming file, key, expected, found, nearest key.
 
@@ -115,10 +115,10 @@ _CAUSES = {
 """by pydantic's kind of error"""
 
 
-def apply_profile(name: str, recipe: Mapping[str, Any], terms: Mapping[str, Any], *, source: Path) -> Profile:
+def apply_profile(name: object, recipe: Mapping[str, object], terms: Mapping[str, object], *, source: Path) -> Profile:
     """Return the named profile with single keys overridden. Raises ConfigError."""
-    if name not in PROFILES:
-        near = _nearest(name, list(PROFILES))
+    if not (isinstance(name, str) and name in PROFILES):
+        near = _nearest(str(name), list(PROFILES))
         raise ConfigError(
             f"{source}: profile must be one of {', '.join(PROFILES)}; found {name!r}{near}", next_step=f"edit {source}"
         )
@@ -129,7 +129,7 @@ def apply_profile(name: str, recipe: Mapping[str, Any], terms: Mapping[str, Any]
     )
 
 
-def _override(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+def _override(defaults: Mapping[str, object], given: Mapping[str, object]) -> dict[str, object]:
     """Return defaults overridden by the given keys, table by table; unknown keys stay, to be reported later."""
     merged = dict(defaults)
     for key, value in given.items():

@@ -20,18 +20,28 @@ from google.protobuf.message import Message
 
 from fedcervix.core.compression import Packed
 from fedcervix.core.events import (
+    ATTEMPTS_MAX,
+    BOX_CHARS_MAX,
     DIGEST,
     FAILURE_STAGE_CHARS_MAX,
     GAUGE_CHARS_MAX,
     INCIDENT_CHARS_MAX,
     LOSS_MAX,
     REASON_CHARS_MAX,
+    ROUND_MAX,
     RUN_NAME,
+    SEAL_HEADER_CHARS_MAX,
     Answer,
+    BoxesStored,
+    CloseSigned,
     Event,
+    Masked,
     ModelAdopted,
     ModelUnusable,
+    ReleaseStored,
+    Rewrapped,
     ScoreReported,
+    Seal,
     SiteFailed,
     Task,
     TaskKind,
@@ -39,19 +49,25 @@ from fedcervix.core.events import (
     check_event,
 )
 from fedcervix.core.formats import FIRST, UnknownFormat
-from fedcervix.core.plan import Plan, check
+from fedcervix.core.plan import SITE_NAME, SITES_MAX, Plan, check
 from fedcervix.core.rounds.instructions import Finish, Idle, Instruction
 from fedcervix.core.rounds.state import Outcome
 from fedcervix.errors import RemoteError
 from fedcervix.json_text import parsed
 from fedcervix.printable import printable, printable_values, shortened
 from fedcervix.transport.versions import HERE, SOFTWARE, Build, agreed
+from fedcervix.trust.boxes import NamedKey
 from fedcervix.trust.chain import TEXT_CHARS_MAX
 from fedcervix.trust.heads import HEAD_CHARS_MAX, Head, SignedHead
 from fedcervix.trust.key_texts import KEY_CHARS_MAX
 from fedcervix.trust.ledger import LedgerEntry, Signed
 from fedcervix.trust.records import SIGNED_CHARS_MAX
 from fedcervix.trust.statements import SIGNATURE_BYTES_MAX
+from fedcervix.trust.sum_closes import SignedClose
+from fedcervix.trust.sum_lists import SignedRelease
+from fedcervix.trust.sum_papers import AttemptShown, Boxes, Closing, Openings, SumShown
+from fedcervix.trust.sum_reports import SumReport
+from fedcervix.trust.sum_roster import Opening
 from fedcervix.wire import federation_pb2 as wire
 
 if TYPE_CHECKING:  # with `cryptography`, which `coordinator status` does not need
@@ -186,6 +202,24 @@ def _printable_json(text: str) -> str:
 
 SINCE: Mapping[str, int] = {
     "FromCoordinator.ledger": 2,  # for agents that say in `AttachRequest.ledger` how far they have it
+    **dict.fromkeys(
+        (
+            "FromCoordinator.openings",
+            "FromCoordinator.boxes",
+            "FromCoordinator.attempt",
+            "FromCoordinator.summed",
+            "FromSite.boxed",
+            "FromSite.released",
+            "FromSite.closed",
+            "Task.attempt",
+            "Task.Kind.KIND_BOX",
+            "Task.Kind.KIND_RELEASE",
+            "Task.Kind.KIND_CLOSE",
+            "FromSite.rewrapped",
+            "Task.Kind.KIND_REWRAP",
+        ),
+        2,  # in runs whose plan hides something from the coordinator: since format 2 of plans
+    ),
 }
 """which version of the wire brought a kind of message, or a value of an enumeration, that the first release lacks; by
 message and field, or by message, enumeration and value. Where only sites that read a later format of plans, or that ask
@@ -289,6 +323,10 @@ _KINDS = {
     TaskKind.TRAIN: wire.Task.KIND_TRAIN,
     TaskKind.SCORE: wire.Task.KIND_SCORE,
     TaskKind.ADOPT: wire.Task.KIND_ADOPT,
+    TaskKind.REWRAP: wire.Task.KIND_REWRAP,
+    TaskKind.BOX: wire.Task.KIND_BOX,
+    TaskKind.RELEASE: wire.Task.KIND_RELEASE,
+    TaskKind.CLOSE: wire.Task.KIND_CLOSE,
 }
 _KINDS_BACK = {number: kind for kind, number in _KINDS.items()}
 
@@ -303,12 +341,20 @@ _ANSWERS_BACK = {number: answer for answer, number in _ANSWERS.items()}
 
 def write_task(task: Task) -> wire.Task:
     """Return the message of a task."""
-    return wire.Task(run=task.run, kind=_KINDS[task.kind], round=task.round, base=task.base)
+    return wire.Task(
+        run=task.run,
+        kind=_KINDS[task.kind],
+        round=task.round,
+        base=task.base,
+        attempt=task.attempt if task.attempt > 1 else None,
+        readers=task.readers,
+    )
 
 
 def _task(message: wire.Task) -> Task:
     check(message.kind in _KINDS_BACK, f"not a kind of task: {message.kind}")
-    return Task(_run(message.run), _KINDS_BACK[message.kind], message.round, message.base)
+    kind, attempt, readers = _KINDS_BACK[message.kind], message.attempt or 1, tuple(message.readers)
+    return Task(_run(message.run), kind, message.round, message.base, attempt, readers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -361,7 +407,9 @@ def write_welcome(welcome: Welcome) -> wire.FromCoordinator:
 
 
 @_reads
-def read_from_coordinator(message: wire.FromCoordinator, here: Build = HERE) -> Welcome | LedgerPart | Instruction:
+def read_from_coordinator(
+    message: wire.FromCoordinator, here: Build = HERE
+) -> Welcome | LedgerPart | Paper | Instruction:
     """Return what the coordinator says to a site's software. Raises RemoteError, VersionError."""
     match message.WhichOneof("what"):
         case "welcome":
@@ -374,6 +422,8 @@ def read_from_coordinator(message: wire.FromCoordinator, here: Build = HERE) -> 
             return Idle(_text(message.stand.reason, REASON_CHARS_MAX, "reason"))
         case "leave":
             return _leave(message.leave)
+        case "openings" | "boxes" | "attempt" | "summed":
+            return _paper(message)
         case _:
             raise ValueError("neither welcome nor instruction")
 
@@ -459,6 +509,7 @@ PART_CHARS_MAX = 2**20
 """of the entries in one message, unless it is a single one"""
 
 
+@functools.lru_cache(maxsize=4)
 def write_ledger(part: LedgerPart) -> wire.FromCoordinator:
     """Return the message of entries of a ledger."""
     message = wire.Ledger(
@@ -513,6 +564,156 @@ def read_countersigned(message: wire.FromSite, site: str) -> Countersigned | Non
     return Countersigned(site, _head(message.head), _signature(message.countersignature)) if message.head else None
 
 
+# --- what a run hides from the coordinator ------------------------------------------------------------------------
+
+Paper = Openings | Boxes | AttemptShown | SumShown
+"""what a site is shown before a task that needs it"""
+
+
+def write_paper(paper: Paper) -> wire.FromCoordinator:
+    """Return the message of what a site is shown before a task."""
+    match paper:
+        case Openings(openings):
+            said = [wire.SiteOpening(site=one.site, opening=_write_opening(one)) for one in openings]
+            return wire.FromCoordinator(openings=wire.Openings(openings=said))
+        case Boxes(boxes):
+            return wire.FromCoordinator(boxes=wire.Boxes(boxes=_write_boxes(boxes)))
+        case AttemptShown():
+            return wire.FromCoordinator(attempt=_write_attempt(paper))
+        case SumShown():
+            return wire.FromCoordinator(summed=_write_summed(paper))
+
+
+def _write_boxes(boxes: Mapping[str, bytes]) -> list[wire.Box]:
+    return [wire.Box(site=site, box=box) for site, box in boxes.items()]
+
+
+def _write_opening(opening: Opening) -> wire.Opening:
+    key, images = opening.key.key, opening.images
+    return wire.Opening(key=key, images=images, rho=opening.rho, signature=opening.signature)
+
+
+def _write_attempt(paper: AttemptShown) -> wire.Attempt:
+    return wire.Attempt(
+        round=paper.round,
+        earlier=[
+            wire.Closing(
+                remaining=closing[0].remaining,
+                closes=[wire.HolderSignature(site=one.holder, signature=one.signature) for one in closing],
+            )
+            for closing in paper.earlier
+        ],
+        lines=[
+            wire.SumLine(site=line.site, upload=line.upload, steps=line.steps, loss=line.loss, masked=_masked_of(line))
+            for line in paper.lines
+        ],
+        remaining=paper.remaining,
+    )
+
+
+def _masked_of(line: SumReport) -> wire.Masked:
+    return wire.Masked(commit=line.commit, norm=line.norm, before=line.before, signature=line.signature)
+
+
+def _write_summed(paper: SumShown) -> wire.Summed:
+    return wire.Summed(
+        attempt=_write_attempt(paper.attempt),
+        releases=[
+            wire.Release(site=one.holder, listed=one.listed, masks=one.masks, signature=one.signature)
+            for one in paper.releases
+        ],
+        base=paper.base,
+        total=paper.total,
+        model=paper.model,
+    )
+
+
+def _paper(message: wire.FromCoordinator) -> Paper:
+    match message.WhichOneof("what"):
+        case "openings":
+            return _openings(message.openings)
+        case "boxes":
+            boxes = _boxes(message.boxes.boxes)
+            return Boxes({site: bytes.fromhex(box) for site, box in boxes})
+        case "attempt":
+            return _attempt(message.attempt)
+        case _:
+            return _summed(message.summed)
+
+
+def _openings(said: wire.Openings) -> Openings:
+    _few(said.openings)
+    return Openings(tuple(_opening(one.opening, _site(one.site)) for one in said.openings))
+
+
+def _opening(said: wire.Opening, site: str) -> Opening:
+    images = _within(said.images, 1, IMAGES_MAX, "images")
+    key, signature = NamedKey(site, said.key), _signature(said.signature)
+    return Opening(site=site, key=key, images=images, rho=said.rho, signature=signature)
+
+
+def _site(name: str) -> str:
+    check(SITE_NAME.fullmatch(name) is not None, "not a site's name")
+    return name
+
+
+def _few(entries: Sequence[object], most: int = SITES_MAX) -> None:
+    check(len(entries) <= most, f"a list has at most {most} entries here")
+
+
+def _boxes(said: Sequence[wire.Box]) -> tuple[tuple[str, str], ...]:
+    """Return boxes in hexadecimal, by site."""
+    _few(said)
+    check(len({one.site for one in said}) == len(said), "two boxes of one site")
+    check(all(0 < 2 * len(one.box) <= BOX_CHARS_MAX for one in said), f"a box has 1 to {BOX_CHARS_MAX // 2} bytes")
+    return tuple((_site(one.site), one.box.hex()) for one in said)
+
+
+def _attempt(said: wire.Attempt) -> AttemptShown:
+    _few(said.earlier, ATTEMPTS_MAX)
+    _few(said.lines)
+    earlier = tuple(map(_closing, said.earlier))
+    return AttemptShown(
+        _within(said.round, 1, ROUND_MAX, "round"), earlier, tuple(map(_line, said.lines)), _names(said.remaining)
+    )
+
+
+def _names(names: Sequence[str]) -> tuple[str, ...]:
+    _few(names)
+    return tuple(map(_site, names))
+
+
+def _closing(said: wire.Closing) -> Closing:
+    _few(said.closes)
+    check(len(said.closes) > 0, "nobody closed an attempt before")
+    remaining = _names(said.remaining)
+    return tuple(SignedClose(_site(one.site), remaining, _signature(one.signature)) for one in said.closes)
+
+
+def _line(said: wire.SumLine) -> SumReport:
+    masked = said.masked
+    return SumReport(
+        site=_site(said.site),
+        commit=masked.commit,
+        upload=said.upload,
+        steps=said.steps,
+        norm=masked.norm,
+        loss=_loss(said.loss, "loss"),
+        before=masked.before,
+        signature=_signature(masked.signature),
+    )
+
+
+def _summed(said: wire.Summed) -> SumShown:
+    _few(said.releases)
+    releases = tuple(
+        SignedRelease(_site(one.site), read_digest(one.listed), read_digest(one.masks), _signature(one.signature))
+        for one in said.releases
+    )
+    base, total, model = map(read_digest, (said.base, said.total, said.model))
+    return SumShown(_attempt(said.attempt), releases, base, total, model)
+
+
 # --- reports ------------------------------------------------------------------------------------------------------
 
 
@@ -522,6 +723,8 @@ class Ready:
 
     run: str
     plan_digest: str
+    opening: Opening | None = None
+    """where the plan hides something from the coordinator"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -556,24 +759,30 @@ class Stopped:
 
 
 Heartbeat = Ping | Progress
-Report = (
+SecretsReport = BoxesStored | ReleaseStored | CloseSigned | Rewrapped
+"""only in runs that hide something from the coordinator"""
+PlainReport = (
     Heartbeat | Stopped | Ready | Refusal | UpdateStored | ScoreReported | ModelUnusable | ModelAdopted | SiteFailed
 )
+Report = PlainReport | SecretsReport
 
 
 def write_report(report: Report, at: float, version: int = HERE.wire_max) -> wire.FromSite:
     """Return the message of a report, in the version that was agreed; `at`: Unix seconds by the site's clock."""
+    if isinstance(report, SecretsReport):
+        return spoken(_secrets_report(report, at), version)
     return spoken(_report(report, at), version)
 
 
-def _report(report: Report, at: float) -> wire.FromSite:
+def _report(report: PlainReport, at: float) -> wire.FromSite:
     match report:
         case Ping():
             return wire.FromSite(at=at, here=wire.Here())
         case Stopped():
             return wire.FromSite(at=at, stopped=wire.Stopped())
-        case Ready(run, plan_digest):
-            return wire.FromSite(at=at, ready=wire.Ready(run=run, plan_digest=plan_digest))
+        case Ready(run, plan_digest, opening):
+            said = _write_opening(opening) if opening else None
+            return wire.FromSite(at=at, ready=wire.Ready(run=run, plan_digest=plan_digest, opening=said))
         case Refusal(run, reason):
             return wire.FromSite(at=at, refusal=wire.Refusal(run=run, reason=reason[:REASON_CHARS_MAX]))
         case Progress():
@@ -588,10 +797,39 @@ def _report(report: Report, at: float) -> wire.FromSite:
             return wire.FromSite(at=at, failure=_write_failure(report))
 
 
+def _secrets_report(report: SecretsReport, at: float) -> wire.FromSite:
+    task = write_task(report.task)
+    match report:
+        case BoxesStored():
+            boxes = _write_boxes({reader: bytes.fromhex(box) for reader, box in report.boxes})
+            return wire.FromSite(at=at, boxed=wire.Boxed(task=task, roster=report.roster, boxes=boxes))
+        case ReleaseStored():
+            signature = bytes.fromhex(report.signature)
+            said = wire.Released(task=task, listed=report.listed, masks=report.masks, signature=signature)
+            return wire.FromSite(at=at, released=said)
+        case CloseSigned():
+            signature = bytes.fromhex(report.signature)
+            return wire.FromSite(at=at, closed=wire.Closed(task=task, remaining=report.remaining, signature=signature))
+        case Rewrapped():
+            return wire.FromSite(at=at, rewrapped=wire.Rewrapped(task=task, seal=_write_seal(report.seal)))
+
+
 def _write_judgement(report: ScoreReported | ModelUnusable, at: float) -> wire.FromSite:
     if isinstance(report, ScoreReported):
         return wire.FromSite(at=at, score=_write_score(report))
     return wire.FromSite(at=at, unusable=wire.Unusable(task=write_task(report.task), steps=report.steps))
+
+
+def _write_seal(seal: Seal, site: str = "") -> wire.Seal:
+    boxes = [wire.KeyBox(reader=reader, box=bytes.fromhex(box)) for reader, box in seal.boxes]
+    signature = bytes.fromhex(seal.signature)
+    return wire.Seal(site=site, header=seal.header.encode(), file=seal.file, boxes=boxes, signature=signature)
+
+
+def _seal(said: wire.Seal) -> Seal:
+    header = _ascii(said.header, SEAL_HEADER_CHARS_MAX, "a header")
+    boxes = tuple((one.reader, one.box.hex()) for one in said.boxes)
+    return Seal(header, read_digest(said.file), boxes, _signature(said.signature).hex())
 
 
 def _write_progress(report: Progress) -> wire.Progress:
@@ -626,7 +864,14 @@ def _write_update(report: UpdateStored) -> wire.Update:
         loss=report.loss,
         seconds=report.seconds,
         packed=report.packed,
+        seal=_write_seal(report.seal) if report.seal else None,
+        masked=_write_masked(report.masked) if report.masked else None,
     )
+
+
+def _write_masked(masked: Masked) -> wire.Masked:
+    signature = bytes.fromhex(masked.signature)
+    return wire.Masked(commit=masked.commit, norm=masked.norm, before=masked.before, signature=signature)
 
 
 def _write_score(report: ScoreReported) -> wire.Score:
@@ -650,9 +895,10 @@ def read_report(message: wire.FromSite, *, site: str, at: float) -> Report:
     return report
 
 
-def _read_ready(message: wire.FromSite, _site: str, _at: float) -> Ready:
+def _read_ready(message: wire.FromSite, site: str, _at: float) -> Ready:
     check(bool(DIGEST.fullmatch(message.ready.plan_digest)), "not a plan digest")
-    return Ready(_run(message.ready.run), message.ready.plan_digest)
+    opening = _opening(message.ready.opening, site) if message.ready.HasField("opening") else None
+    return Ready(_run(message.ready.run), message.ready.plan_digest, opening)
 
 
 def _read_here(_message: wire.FromSite, _site: str, _at: float) -> Ping:
@@ -685,7 +931,30 @@ def _read_update(message: wire.FromSite, site: str, at: float) -> UpdateStored:
     said = message.update
     images, loss = _within(said.images, 0, IMAGES_MAX, "images"), _loss(said.loss, "loss")
     seconds = _within(said.seconds, 0, SECONDS_MAX, "seconds")
-    return UpdateStored(site, _task(said.task), said.digest, images, said.steps, loss, seconds, at, said.packed)
+    masked = _masked(said.masked) if said.HasField("masked") else None
+    task = _task(said.task)
+    seal = _seal(said.seal) if said.HasField("seal") else None
+    update = UpdateStored(site, task, said.digest, images, said.steps, loss, seconds, at, said.packed)
+    return replace(update, masked=masked, seal=seal)
+
+
+def _masked(said: wire.Masked) -> Masked:
+    return Masked(said.commit, said.norm, said.before, _signature(said.signature).hex())
+
+
+def _read_boxed(message: wire.FromSite, site: str, at: float) -> BoxesStored:
+    said = message.boxed
+    return BoxesStored(site, _task(said.task), said.roster, _boxes(said.boxes), at)
+
+
+def _read_released(message: wire.FromSite, site: str, at: float) -> ReleaseStored:
+    said = message.released
+    return ReleaseStored(site, _task(said.task), said.listed, said.masks, _signature(said.signature).hex(), at)
+
+
+def _read_closed(message: wire.FromSite, site: str, at: float) -> CloseSigned:
+    said = message.closed
+    return CloseSigned(site, _task(said.task), _names(said.remaining), _signature(said.signature).hex(), at)
 
 
 def _read_score(message: wire.FromSite, site: str, at: float) -> ScoreReported:
@@ -710,6 +979,10 @@ def _read_adopted(message: wire.FromSite, site: str, at: float) -> ModelAdopted:
     return ModelAdopted(site, _task(message.adopted.task), at)
 
 
+def _read_rewrapped(message: wire.FromSite, site: str, at: float) -> Rewrapped:
+    return Rewrapped(site, _task(message.rewrapped.task), _seal(message.rewrapped.seal), at)
+
+
 def _read_failure(message: wire.FromSite, site: str, at: float) -> SiteFailed:
     said = message.failure
     kind = _text(said.kind, KIND_CHARS_MAX, "kind")
@@ -728,7 +1001,11 @@ _READ: dict[str, Callable[[wire.FromSite, str, float], Report]] = {
     "score": _read_score,
     "unusable": _read_unusable,
     "adopted": _read_adopted,
+    "rewrapped": _read_rewrapped,
     "failure": _read_failure,
+    "boxed": _read_boxed,
+    "released": _read_released,
+    "closed": _read_closed,
 }
 
 
@@ -767,9 +1044,12 @@ def read_size(text: str, bytes_max: int) -> int:
     return int(text)
 
 
-def write_packed(form: Packed | None) -> wire.PackedReply:
-    """Return the message of a packed form, or of none."""
-    return wire.PackedReply(digest=form.digest, base=form.base) if form else wire.PackedReply()
+def write_packed(form: Packed | None, seals: Iterable[tuple[str, Seal]] = ()) -> wire.PackedReply:
+    """Return the message of a packed form, or of none. `seals`: what goes with a model under seal, by who signed it."""
+    reply = wire.PackedReply(seals=(_write_seal(seal, site) for site, seal in seals))
+    if form is not None:
+        reply.digest, reply.base = form.digest, form.base
+    return reply
 
 
 @_reads
@@ -778,6 +1058,13 @@ def read_packed(message: wire.PackedReply) -> Packed | None:
     if not message.digest and not message.base:
         return None
     return Packed(read_digest(message.digest), read_digest(message.base) if message.base else "")
+
+
+@_reads
+def read_seals(message: wire.PackedReply) -> tuple[tuple[str, Seal], ...]:
+    """Return what goes with a model under seal, by who signed it; it is not checked yet."""
+    check(len(message.seals) <= SITES_MAX + 1, "there are more seals than a round can have")
+    return tuple((_text(one.site, 64, "site"), _seal(one)) for one in message.seals)
 
 
 @_reads

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
-from fedcervix.core.plan import check
+from fedcervix.core.plan import Plan, check
 from fedcervix.trust.statements import digest_of, tagged
 
 PROTOCOL = "fedcervix secure sum 1"
@@ -96,6 +96,31 @@ class RoundContext:
     def after_close(self, remaining: tuple[str, ...]) -> RoundContext:
         """Return the context of the next attempt, with the holders that closed this one."""
         return replace(self, attempt=self.attempt + 1, follows=self.digest, holders=tuple(sorted(remaining)))
+
+
+WIDTH = 32
+"""of the numbers that are summed today"""
+
+
+def first_attempt(
+    run: RunContext, plan: Plan, roster: str, *, round_: int, base: str, head: str, layout: str
+) -> RoundContext:
+    """Return the context of the first attempt at a round, as every site computes it for itself.
+
+    `head`: hash of the ledger's head of the round before. `layout`: `VectorForm.digest` of the run's first model.
+    """
+    return RoundContext(
+        run=run,
+        sites=len(plan.sites),
+        colluders=plan.terms.colluders,
+        roster=roster,
+        round=round_,
+        base=base,
+        head=head,
+        layout=layout,
+        width=WIDTH,
+        holders=tuple(sorted(plan.terms.holders)),
+    )
 
 
 def mask_context(context: RoundContext, site: str, holder: str, commit: str) -> bytes:

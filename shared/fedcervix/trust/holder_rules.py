@@ -24,6 +24,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import TypeVar
 
 from fedcervix.core.plan import Average
+from fedcervix.core.sum_plan import sites_min
 from fedcervix.trust.contexts import RoundContext, RunContext
 from fedcervix.trust.sum_closes import ClosedAttempt, may_go_on
 from fedcervix.trust.sum_lists import SignedRelease, SumList, parts_of, released_fault
@@ -40,7 +41,6 @@ from fedcervix.trust.sum_memory import (
     SumMemory,
     VectorReported,
 )
-from fedcervix.trust.sum_plan import sites_min
 from fedcervix.trust.sum_roster import Opening, PinnedKeys, SumRoster, outweighs
 
 

@@ -9,7 +9,8 @@
 Rules
 1. An event of a site that has a record is signed by the newest key that the ledger has of the site. The signature lies
    beside the entry, not in it: a chain has the same hashes whoever made the signatures, and how often.
-2. A site that has signed a record signs what comes of every task that follows.
+2. A site that has signed a record signs what comes of every task that follows. Where the plan hides something from the
+   coordinator, all sites sign from the beginning.
 3. `round` of an entry is the number of the round in progress after it; once the last round is over, one more. The head
    of a round is where the chain ends with the first entry of a later round; the last head is that of the end.
 """
@@ -24,15 +25,18 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 
 from fedcervix.core.events import (
+    BoxesStored,
+    CloseSigned,
     Event,
     ModelAdopted,
     ModelUnusable,
+    ReleaseStored,
+    Rewrapped,
     ScoreReported,
     UpdateStored,
     event_from_json,
 )
 from fedcervix.core.plan import Plan, check
-from fedcervix.json_text import parsed
 from fedcervix.trust.chain import Chain, End, Value, Values, is_same, read
 from fedcervix.trust.heads import Head, is_countersigned
 from fedcervix.trust.key_texts import p256, public_key
@@ -42,7 +46,18 @@ from fedcervix.trust.statements import PublicKey, holds
 LEDGER = Chain("fedcervix ledger 1")
 SCHEME = "fedcervix://"
 """of the names of parties in certificates"""
-OF_A_TASK = (UpdateStored, ScoreReported, ModelUnusable, ModelAdopted)
+OF_A_TASK = (
+    BoxesStored,
+    UpdateStored,
+    ReleaseStored,
+    CloseSigned,
+    ScoreReported,
+    ModelUnusable,
+    ModelAdopted,
+    Rewrapped,
+)
+READERS_MAX = 2**14
+"""in one round; of 64 sites each may read 256 models"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +93,8 @@ class Ledger:
     ledger_key: str = ""
     """PEM"""
     plan: Plan | None = None
+    begun_at: float = 0.0
+    """Unix seconds, by the coordinator's clock"""
     round: int = 0
     keys: Mapping[str, PublicKey] = field(default_factory=dict)
     """by site, the newest one"""
@@ -108,16 +125,17 @@ class Ledger:
         found = _KINDS[kind](self, values, line if signatures else None)
         return _in_round(replace(found, end=end), _whole(values, "round"))
 
-    def check_countersigned(self, site: str, head: Head, signature: bytes) -> None:
-        """Raise ValueError unless a site has countersigned a head of this ledger, with a key that was certified.
+    def countersigner(self, site: str, head: Head, signature: bytes) -> PublicKey:
+        """Return the key with which a site has countersigned a head of this ledger: one that was certified.
 
-        It may be one that the site has lost since.
+        It may be one that the site has lost since. Raises ValueError.
         """
         what = f"the countersignature of {site} over the head of round {head.round}"
         ours = head.run == self.run and self.heads.get(head.round) == head.end
         check(ours, f"{what} is over a head that this ledger does not have")
-        keys = self.all_keys.get(site, ())
-        check(any(is_countersigned(key, signature, site, head) for key in keys), f"{what} does not hold")
+        keys = [key for key in self.all_keys.get(site, ()) if is_countersigned(key, signature, site, head)]
+        check(len(keys) > 0, f"{what} does not hold")
+        return keys[0]
 
     def check_record(self, event: Event, signed: Signed) -> None:
         """Raise ValueError unless a record says what an event says, and is signed by the site of the event."""
@@ -128,8 +146,15 @@ class Ledger:
         said, found = values_of(event, self.run, self.plan.digest), read(signed.record)
         other = [name for name, value in said.items() if not is_same(found.get(name), value)]
         check(not other, f"its record says something else: {', '.join(other)}")
+        check("head" not in found or self._has(found["head"]), "its record names a head that this ledger does not have")
         check(site in self.keys, f"no key of {site} is known")
         check(holds(self.keys[site], signed.signature, RECORD, signed.record), f"the signature is not that of {site}")
+
+    def _has(self, head: Value) -> bool:
+        """Say whether a record names a head of this ledger."""
+        round_ = head.get("round") if isinstance(head, dict) else None
+        ours = self.heads.get(round_) if type(round_) is int else None
+        return ours is not None and is_same(head, {"round": round_, "hash": ours.hash})
 
 
 def _in_round(found: Ledger, round_: int) -> Ledger:
@@ -176,12 +201,15 @@ def the_end(round_: int, outcome: str, reason: str, model: str) -> Values:
 
 def _genesis(_: Ledger, values: Values, __: LedgerEntry | None) -> Ledger:
     public_key(_text(values, "ledger_key"))
+    plan = Plan.parse(_text(values, "plan"))
     return Ledger(
+        signs=frozenset(plan.sites if plan.hides_from_coordinator else ()),
         run=_text(values, "run"),
         federation=_text(values, "federation"),
         authority=_text(values, "authority"),
         ledger_key=_text(values, "ledger_key"),
-        plan=Plan.parse(_text(values, "plan")),
+        plan=plan,
+        begun_at=float.fromhex(_text(values, "at")),
     )
 
 
@@ -197,8 +225,7 @@ def _certificate(known: Ledger, values: Values, _: LedgerEntry | None) -> Ledger
 
 
 def _event(known: Ledger, values: Values, line: LedgerEntry | None) -> Ledger:
-    parsed(text := _text(values, "event"), object_pairs_hook=_each_once)
-    event = event_from_json(text)
+    event = event_from_json(_text(values, "event"), object_pairs_hook=_each_once)
     if type(event) not in SAID:
         return known
     site = _site(known, event.site)  # type: ignore[union-attr]
@@ -218,6 +245,7 @@ def is_owed(known: Ledger, event: Event) -> bool:
 
 
 def _reader(known: Ledger, values: Values, _: LedgerEntry | None) -> Ledger:
+    check(len(known.readers) < READERS_MAX, "more models were read in this round than a round can have")
     return replace(known, readers=known.readers | {(_site(known, values.get("site")), _text(values, "model"))})
 
 

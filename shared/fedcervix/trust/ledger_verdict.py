@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
+from fedcervix.core.rounds.state import Run
 from fedcervix.errors import IdentityError
-from fedcervix.trust.chain import End
+from fedcervix.trust.chain import End, Values, read
 from fedcervix.trust.fingerprints import Fingerprint
 from fedcervix.trust.heads import Head, SignedHead, conflict
 from fedcervix.trust.key_texts import public_key
 from fedcervix.trust.ledger import LEDGER, Ledger, LedgerEntry
+from fedcervix.trust.ledger_run import LedgerRun
 from fedcervix.trust.pins import Pins
 from fedcervix.trust.statements import PublicKey
 
@@ -61,6 +63,8 @@ class Verdict:
     """by round of a head, the sites that have signed it"""
     unpinned: tuple[str, ...] = ()
     """sites whose key nobody here has compared"""
+    run: Run | None = None
+    """the run, as its events lead to it"""
 
 
 def verdict(stored: Stored, expected: Expected) -> Verdict:
@@ -102,12 +106,15 @@ def _check_heads(stored: Stored, key: PublicKey) -> None:
 
 def _followed(stored: Stored, expected: Expected) -> Verdict:
     """Read the entries one by one."""
-    now = Ledger()
+    now, told, said = Ledger(), LedgerRun(), _Once()
     try:
         for entry in stored.entries:
-            before, now = now, now.follow(entry)
+            before, after = now, now.follow(entry)
+            told = told.follow(entry.text)
+            said.take(read(entry.text))
+            now = after
             if now.keys is not before.keys or not before.run:
-                _check_known(now, expected)
+                _check_known(before, now, expected)
     except (ValueError, IdentityError) as error:
         return Verdict(f"entry {now.end.entries} does not hold: {error}", now)
     signed: dict[int, tuple[str, ...]] = {}
@@ -116,25 +123,50 @@ def _followed(stored: Stored, expected: Expected) -> Verdict:
             if now.heads.get(one.head.round) != one.head.end or one.head.run != now.run:
                 return Verdict(f"the head of round {one.head.round} is not where that round ends", now)
         for found in stored.countersigned:
-            now.check_countersigned(found.site, found.head, found.signature)
+            now.countersigner(found.site, found.head, found.signature)
             signed[found.head.round] = (*signed.get(found.head.round, ()), found.site)
     except ValueError as error:
         return Verdict(str(error), now)
     sites = {round_: tuple(sorted(set(found))) for round_, found in sorted(signed.items())}
     others = sorted(site for site in now.keys if site != expected.own)
-    return Verdict("", now, sites, expected.pins.unpinned(others) if expected.pins else ())
+    return Verdict("", now, sites, expected.pins.unpinned(others) if expected.pins else (), told.state)
 
 
-def _check_known(now: Ledger, expected: Expected) -> None:
+class _Once:
+    """The records so far: a site that says the same again signs another one, for more has left it meanwhile."""
+
+    def __init__(self) -> None:
+        self._records: dict[str, int] = {}
+
+    def take(self, values: Values) -> None:
+        """Raise ValueError where a record stands a second time."""
+        record = str(values.get("record", ""))
+        if not record or "egress" not in read(record):
+            return
+        before = self._records.setdefault(record, cast(int, values["entry"]))
+        if before != values["entry"]:
+            raise ValueError(f"it holds the record of entry {before} once more")
+
+
+def _check_known(before: Ledger, now: Ledger, expected: Expected) -> None:
     """Compare with what is known from elsewhere. Raises ValueError."""
     if now.run != expected.run:
         raise ValueError(f"it is the ledger of run {now.run}")
     if expected.ledger_key and now.ledger_key.strip() != expected.ledger_key.strip():
         raise ValueError("it names another ledger key than the one that is known here")
-    pinned = expected.pins.keys if expected.pins else {}
-    for site, found in ((site, Fingerprint.of(key)) for site, key in now.keys.items() if site in pinned):
-        if found != pinned[site]:
-            raise ValueError(f"site {site} has the key {found.groups} here, and is pinned to {pinned[site].groups}")
+    pins = expected.pins or Pins()
+    if site := unfitting(before, now, pins):
+        found, pinned = Fingerprint.of(now.keys[site]), pins.keys[site]
+        raise ValueError(f"site {site} has the key {found.groups} here, and is pinned to {pinned.groups}")
+
+
+def unfitting(before: Ledger, now: Ledger, pins: Pins) -> str:
+    """Return the site whose key was certified last, where that does not fit its pin; else nothing."""
+    new = [site for site, key in now.keys.items() if before.keys.get(site) is not key]
+    for site in new:
+        if not pins.fits(site, [Fingerprint.of(key) for key in now.all_keys[site]], now.begun_at):
+            return site
+    return ""
 
 
 def sentences(found: Verdict) -> list[str]:

@@ -9,11 +9,12 @@ Rules
    is never followed by itself: a thief of the old key would keep the name for ever.
 3. Within a run a name keeps its key (`check_unchanged`), whether it is pinned or not. Only a pin of exactly the new key
    lets the run go on with it: then a person has compared.
+4. A pin that was changed is kept, with until when it held: the ledgers of earlier runs name the key of then.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -40,16 +41,39 @@ def effective(setting: PinSetting, *, hides_from_coordinator: bool) -> PinRule:
 
 
 @dataclass(frozen=True, slots=True)
+class FormerPin:
+    """A pin that was changed or taken back: it held until then."""
+
+    key: Fingerprint
+    until: float
+    """Unix seconds"""
+
+
+@dataclass(frozen=True, slots=True)
 class Pins:
     """The fingerprints that a site's people have compared, by the name of the partner."""
 
     keys: Mapping[str, Fingerprint] = field(default_factory=dict)
     command: str = "site-agent pin"
     """that makes a pin, as an error names it"""
+    before: Mapping[str, Sequence[FormerPin]] = field(default_factory=dict)
+    """pins of earlier, oldest first"""
 
     def unpinned(self, names: Iterable[str]) -> tuple[str, ...]:
         """Return which of these names have no pin."""
         return tuple(name for name in names if name not in self.keys)
+
+    def fits(self, name: str, certified: Sequence[Fingerprint], begun_at: float) -> bool:
+        """Say whether the keys that were certified for a name in a run fit its pin: the newest one is the pinned one.
+
+        `certified`: oldest first. Where the partner has joined again since, and was pinned again, it is the one that
+        was pinned when the run began; but once the key that is pinned now was certified, no earlier one comes back.
+        """
+        pinned, newest = self.keys.get(name), certified[-1]
+        if pinned is None or pinned == newest:
+            return True
+        held = [pin.key for pin in self.before.get(name, ()) if pin.until > begun_at]
+        return newest in held and pinned not in certified
 
     def check(self, name: str, found: Fingerprint) -> None:
         """Raise IdentityError where `name` is pinned to another key than the one found."""

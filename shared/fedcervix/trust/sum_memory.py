@@ -98,7 +98,15 @@ class BaseVouched:
 
 
 Entry = (
-    OpeningMade | RosterJoined | VectorReported | MasksReleased | AttemptClosed | SumLearned | BaseFreed | HomeRestored
+    OpeningMade
+    | RosterJoined
+    | VectorReported
+    | MasksReleased
+    | AttemptClosed
+    | SumLearned
+    | BaseFreed
+    | HomeRestored
+    | BaseVouched
 )
 
 

@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fedcervix.core.plan import Average, check
+from fedcervix.core.sum_plan import ISOLATION_FACTOR
 from fedcervix.errors import RemoteError
 from fedcervix.trust.boxes import NamedKey, OwnKey, boxed, opened
 from fedcervix.trust.contexts import RunContext, check_digest
@@ -27,8 +28,6 @@ OPENING = "fedcervix sum opening 1"
 RHO = "fedcervix sum rho 1"
 RHO_BYTES = 32
 IMAGES_MAX = 2**31
-ISOLATION_FACTOR = 4
-"""A site's weight is at most so many times the weights of the others that do not collude."""
 
 PinnedKeys = Mapping[str, PublicKey]
 """the identity keys by name, each checked against its pin (`fedcervix.trust.pins`); the site's own is among them"""
@@ -97,6 +96,12 @@ class SumRoster:
         return {opening.site: opening.images if average == "by-images" else 1 for opening in self.openings}
 
 
+def opening_fault(run: RunContext, opening: Opening, key: PublicKey) -> str:
+    """Say what is wrong with an opening of a run; empty: the owner of the key has signed it."""
+    signed = holds(key, opening.signature, OPENING, *run.texts, *opening.texts)
+    return "" if signed else "its opening is not signed by its key for this run"
+
+
 def checked_roster(run: RunContext, sites: Sequence[str], openings: Sequence[Opening], pins: PinnedKeys) -> SumRoster:
     """Return the roster. Raises RemoteError where it is not one of all sites, each under its pinned key."""
     by_site = {opening.site: opening for opening in openings}
@@ -106,9 +111,7 @@ def checked_roster(run: RunContext, sites: Sequence[str], openings: Sequence[Ope
             cause="the coordinator left a site out, or put one in",
         )
     for opening in openings:
-        if opening.site not in pins or not holds(
-            pins[opening.site], opening.signature, OPENING, *run.texts, *opening.texts
-        ):
+        if opening.site not in pins or opening_fault(run, opening, pins[opening.site]):
             raise _refused(
                 f"the opening of site {opening.site} is not signed by the key that is pinned for it",
                 cause="site and coordinator disagree on the run, or somebody else speaks for that site",

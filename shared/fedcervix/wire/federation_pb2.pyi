@@ -64,18 +64,26 @@ class LedgerKept(_message.Message):
     def __init__(self, run: _Optional[str] = ..., entries: _Optional[int] = ...) -> None: ...
 
 class FromCoordinator(_message.Message):
-    __slots__ = ("welcome", "task", "stand", "leave", "ledger")
+    __slots__ = ("welcome", "task", "stand", "leave", "ledger", "openings", "boxes", "attempt", "summed")
     WELCOME_FIELD_NUMBER: _ClassVar[int]
     TASK_FIELD_NUMBER: _ClassVar[int]
     STAND_FIELD_NUMBER: _ClassVar[int]
     LEAVE_FIELD_NUMBER: _ClassVar[int]
     LEDGER_FIELD_NUMBER: _ClassVar[int]
+    OPENINGS_FIELD_NUMBER: _ClassVar[int]
+    BOXES_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    SUMMED_FIELD_NUMBER: _ClassVar[int]
     welcome: Welcome
     task: Task
     stand: Stand
     leave: Leave
     ledger: Ledger
-    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., task: _Optional[_Union[Task, _Mapping]] = ..., stand: _Optional[_Union[Stand, _Mapping]] = ..., leave: _Optional[_Union[Leave, _Mapping]] = ..., ledger: _Optional[_Union[Ledger, _Mapping]] = ...) -> None: ...
+    openings: Openings
+    boxes: Boxes
+    attempt: Attempt
+    summed: Summed
+    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., task: _Optional[_Union[Task, _Mapping]] = ..., stand: _Optional[_Union[Stand, _Mapping]] = ..., leave: _Optional[_Union[Leave, _Mapping]] = ..., ledger: _Optional[_Union[Ledger, _Mapping]] = ..., openings: _Optional[_Union[Openings, _Mapping]] = ..., boxes: _Optional[_Union[Boxes, _Mapping]] = ..., attempt: _Optional[_Union[Attempt, _Mapping]] = ..., summed: _Optional[_Union[Summed, _Mapping]] = ...) -> None: ...
 
 class Welcome(_message.Message):
     __slots__ = ("federation", "run", "plan", "wire_version", "keys", "ledger_key", "at")
@@ -133,8 +141,128 @@ class Countersignature(_message.Message):
     signature: bytes
     def __init__(self, site: _Optional[str] = ..., head: _Optional[bytes] = ..., signature: _Optional[bytes] = ...) -> None: ...
 
+class Openings(_message.Message):
+    __slots__ = ("openings",)
+    OPENINGS_FIELD_NUMBER: _ClassVar[int]
+    openings: _containers.RepeatedCompositeFieldContainer[SiteOpening]
+    def __init__(self, openings: _Optional[_Iterable[_Union[SiteOpening, _Mapping]]] = ...) -> None: ...
+
+class SiteOpening(_message.Message):
+    __slots__ = ("site", "opening")
+    SITE_FIELD_NUMBER: _ClassVar[int]
+    OPENING_FIELD_NUMBER: _ClassVar[int]
+    site: str
+    opening: Opening
+    def __init__(self, site: _Optional[str] = ..., opening: _Optional[_Union[Opening, _Mapping]] = ...) -> None: ...
+
+class Opening(_message.Message):
+    __slots__ = ("key", "images", "rho", "signature")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    IMAGES_FIELD_NUMBER: _ClassVar[int]
+    RHO_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    key: bytes
+    images: int
+    rho: str
+    signature: bytes
+    def __init__(self, key: _Optional[bytes] = ..., images: _Optional[int] = ..., rho: _Optional[str] = ..., signature: _Optional[bytes] = ...) -> None: ...
+
+class Boxes(_message.Message):
+    __slots__ = ("boxes",)
+    BOXES_FIELD_NUMBER: _ClassVar[int]
+    boxes: _containers.RepeatedCompositeFieldContainer[Box]
+    def __init__(self, boxes: _Optional[_Iterable[_Union[Box, _Mapping]]] = ...) -> None: ...
+
+class Box(_message.Message):
+    __slots__ = ("site", "box")
+    SITE_FIELD_NUMBER: _ClassVar[int]
+    BOX_FIELD_NUMBER: _ClassVar[int]
+    site: str
+    box: bytes
+    def __init__(self, site: _Optional[str] = ..., box: _Optional[bytes] = ...) -> None: ...
+
+class Attempt(_message.Message):
+    __slots__ = ("round", "earlier", "lines", "remaining")
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    EARLIER_FIELD_NUMBER: _ClassVar[int]
+    LINES_FIELD_NUMBER: _ClassVar[int]
+    REMAINING_FIELD_NUMBER: _ClassVar[int]
+    round: int
+    earlier: _containers.RepeatedCompositeFieldContainer[Closing]
+    lines: _containers.RepeatedCompositeFieldContainer[SumLine]
+    remaining: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, round: _Optional[int] = ..., earlier: _Optional[_Iterable[_Union[Closing, _Mapping]]] = ..., lines: _Optional[_Iterable[_Union[SumLine, _Mapping]]] = ..., remaining: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Closing(_message.Message):
+    __slots__ = ("remaining", "closes")
+    REMAINING_FIELD_NUMBER: _ClassVar[int]
+    CLOSES_FIELD_NUMBER: _ClassVar[int]
+    remaining: _containers.RepeatedScalarFieldContainer[str]
+    closes: _containers.RepeatedCompositeFieldContainer[HolderSignature]
+    def __init__(self, remaining: _Optional[_Iterable[str]] = ..., closes: _Optional[_Iterable[_Union[HolderSignature, _Mapping]]] = ...) -> None: ...
+
+class HolderSignature(_message.Message):
+    __slots__ = ("site", "signature")
+    SITE_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    site: str
+    signature: bytes
+    def __init__(self, site: _Optional[str] = ..., signature: _Optional[bytes] = ...) -> None: ...
+
+class SumLine(_message.Message):
+    __slots__ = ("site", "upload", "steps", "loss", "masked")
+    SITE_FIELD_NUMBER: _ClassVar[int]
+    UPLOAD_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    LOSS_FIELD_NUMBER: _ClassVar[int]
+    MASKED_FIELD_NUMBER: _ClassVar[int]
+    site: str
+    upload: str
+    steps: int
+    loss: float
+    masked: Masked
+    def __init__(self, site: _Optional[str] = ..., upload: _Optional[str] = ..., steps: _Optional[int] = ..., loss: _Optional[float] = ..., masked: _Optional[_Union[Masked, _Mapping]] = ...) -> None: ...
+
+class Masked(_message.Message):
+    __slots__ = ("commit", "norm", "before", "signature")
+    COMMIT_FIELD_NUMBER: _ClassVar[int]
+    NORM_FIELD_NUMBER: _ClassVar[int]
+    BEFORE_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    commit: str
+    norm: float
+    before: str
+    signature: bytes
+    def __init__(self, commit: _Optional[str] = ..., norm: _Optional[float] = ..., before: _Optional[str] = ..., signature: _Optional[bytes] = ...) -> None: ...
+
+class Summed(_message.Message):
+    __slots__ = ("attempt", "releases", "base", "total", "model")
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    RELEASES_FIELD_NUMBER: _ClassVar[int]
+    BASE_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    attempt: Attempt
+    releases: _containers.RepeatedCompositeFieldContainer[Release]
+    base: str
+    total: str
+    model: str
+    def __init__(self, attempt: _Optional[_Union[Attempt, _Mapping]] = ..., releases: _Optional[_Iterable[_Union[Release, _Mapping]]] = ..., base: _Optional[str] = ..., total: _Optional[str] = ..., model: _Optional[str] = ...) -> None: ...
+
+class Release(_message.Message):
+    __slots__ = ("site", "listed", "masks", "signature")
+    SITE_FIELD_NUMBER: _ClassVar[int]
+    LISTED_FIELD_NUMBER: _ClassVar[int]
+    MASKS_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    site: str
+    listed: str
+    masks: str
+    signature: bytes
+    def __init__(self, site: _Optional[str] = ..., listed: _Optional[str] = ..., masks: _Optional[str] = ..., signature: _Optional[bytes] = ...) -> None: ...
+
 class Task(_message.Message):
-    __slots__ = ("run", "kind", "round", "base")
+    __slots__ = ("run", "kind", "round", "base", "attempt", "readers")
     class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         KIND_UNSPECIFIED: _ClassVar[Task.Kind]
@@ -142,20 +270,32 @@ class Task(_message.Message):
         KIND_TRAIN: _ClassVar[Task.Kind]
         KIND_SCORE: _ClassVar[Task.Kind]
         KIND_ADOPT: _ClassVar[Task.Kind]
+        KIND_RELEASE: _ClassVar[Task.Kind]
+        KIND_CLOSE: _ClassVar[Task.Kind]
+        KIND_REWRAP: _ClassVar[Task.Kind]
+        KIND_BOX: _ClassVar[Task.Kind]
     KIND_UNSPECIFIED: Task.Kind
     KIND_SEED: Task.Kind
     KIND_TRAIN: Task.Kind
     KIND_SCORE: Task.Kind
     KIND_ADOPT: Task.Kind
+    KIND_RELEASE: Task.Kind
+    KIND_CLOSE: Task.Kind
+    KIND_REWRAP: Task.Kind
+    KIND_BOX: Task.Kind
     RUN_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     ROUND_FIELD_NUMBER: _ClassVar[int]
     BASE_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    READERS_FIELD_NUMBER: _ClassVar[int]
     run: str
     kind: Task.Kind
     round: int
     base: str
-    def __init__(self, run: _Optional[str] = ..., kind: _Optional[_Union[Task.Kind, str]] = ..., round: _Optional[int] = ..., base: _Optional[str] = ...) -> None: ...
+    attempt: int
+    readers: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, run: _Optional[str] = ..., kind: _Optional[_Union[Task.Kind, str]] = ..., round: _Optional[int] = ..., base: _Optional[str] = ..., attempt: _Optional[int] = ..., readers: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Stand(_message.Message):
     __slots__ = ("reason",)
@@ -174,7 +314,7 @@ class Leave(_message.Message):
     def __init__(self, outcome: _Optional[str] = ..., reason: _Optional[str] = ..., record: _Optional[str] = ...) -> None: ...
 
 class FromSite(_message.Message):
-    __slots__ = ("at", "ready", "refusal", "progress", "update", "score", "adopted", "failure", "here", "stopped", "unusable", "record", "signature", "head", "countersignature")
+    __slots__ = ("at", "ready", "refusal", "progress", "update", "score", "adopted", "failure", "here", "stopped", "unusable", "boxed", "released", "closed", "rewrapped", "record", "signature", "head", "countersignature")
     AT_FIELD_NUMBER: _ClassVar[int]
     READY_FIELD_NUMBER: _ClassVar[int]
     REFUSAL_FIELD_NUMBER: _ClassVar[int]
@@ -186,6 +326,10 @@ class FromSite(_message.Message):
     HERE_FIELD_NUMBER: _ClassVar[int]
     STOPPED_FIELD_NUMBER: _ClassVar[int]
     UNUSABLE_FIELD_NUMBER: _ClassVar[int]
+    BOXED_FIELD_NUMBER: _ClassVar[int]
+    RELEASED_FIELD_NUMBER: _ClassVar[int]
+    CLOSED_FIELD_NUMBER: _ClassVar[int]
+    REWRAPPED_FIELD_NUMBER: _ClassVar[int]
     RECORD_FIELD_NUMBER: _ClassVar[int]
     SIGNATURE_FIELD_NUMBER: _ClassVar[int]
     HEAD_FIELD_NUMBER: _ClassVar[int]
@@ -201,11 +345,15 @@ class FromSite(_message.Message):
     here: Here
     stopped: Stopped
     unusable: Unusable
+    boxed: Boxed
+    released: Released
+    closed: Closed
+    rewrapped: Rewrapped
     record: bytes
     signature: bytes
     head: bytes
     countersignature: bytes
-    def __init__(self, at: _Optional[float] = ..., ready: _Optional[_Union[Ready, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., update: _Optional[_Union[Update, _Mapping]] = ..., score: _Optional[_Union[Score, _Mapping]] = ..., adopted: _Optional[_Union[Adopted, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., here: _Optional[_Union[Here, _Mapping]] = ..., stopped: _Optional[_Union[Stopped, _Mapping]] = ..., unusable: _Optional[_Union[Unusable, _Mapping]] = ..., record: _Optional[bytes] = ..., signature: _Optional[bytes] = ..., head: _Optional[bytes] = ..., countersignature: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, at: _Optional[float] = ..., ready: _Optional[_Union[Ready, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., update: _Optional[_Union[Update, _Mapping]] = ..., score: _Optional[_Union[Score, _Mapping]] = ..., adopted: _Optional[_Union[Adopted, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., here: _Optional[_Union[Here, _Mapping]] = ..., stopped: _Optional[_Union[Stopped, _Mapping]] = ..., unusable: _Optional[_Union[Unusable, _Mapping]] = ..., boxed: _Optional[_Union[Boxed, _Mapping]] = ..., released: _Optional[_Union[Released, _Mapping]] = ..., closed: _Optional[_Union[Closed, _Mapping]] = ..., rewrapped: _Optional[_Union[Rewrapped, _Mapping]] = ..., record: _Optional[bytes] = ..., signature: _Optional[bytes] = ..., head: _Optional[bytes] = ..., countersignature: _Optional[bytes] = ...) -> None: ...
 
 class Here(_message.Message):
     __slots__ = ()
@@ -216,12 +364,46 @@ class Stopped(_message.Message):
     def __init__(self) -> None: ...
 
 class Ready(_message.Message):
-    __slots__ = ("run", "plan_digest")
+    __slots__ = ("run", "plan_digest", "opening")
     RUN_FIELD_NUMBER: _ClassVar[int]
     PLAN_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    OPENING_FIELD_NUMBER: _ClassVar[int]
     run: str
     plan_digest: str
-    def __init__(self, run: _Optional[str] = ..., plan_digest: _Optional[str] = ...) -> None: ...
+    opening: Opening
+    def __init__(self, run: _Optional[str] = ..., plan_digest: _Optional[str] = ..., opening: _Optional[_Union[Opening, _Mapping]] = ...) -> None: ...
+
+class Boxed(_message.Message):
+    __slots__ = ("task", "roster", "boxes")
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    ROSTER_FIELD_NUMBER: _ClassVar[int]
+    BOXES_FIELD_NUMBER: _ClassVar[int]
+    task: Task
+    roster: str
+    boxes: _containers.RepeatedCompositeFieldContainer[Box]
+    def __init__(self, task: _Optional[_Union[Task, _Mapping]] = ..., roster: _Optional[str] = ..., boxes: _Optional[_Iterable[_Union[Box, _Mapping]]] = ...) -> None: ...
+
+class Released(_message.Message):
+    __slots__ = ("task", "listed", "masks", "signature")
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    LISTED_FIELD_NUMBER: _ClassVar[int]
+    MASKS_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    task: Task
+    listed: str
+    masks: str
+    signature: bytes
+    def __init__(self, task: _Optional[_Union[Task, _Mapping]] = ..., listed: _Optional[str] = ..., masks: _Optional[str] = ..., signature: _Optional[bytes] = ...) -> None: ...
+
+class Closed(_message.Message):
+    __slots__ = ("task", "remaining", "signature")
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    REMAINING_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    task: Task
+    remaining: _containers.RepeatedScalarFieldContainer[str]
+    signature: bytes
+    def __init__(self, task: _Optional[_Union[Task, _Mapping]] = ..., remaining: _Optional[_Iterable[str]] = ..., signature: _Optional[bytes] = ...) -> None: ...
 
 class Refusal(_message.Message):
     __slots__ = ("run", "reason")
@@ -250,7 +432,7 @@ class Progress(_message.Message):
     def __init__(self, task: _Optional[_Union[Task, _Mapping]] = ..., stage: _Optional[str] = ..., done: _Optional[int] = ..., of: _Optional[int] = ..., unit: _Optional[str] = ..., loss: _Optional[float] = ..., images_per_s: _Optional[float] = ...) -> None: ...
 
 class Update(_message.Message):
-    __slots__ = ("task", "digest", "images", "steps", "loss", "seconds", "packed")
+    __slots__ = ("task", "digest", "images", "steps", "loss", "seconds", "packed", "masked", "seal")
     TASK_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     IMAGES_FIELD_NUMBER: _ClassVar[int]
@@ -258,6 +440,8 @@ class Update(_message.Message):
     LOSS_FIELD_NUMBER: _ClassVar[int]
     SECONDS_FIELD_NUMBER: _ClassVar[int]
     PACKED_FIELD_NUMBER: _ClassVar[int]
+    MASKED_FIELD_NUMBER: _ClassVar[int]
+    SEAL_FIELD_NUMBER: _ClassVar[int]
     task: Task
     digest: str
     images: int
@@ -265,7 +449,39 @@ class Update(_message.Message):
     loss: float
     seconds: float
     packed: str
-    def __init__(self, task: _Optional[_Union[Task, _Mapping]] = ..., digest: _Optional[str] = ..., images: _Optional[int] = ..., steps: _Optional[int] = ..., loss: _Optional[float] = ..., seconds: _Optional[float] = ..., packed: _Optional[str] = ...) -> None: ...
+    masked: Masked
+    seal: Seal
+    def __init__(self, task: _Optional[_Union[Task, _Mapping]] = ..., digest: _Optional[str] = ..., images: _Optional[int] = ..., steps: _Optional[int] = ..., loss: _Optional[float] = ..., seconds: _Optional[float] = ..., packed: _Optional[str] = ..., masked: _Optional[_Union[Masked, _Mapping]] = ..., seal: _Optional[_Union[Seal, _Mapping]] = ...) -> None: ...
+
+class Seal(_message.Message):
+    __slots__ = ("site", "header", "file", "boxes", "signature")
+    SITE_FIELD_NUMBER: _ClassVar[int]
+    HEADER_FIELD_NUMBER: _ClassVar[int]
+    FILE_FIELD_NUMBER: _ClassVar[int]
+    BOXES_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    site: str
+    header: bytes
+    file: str
+    boxes: _containers.RepeatedCompositeFieldContainer[KeyBox]
+    signature: bytes
+    def __init__(self, site: _Optional[str] = ..., header: _Optional[bytes] = ..., file: _Optional[str] = ..., boxes: _Optional[_Iterable[_Union[KeyBox, _Mapping]]] = ..., signature: _Optional[bytes] = ...) -> None: ...
+
+class KeyBox(_message.Message):
+    __slots__ = ("reader", "box")
+    READER_FIELD_NUMBER: _ClassVar[int]
+    BOX_FIELD_NUMBER: _ClassVar[int]
+    reader: str
+    box: bytes
+    def __init__(self, reader: _Optional[str] = ..., box: _Optional[bytes] = ...) -> None: ...
+
+class Rewrapped(_message.Message):
+    __slots__ = ("task", "seal")
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    SEAL_FIELD_NUMBER: _ClassVar[int]
+    task: Task
+    seal: Seal
+    def __init__(self, task: _Optional[_Union[Task, _Mapping]] = ..., seal: _Optional[_Union[Seal, _Mapping]] = ...) -> None: ...
 
 class Score(_message.Message):
     __slots__ = ("task", "loss_sum", "count", "images", "gauges")
@@ -369,12 +585,14 @@ class PackedRequest(_message.Message):
     def __init__(self, digest: _Optional[str] = ...) -> None: ...
 
 class PackedReply(_message.Message):
-    __slots__ = ("digest", "base")
+    __slots__ = ("digest", "base", "seals")
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     BASE_FIELD_NUMBER: _ClassVar[int]
+    SEALS_FIELD_NUMBER: _ClassVar[int]
     digest: str
     base: str
-    def __init__(self, digest: _Optional[str] = ..., base: _Optional[str] = ...) -> None: ...
+    seals: _containers.RepeatedCompositeFieldContainer[Seal]
+    def __init__(self, digest: _Optional[str] = ..., base: _Optional[str] = ..., seals: _Optional[_Iterable[_Union[Seal, _Mapping]]] = ...) -> None: ...
 
 class PushReply(_message.Message):
     __slots__ = ("size_bytes",)

@@ -1,6 +1,8 @@
 """Kill, cut, corrupt and fill real federations until so many kills are done; each must end as an undisturbed one.
 
 python -m tests.e2e.chaos --kills 200 --mode both --seed 0
+python -m tests.e2e.chaos --kills 400 --mode sealed                  rings whose models travel under seal
+python -m tests.e2e.chaos --kills 400 --mode secure --seed 0         csfssl with secure sums
 python -m tests.e2e.chaos --mode ppfssl --seed 0 --only 7 --show     one federation again
 python -m tests.e2e.chaos --scenario cut --seconds 360               a network cut for six minutes, with bytes
 python -m tests.e2e.chaos --scenario recovery                        how long it takes to be back
@@ -19,7 +21,7 @@ from pathlib import Path
 import click
 
 from tests.e2e.chaos import cuts, recovery, slow
-from tests.e2e.chaos.campaign import MODES, Campaign
+from tests.e2e.chaos.campaign import MODES, SECURE, Campaign
 from tests.e2e.chaos.schedule import KILLS, MEANING, Fault
 from tests.e2e.chaos.storm import Story
 
@@ -86,7 +88,7 @@ def main(
         click.echo(found)
         kept = found.kept
     else:
-        kept = _storm(Campaign(here, seed, show=click.echo if show else None), mode, kills, only)
+        kept = _storm(Campaign(here, seed, mode == SECURE, click.echo if show else None), mode, kills, only)
     click.echo(f"{time.monotonic() - begun_s:.0f} s in all")
     sys.exit(0 if kept else 1)
 

@@ -6,13 +6,21 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fedcervix.core.modes import Mode
-from tests.e2e.chaos.schedule import Schedule, Setting, draw
+from tests.e2e.chaos.schedule import SEALED, Kind, Schedule, Setting, draw
 from tests.e2e.chaos.storm import Ground, Story, undisturbed, weather
 from tests.e2e.chaos.verdict import Right
 from tests.e2e.institutions import draw_collections
 
-MODES: dict[str, tuple[Mode, ...]] = {"csfssl": ("csfssl",), "ppfssl": ("ppfssl",), "both": ("csfssl", "ppfssl")}
+SECURE = "secure"
+"""csfssl with secure sums"""
+
+MODES: dict[str, tuple[Kind, ...]] = {
+    "csfssl": ("csfssl",),
+    "ppfssl": ("ppfssl",),
+    "both": ("csfssl", "ppfssl"),
+    SECURE: ("csfssl",),
+    SEALED: (SEALED,),
+}
 
 
 @dataclass
@@ -21,29 +29,32 @@ class Campaign:
 
     folder: Path
     seed: int
+    secure: bool = False
+    """with secure sums"""
     show: Callable[[Schedule], None] | None = None
     """is told each schedule before it begins"""
     rights: dict[Setting, Right] = field(default_factory=dict)
     told: list[Story] = field(default_factory=list)
     kept: bool = False
 
-    def stories_of(self, mode: Mode, kills: int) -> Iterator[Story]:
+    def stories_of(self, mode: Kind, kills: int) -> Iterator[Story]:
         """Yield federations until so many processes were killed. Raises ViolationError at the first one gone wrong."""
         number = 0
         while kills > 0:
             yield (story := self.story(mode, number))
             kills, number = kills - story.kills, number + 1
 
-    def story(self, mode: Mode, number: int) -> Story:
+    def story(self, mode: Kind, number: int) -> Story:
         """Let one federation happen. Raises ViolationError, which says how to see it again and where its logs are."""
-        schedule = draw(self.seed, number, mode)
+        schedule = draw(self.seed, number, mode, secure=self.secure)
         if self.show is not None:
             self.show(schedule)
         right, name = self._right(schedule.setting), f"{mode}-{number}"
         try:
             story = weather(schedule, right, self._ground(name))
         except AssertionError as violation:  # a ViolationError, or a wait that was too long
-            again = f"python -m tests.e2e.chaos --mode {mode} --seed {self.seed} --only {number} --show"
+            what = f"--mode {SECURE if self.secure else mode} --seed {self.seed} --only {number}"
+            again = f"python -m tests.e2e.chaos {what} --show"
             violation.add_note(f"{schedule}\nlogs: {self.folder / name / 'logs'}\nagain: {again}")
             raise
         self.told.append(story)

@@ -36,6 +36,7 @@ PLANS: dict[str, dict[str, Any]] = {
         "hardware": {"checkpoint_s": 0.0},
     },
 }
+SECURE_TERMS = {"secure_sum": True, "holders": ["nhs", "alts"]}
 LIGHT = ("--worker", "--pace-s", "0.04", "--numbers", "300000")
 DISK_BYTES = {"light": 100 << 20, "training": 700 << 20}
 
@@ -75,11 +76,24 @@ class Ground:
 
 def undisturbed(setting: Setting, ground: Ground) -> Right:
     """Return what a federation of this setting gives when nothing happens to it."""
-    with federation(ground.folder, sites=setting.sites, **PLANS[setting.work]) as made:
+    with federation(ground.folder, sites=setting.sites, **_plan(setting)) as made:
         coordinator = made.coordinate("--mode", setting.mode)
         starts = [_site(made, setting, site, ground) for site in setting.sites]
+        _know(made, setting)
         made.finish(coordinator, *[start() for start in starts])
         return found(made)
+
+
+def _plan(setting: Setting) -> dict[str, Any]:
+    plan = PLANS[setting.work]
+    more = SECURE_TERMS if setting.secure else {"sealed": setting.sealed}
+    return {**plan, "terms": plan["terms"] | more}
+
+
+def _know(made: Federation, setting: Setting) -> None:
+    """What is hidden from the coordinator needs partners whose keys were compared."""
+    if setting.secure or setting.sealed:
+        made.know()
 
 
 def _site(made: Federation, setting: Setting, site: str, ground: Ground) -> Callable[[], Any]:
@@ -97,7 +111,7 @@ def weather(schedule: Schedule, right: Right, ground: Ground) -> Story:
     with contextlib.ExitStack() as stack:
         disks = _disks(schedule, ground, stack, story)
         setting = schedule.setting
-        made = stack.enter_context(federation(ground.folder, sites=setting.sites, **PLANS[setting.work]))
+        made = stack.enter_context(federation(ground.folder, sites=setting.sites, **_plan(setting)))
         storm = Storm(made, schedule, disks, story)
         stack.callback(storm.close)
         storm.begin(ground)
@@ -138,12 +152,12 @@ class Storm:
         made, setting = self._made, self._schedule.setting
         self.services[COORDINATOR] = Service(COORDINATOR, lambda: self._coordinate(setting.mode))
         made.port = made.listening(self.services[COORDINATOR].process)
-        for site in setting.sites:
-            start = _site(made, setting, site, ground)
-            if self._schedule.lines:
-                self._lines[site] = Line(made.port)
-                made.settle(site, _manifest(setting, site, ground), port=self._lines[site].port)
-            self.services[site] = Service(site, start)
+        starts = {site: _site(made, setting, site, ground) for site in setting.sites}
+        for site in setting.sites if self._schedule.lines else ():
+            self._lines[site] = Line(made.port)
+            made.settle(site, _manifest(setting, site, ground), port=self._lines[site].port)
+        _know(made, setting)
+        self.services |= {site: Service(site, start) for site, start in starts.items()}
 
     def _coordinate(self, mode: str) -> Any:
         # As a person begins a run, and as a service manager goes on with it.

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from tests.e2e.accounted import unaccounted
 from tests.e2e.loopback import Federation
 
 
@@ -15,17 +16,18 @@ class Right:
     """What an undisturbed federation of the same plan gave."""
 
     rounds: tuple[tuple[str, tuple[tuple[str, str], ...]], ...]
-    """of each round its model, and (site, update) in order"""
+    """of each round its model, and (site, update) in order; "" for a masked update, which is another in each run"""
     result: str
 
 
 def found(federation: Federation) -> Right:
     """Return what a federation that is over gave."""
-    return Right(tuple(_round(line) for line in federation.record()["ledger"]), federation.result())
+    record, is_masked = federation.record(), bool(federation.terms.get("secure_sum"))
+    return Right(tuple(_round(line, is_masked=is_masked) for line in record["ledger"]), federation.result())
 
 
-def _round(line: dict[str, Any]) -> tuple[str, tuple[tuple[str, str], ...]]:
-    return line["model"], tuple((one["site"], one["digest"]) for one in line["contributions"])
+def _round(line: dict[str, Any], *, is_masked: bool) -> tuple[str, tuple[tuple[str, str], ...]]:
+    return line["model"], tuple((one["site"], "" if is_masked else one["digest"]) for one in line["contributions"])
 
 
 def violations(federation: Federation, right: Right) -> Iterator[str]:
@@ -42,6 +44,7 @@ def violations(federation: Federation, right: Right) -> Iterator[str]:
     for site in federation.sites:
         if federation.adopted(site) != [right.result]:
             yield f"{site} holds {federation.adopted(site)}, not the result {right.result}"
+        yield from unaccounted(federation, record["run"], site)
     yield from _damaged(federation)
     yield from (f"{p.name} printed a traceback:\n{p.text[-3000:]}" for p in federation.processes if _traced(p.text))
     if left := federation.leftovers():

@@ -28,7 +28,7 @@ def enrolled(tmp_path_factory: pytest.TempPathFactory) -> Ground:
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("name", ["no-body", "rapid-reset"])
+@pytest.mark.parametrize("name", [pytest.param("no-body", marks=pytest.mark.long), "rapid-reset"])
 def test_no_certificate_holds_up_the_others(enrolled: Ground, tmp_path: Path, name: str) -> None:
     finding = fight(enrolled, tmp_path / name, name, seconds=SECONDS, seed=0, brief=True)
     assert finding.trouble == ""

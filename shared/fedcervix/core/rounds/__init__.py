@@ -11,11 +11,14 @@ How it works. An event is first *recorded*, if it is new and fits the state. The
 phases as their conditions allow:
 
     GATHERING -> SEEDING -> TRAINING -> AGGREGATING -> SCORING -> TRAINING ... -> PUBLISHING -> FINISHED
+        with secure sums: TRAINING -> RELEASING -> AGGREGATING, or RELEASING -> CLOSING -> TRAINING
         (any of them) -> ABORTED
 
 Modules, from bottom to top; each imports only from those above its line:
 
     state             what a run is: frozen values
+    readers           who can read a model under seal
+    holders           secure sums: who opens a run, who holds the masks of an attempt, when it can be closed
     participants      which sites a phase is open to
     coordinator_work  the coordinator's own work: which updates are averaged, with which weights
     scores            which round has the best model
@@ -24,6 +27,7 @@ Modules, from bottom to top; each imports only from those above its line:
     objections        why a report does not count
     transitions       the moves from phase to phase
     unusable          which updates count when a model cannot be used, or a site was revoked
+    unreadable        from which model a ring goes on where nobody that is there can read the newest one
     phases            when a phase ends: the table by phase
     recording         what an event changes: the table by event
     step              `step` and `replay`
@@ -49,4 +53,9 @@ that lies can exclude updates of other sites; the ledger names the site that rep
                            Otherwise the run goes back to the model before the one that the round began with
     neither helps          no update of the round counts (it is *void*), and the run continues from the last good model
 An update of a site whose certificate is revoked is removed from the current round in the same way.
+
+With secure sums (docs/secure-sums.md) nobody sees a single update, so none can be left out: such a model ends the run.
+RELEASING: the list of the round is fixed, and its holders are asked for their masks; as long as none has released, only
+while all are here. CLOSING: a holder is away for longer than `grace_s`, and c + 1 are here: these promise never to
+release, and the round is done again with them (another attempt).
 """

@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from fedcervix.core.events import Task, TaskKind
-from fedcervix.core.rounds.participants import listed, names_of, open_sites
+from fedcervix.core.rounds.holders import all_opened, attempt, has_boxed
+from fedcervix.core.rounds.participants import listed, may_read, names_of, open_sites, rewrap
+from fedcervix.core.rounds.readers import giver
 from fedcervix.core.rounds.state import Outcome, Phase, Presence, Run
 
 
@@ -43,7 +45,16 @@ def instruction(run: Run, site: str) -> Instruction:
         return _instruct_revoked(run)
     if run.outcome is not None and (run.ended or site in run.adopted):
         return Finish(run.outcome, run.reason)
+    if (task := rewrap(run)) is not None:
+        return _instruct_rewrap(run, site, task)
     return _INSTRUCT[run.phase](run, site)
+
+
+def _instruct_rewrap(run: Run, site: str, task: Task) -> Instruction:
+    asked = giver(run, task.base)
+    if asked is not None and asked.name == site:
+        return task
+    return Idle(f"waiting for {listed(open_sites(run))} to {task}")
 
 
 def _instruct_revoked(run: Run) -> Instruction:
@@ -53,7 +64,9 @@ def _instruct_revoked(run: Run) -> Instruction:
     return Idle(f"{REVOKED_HERE}: it waits for the next run, leave this program running")
 
 
-def _instruct_gathering(run: Run, _site: str) -> Instruction:
+def _instruct_gathering(run: Run, site: str) -> Instruction:
+    if all_opened(run) and not has_boxed(run, site):
+        return Task(run.run, TaskKind.BOX, 0, "")
     return Idle(f"waiting for {listed(open_sites(run))} to attach")
 
 
@@ -69,7 +82,28 @@ def _instruct_training(run: Run, site: str) -> Instruction:
         return Idle(f"round {run.current.number} was closed without this site; it takes part again in the next round")
     if site not in names_of(open_sites(run)):
         return Idle(f"round {run.current.number}: {listed(open_sites(run))} holds the model")
-    return Task(run.run, TaskKind.TRAIN, run.current.number, run.model)
+    if not may_read(run, site, run.model):  # nor is it there: else the key would be on its way
+        return Idle(f"round {run.current.number}: this site cannot read the model yet")
+    return Task(run.run, TaskKind.TRAIN, run.current.number, run.model, attempt(run))
+
+
+def _instruct_releasing(run: Run, site: str) -> Instruction:
+    waited = open_sites(run)
+    if site in names_of(waited) and run.site(site).presence is Presence.PRESENT:
+        return holder_task(run, TaskKind.RELEASE)
+    return Idle(f"round {run.current.number}: waiting for the masks of {listed(waited)}")
+
+
+def _instruct_closing(run: Run, site: str) -> Instruction:
+    waited = open_sites(run)
+    if site in names_of(waited):
+        return holder_task(run, TaskKind.CLOSE)
+    return Idle(f"round {run.current.number}: waiting for {listed(waited)} to close attempt {attempt(run)}")
+
+
+def holder_task(run: Run, kind: TaskKind) -> Task:
+    """Return what a holder is asked to do in the present attempt."""
+    return Task(run.run, kind, run.current.number, run.current.base, attempt(run))
 
 
 def _instruct_aggregating(run: Run, _site: str) -> Instruction:
@@ -77,7 +111,7 @@ def _instruct_aggregating(run: Run, _site: str) -> Instruction:
 
 
 def _instruct_scoring(run: Run, site: str) -> Instruction:
-    if run.current.judged(site):
+    if run.current.judged(site) or not may_read(run, site, run.current.candidate):
         return Idle(f"round {run.current.number}: waiting for the score of {listed(open_sites(run))}")
     return Task(run.run, TaskKind.SCORE, run.current.number, run.current.candidate)
 
@@ -90,6 +124,8 @@ _INSTRUCT: Mapping[Phase, Callable[[Run, str], Instruction]] = {
     Phase.GATHERING: _instruct_gathering,
     Phase.SEEDING: _instruct_seeding,
     Phase.TRAINING: _instruct_training,
+    Phase.RELEASING: _instruct_releasing,
+    Phase.CLOSING: _instruct_closing,
     Phase.AGGREGATING: _instruct_aggregating,
     Phase.SCORING: _instruct_scoring,
     Phase.PUBLISHING: _instruct_publishing,

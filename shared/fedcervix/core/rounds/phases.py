@@ -6,10 +6,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from fedcervix.core.quorum import Quorum
-from fedcervix.core.rounds.participants import open_sites
+from fedcervix.core.rounds.participants import open_sites, rewrap, updates_needed
 from fedcervix.core.rounds.scores import improves
 from fedcervix.core.rounds.state import Missing, Phase, Presence, Run, Site, with_round
-from fedcervix.core.rounds.transitions import abort, enter, make_candidate, next_round, next_round_or_end
+from fedcervix.core.rounds.transitions import (
+    abort,
+    begin_closing,
+    enter,
+    make_candidate,
+    next_attempt,
+    next_round,
+    next_round_or_end,
+)
+from fedcervix.core.rounds.unreadable import abort_if_hopeless, go_back
 from fedcervix.core.rounds.unusable import (
     base_is_unusable,
     clear_suspicion,
@@ -19,7 +28,6 @@ from fedcervix.core.rounds.unusable import (
     leave_one_out,
     left_out_words,
     said_by,
-    updates_needed,
 )
 from fedcervix.core.rounds.waits import OnTimeout, quorum_state, waits
 
@@ -63,6 +71,16 @@ def _advance_seeding(run: Run, at: float) -> Run:
     return _end_phase(run, at, lambda run, _at, _open: run)
 
 
+def _advance_training(run: Run, at: float) -> Run:
+    back = go_back(run, at)
+    return back if back is not run else _end_phase(run, at, _after_training)
+
+
+def _advance_publishing(run: Run, at: float) -> Run:
+    hopeless = abort_if_hopeless(run, at) if rewrap(run) is not None else run
+    return hopeless if hopeless is not run else _end_phase(run, at, _after_publishing)
+
+
 def _after_training(run: Run, at: float, missing: tuple[Site, ...]) -> Run:
     """Close the round to the sites that are away (in a ring: the holder), or go on to the model of the round."""
     if missing:
@@ -73,6 +91,15 @@ def _after_training(run: Run, at: float, missing: tuple[Site, ...]) -> Run:
     if len(run.current.contributions) < updates_needed(run):
         return end_void(clear_suspicion(run), at, f"too few updates are left to count{left_out_words(run)}")
     return make_candidate(run, at)
+
+
+def _after_releasing(run: Run, at: float, lost: tuple[Site, ...]) -> Run:
+    """Open the sum; or do the round again without a holder that is lost."""
+    return begin_closing(run, at) if lost else enter(run, Phase.AGGREGATING, at)
+
+
+def _after_closing(run: Run, at: float, _missing: tuple[Site, ...]) -> Run:
+    return next_attempt(run, at)
 
 
 def _advance_aggregating(run: Run, at: float) -> Run:
@@ -99,8 +126,10 @@ def _ends_with(go_on: Callable[[Run, float, tuple[Site, ...]], Run]) -> Callable
 _ADVANCE: Mapping[Phase, Callable[[Run, float], Run]] = {
     Phase.GATHERING: _ends_with(_after_gathering),
     Phase.SEEDING: _advance_seeding,
-    Phase.TRAINING: _ends_with(_after_training),
+    Phase.TRAINING: _advance_training,
+    Phase.RELEASING: _ends_with(_after_releasing),
+    Phase.CLOSING: _ends_with(_after_closing),
     Phase.AGGREGATING: _advance_aggregating,
     Phase.SCORING: _ends_with(_after_scoring),
-    Phase.PUBLISHING: _ends_with(_after_publishing),
+    Phase.PUBLISHING: _advance_publishing,
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -11,12 +11,17 @@ from fedcervix.core.events import (
     AggregateStored,
     Answer,
     AverageUnusable,
+    BoxesStored,
+    CloseSigned,
     ModelAdopted,
     ModelUnusable,
+    ReleaseStored,
+    Rewrapped,
     RunAborted,
     ScoreReported,
     SiteAttached,
     SiteFailed,
+    SiteOpened,
     SiteRefused,
     SiteRevoked,
     SiteSilent,
@@ -24,14 +29,16 @@ from fedcervix.core.events import (
     Tick,
     UpdateStored,
 )
-from fedcervix.core.rounds.instructions import instruction
+from fedcervix.core.rounds.holders import has_boxed, has_opened, unreleased
+from fedcervix.core.rounds.instructions import holder_task, instruction
 from fedcervix.core.rounds.objections import objection
-from fedcervix.core.rounds.participants import ring_training
-from fedcervix.core.rounds.state import Mended, Missing, Phase, Presence, Run, Site, in_roster_order, with_round
-from fedcervix.core.rounds.transitions import abort
+from fedcervix.core.rounds.participants import names_of, ring_training
+from fedcervix.core.rounds.state import Mended, Missing, Phase, Presence, Round, Run, Site, in_roster_order, with_round
+from fedcervix.core.rounds.transitions import abort, enter
 from fedcervix.core.rounds.unusable import REVOKED, drop_newest_hop, leave_one_out, withdraw
 
 FAILURES_KEPT_MAX = 100
+IN_ROUND = (Phase.TRAINING, Phase.RELEASING, Phase.CLOSING, Phase.AGGREGATING, Phase.SCORING)
 SOFTWARE_MAX = 16
 """versions that are known of a site"""
 
@@ -70,6 +77,8 @@ def _with_software(run: Run, event: SiteAttached) -> Run:
 
 def _attached(run: Run, event: SiteAttached) -> tuple[Run, Answer]:
     """A site that comes back has mended what it failed of."""
+    if event.site in run.plan.sites and not has_opened(run, event.site):
+        return run, Answer.REFUSED
     run, answer = _presence(Presence.PRESENT, lambda _: "")(run, event)
     if answer is not Answer.REFUSED and (noted := _with_software(run, event)) != run:
         run, answer = noted, Answer.ACCEPTED
@@ -128,7 +137,7 @@ def _update(run: Run, event: UpdateStored) -> tuple[Run, Answer]:
             return run, Answer.DUPLICATE if earlier.digest == event.digest else Answer.STALE
     if instruction(run, event.site) != event.task:
         return run, Answer.STALE
-    if objection(run, event):
+    if objection(run, event) or (event.masked is None) is run.plan.terms.secure_sum:
         return run, Answer.REFUSED
     contributions = in_roster_order(run.plan, (*round_.contributions, event))
     model = event.digest if run.plan.mode_rules.in_turns else run.model
@@ -140,15 +149,15 @@ def _seeded(run: Run, event: UpdateStored) -> tuple[Run, Answer]:
         return run, Answer.DUPLICATE if event.digest == run.layout else Answer.STALE
     if instruction(run, event.site) != event.task:
         return run, Answer.STALE
-    first = replace(run, model=event.digest, layout=event.digest, packed=event.packed, seeded_by=event.site)
-    return first, Answer.ACCEPTED
+    first = replace(run, model=event.digest, layout=event.digest, packed=event.packed, seal=event.seal)
+    return replace(first, seeded_by=event.site), Answer.ACCEPTED
 
 
 def _aggregated(run: Run, event: AggregateStored) -> tuple[Run, Answer]:
     if not _is_wanted(run, event):
         return run, Answer.STALE
     model = event.digest if run.plan.mode_rules.goes_on_from_average else run.model
-    rounded = {"candidate": event.digest, "packed": event.packed, "residual": event.residual}
+    rounded = {"candidate": event.digest, "packed": event.packed, "residual": event.residual, "total": event.total}
     measures = tuple({**dict(run.current.measures), **dict(event.measures)}.items())
     return with_round(replace(run, model=model), **rounded, measures=measures), Answer.ACCEPTED
 
@@ -209,10 +218,89 @@ def _not_trained(run: Run, event: ModelUnusable) -> Run:
 def _revoked(run: Run, event: SiteRevoked) -> tuple[Run, Answer]:
     """What the site did for the round in progress does not count any more."""
     run, answer = _presence(Presence.REVOKED, lambda _: REVOKED)(run, event)
-    in_round = run.phase in (Phase.TRAINING, Phase.AGGREGATING, Phase.SCORING)
-    if answer is Answer.ACCEPTED and in_round and event.rules > 0:
+    if answer is Answer.ACCEPTED and run.phase in IN_ROUND and event.rules > 0:
         run = withdraw(run, event.site, event.at)
     return run, answer
+
+
+def _opened(run: Run, event: SiteOpened) -> tuple[Run, Answer]:
+    """One opening of a site for a run, ever."""
+    if event.site not in run.plan.sites or not run.plan.hides_from_coordinator:
+        return run, Answer.REFUSED
+    known = next((opening for opening in run.openings if opening.site == event.site), None)
+    if known is not None:
+        return run, Answer.DUPLICATE if replace(known, at=event.at) == event else Answer.REFUSED
+    if run.site(event.site).presence is Presence.REVOKED:
+        return run, Answer.REFUSED
+    return replace(run, openings=in_roster_order(run.plan, (*run.openings, event))), Answer.ACCEPTED
+
+
+def _boxed(run: Run, event: BoxesStored) -> tuple[Run, Answer]:
+    if (answer := _not_of_this_run(run, event)) is not None:
+        return run, answer
+    if has_boxed(run, event.site):
+        return run, Answer.DUPLICATE
+    if instruction(run, event.site) != event.task:
+        return run, Answer.STALE
+    others = [site for site in run.plan.sites if site != event.site]
+    if sorted(reader for reader, _ in event.boxes) != sorted(others):
+        return run, Answer.REFUSED
+    return replace(run, boxes=in_roster_order(run.plan, (*run.boxes, event))), Answer.ACCEPTED
+
+
+def _not_of_this_run(run: Run, event: BoxesStored | ReleaseStored | CloseSigned) -> Answer | None:
+    """Return the answer to what is not of this run; None where it is."""
+    if event.site not in run.plan.sites:
+        return Answer.REFUSED
+    return Answer.STALE if event.task.run != run.run else None
+
+
+def _released(run: Run, event: ReleaseStored) -> tuple[Run, Answer]:
+    """A holder has released its masks: the round's list is fixed for good, and the attempt cannot be closed."""
+    if (answer := _not_of_this_run(run, event)) is not None:
+        return run, answer
+    if _is_known(event, (release for round_ in _round_of(run, event) for release in round_.releases)):
+        return run, Answer.DUPLICATE
+    if run.phase not in (Phase.RELEASING, Phase.CLOSING) or event.task != holder_task(run, TaskKind.RELEASE):
+        return run, Answer.STALE
+    if event.site not in names_of(unreleased(run)):
+        return run, Answer.REFUSED
+    run = with_round(run, releases=in_roster_order(run.plan, (*run.current.releases, event)))
+    if run.phase is Phase.CLOSING:
+        run = _released_after_all(run, event)
+    return run, Answer.ACCEPTED
+
+
+def _released_after_all(run: Run, event: ReleaseStored) -> Run:
+    """The holder had released before it was asked to close: the others are waited for, unless one has closed."""
+    if run.current.closes:
+        others = ", ".join(close.site for close in run.current.closes)
+        why = f"round {run.current.number} can have no sum: {event.site} has released its masks, {others} never will"
+        return abort(run, why, event.at)
+    return enter(with_round(run, remaining=()), Phase.RELEASING, event.at)
+
+
+def _closed(run: Run, event: CloseSigned) -> tuple[Run, Answer]:
+    if (answer := _not_of_this_run(run, event)) is not None:
+        return run, answer
+    before = (close for round_ in _round_of(run, event) for one in (*round_.closed, round_.closes) for close in one)
+    if _is_known(event, before):
+        return run, Answer.DUPLICATE
+    if instruction(run, event.site) != event.task:
+        return run, Answer.STALE
+    if event.remaining != run.current.remaining:
+        return run, Answer.REFUSED
+    return with_round(run, closes=in_roster_order(run.plan, (*run.current.closes, event))), Answer.ACCEPTED
+
+
+def _round_of(run: Run, event: ReleaseStored | CloseSigned) -> tuple[Round, ...]:
+    """Return the round that a holder speaks of, if there is one."""
+    number = event.task.round
+    return run.rounds[number - 1 : number] if number else ()
+
+
+def _is_known(event: ReleaseStored | CloseSigned, known: Iterable[ReleaseStored | CloseSigned]) -> bool:
+    return any((one.site, one.task) == (event.site, event.task) for one in known)
 
 
 def _adopted(run: Run, event: ModelAdopted) -> tuple[Run, Answer]:
@@ -227,18 +315,33 @@ def _adopted(run: Run, event: ModelAdopted) -> tuple[Run, Answer]:
     return replace(run, adopted=(*run.adopted, event.site)), Answer.ACCEPTED
 
 
+def _rewrapped(run: Run, event: Rewrapped) -> tuple[Run, Answer]:
+    if event.site not in run.plan.sites:
+        return run, Answer.REFUSED
+    if any((known.site, known.task) == (event.site, event.task) for known in run.rewrapped):
+        return run, Answer.DUPLICATE
+    if instruction(run, event.site) != event.task:
+        return run, Answer.STALE
+    return replace(run, rewrapped=(*run.rewrapped, event)), Answer.ACCEPTED
+
+
 RECORD: Mapping[type, Callable[[Run, Any], tuple[Run, Answer]]] = {
     SiteAttached: _attached,
     SiteSilent: _presence(Presence.SILENT, lambda event: event.reason or "no sign of life"),
     SiteRefused: _presence(Presence.REFUSED, lambda event: event.reason),
     SiteRevoked: _revoked,
     SiteFailed: _failed,
+    SiteOpened: _opened,
+    BoxesStored: _boxed,
     UpdateStored: _update,
+    ReleaseStored: _released,
+    CloseSigned: _closed,
     AggregateStored: _aggregated,
     AverageUnusable: _average_unusable,
     ScoreReported: _scored,
     ModelUnusable: _unusable,
     ModelAdopted: _adopted,
+    Rewrapped: _rewrapped,
     RunAborted: lambda run, event: (abort(run, event.reason, event.at), Answer.ACCEPTED),
     Tick: lambda run, _: (run, Answer.ACCEPTED),
 }

@@ -7,7 +7,18 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, TypeVar
 
-from fedcervix.core.events import ModelUnusable, ScoreReported, SiteFailed, UpdateStored
+from fedcervix.core.events import (
+    BoxesStored,
+    CloseSigned,
+    ModelUnusable,
+    ReleaseStored,
+    Rewrapped,
+    ScoreReported,
+    Seal,
+    SiteFailed,
+    SiteOpened,
+    UpdateStored,
+)
 from fedcervix.core.measures import Measures
 from fedcervix.core.plan import Plan
 
@@ -18,6 +29,8 @@ class Phase(StrEnum):
     GATHERING = "gathering"
     SEEDING = "seeding"
     TRAINING = "training"
+    RELEASING = "releasing"
+    CLOSING = "closing"
     AGGREGATING = "aggregating"
     SCORING = "scoring"
     PUBLISHING = "publishing"
@@ -104,6 +117,16 @@ class Round:
     """what else is to be known of the round, in words"""
     measures: tuple[tuple[str, Measures], ...] = ()
     """by site: of the updates that were averaged, also of those that do not count any more"""
+    releases: tuple[ReleaseStored, ...] = ()
+    """of a secure sum: from the first one on, the contributions are the round's list, for good"""
+    total: str = ""
+    """digest of the secure sum"""
+    remaining: tuple[str, ...] = ()
+    """the holders that are asked to close the present attempt"""
+    closes: tuple[CloseSigned, ...] = ()
+    """of the present attempt"""
+    closed: tuple[tuple[CloseSigned, ...], ...] = ()
+    """how each attempt before it was closed"""
 
     def has(self, site: str) -> bool:
         """Say whether the site has contributed."""
@@ -170,9 +193,17 @@ class Run:
     """digest of the first model's packed form, where it was made by a site and has one"""
     seeded_by: str = ""
     """the site that made the first model; empty where it was given"""
+    seal: Seal | None = None
+    """of the first model, where it is under seal"""
+    rewrapped: tuple[Rewrapped, ...] = ()
+    """the keys of models under seal that were passed on"""
     rounds: tuple[Round, ...] = ()
     best_round: int = 0
     adopted: tuple[str, ...] = ()
+    openings: tuple[SiteOpened, ...] = ()
+    """in roster order; only where the plan hides something from the coordinator"""
+    boxes: tuple[BoxesStored, ...] = ()
+    """in roster order; only where the plan has secure sums"""
     failures: tuple[SiteFailed, ...] = ()
     mended: tuple[Mended, ...] = ()
     """of `failures`, those after which the site came back"""
@@ -182,6 +213,8 @@ class Run:
     """the models of all rounds before this one, in a few large sets: see `add_models`"""
     outcome: Outcome | None = None
     reason: str = ""
+    ending: str = ""
+    """why the run is aborted as soon as the holders have closed the attempt in progress; empty: it is not"""
 
     @property
     def current(self) -> Round:
@@ -214,7 +247,9 @@ def with_round(run: Run, **changes: Any) -> Run:
     return replace(run, rounds=(*run.rounds[:-1], replace(run.current, **changes)))
 
 
-Report = TypeVar("Report", UpdateStored, ScoreReported, ModelUnusable)
+Report = TypeVar(
+    "Report", UpdateStored, ScoreReported, ModelUnusable, SiteOpened, BoxesStored, ReleaseStored, CloseSigned
+)
 
 
 def in_roster_order(plan: Plan, reports: tuple[Report, ...]) -> tuple[Report, ...]:

@@ -8,6 +8,7 @@ from fedcervix.core.events import Answer, Event
 from fedcervix.core.rounds.phases import advance
 from fedcervix.core.rounds.recording import RECORD
 from fedcervix.core.rounds.state import Run
+from fedcervix.core.rounds.transitions import close_before_end
 
 
 def step(run: Run, event: Event) -> tuple[Run, Answer]:
@@ -15,7 +16,7 @@ def step(run: Run, event: Event) -> tuple[Run, Answer]:
     if run.ended:
         return run, Answer.STALE
     recorded, answer = RECORD[type(event)](run, event)
-    return advance(recorded, event.at), answer
+    return close_before_end(advance(recorded, event.at), event.at), answer
 
 
 def answer_to(run: Run, event: Event) -> Answer:

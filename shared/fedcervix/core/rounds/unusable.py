@@ -8,9 +8,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from fedcervix.core.events import ModelUnusable, UpdateStored
-from fedcervix.core.rounds.participants import first_few, trainers, untrained
+from fedcervix.core.rounds.holders import holders, may_close
+from fedcervix.core.rounds.participants import first_few, trainers, untrained, updates_needed
 from fedcervix.core.rounds.state import Missing, Phase, Run, in_roster_order, with_round
-from fedcervix.core.rounds.transitions import abort, make_candidate, next_round_or_end
+from fedcervix.core.rounds.transitions import abort, begin_closing, make_candidate, next_round_or_end
 
 TRIES_MAX = 5
 """updates that are left out, one after the other, of a model that cannot be used"""
@@ -18,6 +19,7 @@ VOID_ROUNDS_MAX = 3
 """rounds in a row in which nobody counts, before the run is aborted"""
 
 REVOKED = "revoked by the operator"
+NOT_AGAIN = "with secure sums no single update can be left out, and no model is the base of two rounds"
 NOBODY = "no update counts in this round"
 
 
@@ -29,11 +31,6 @@ def half_say_so(unusable: tuple[ModelUnusable, ...], others: int) -> bool:
 def said_by(unusable: tuple[ModelUnusable, ...]) -> str:
     """Return who says so."""
     return f"so {first_few(list(dict.fromkeys(said.site for said in unusable)))}"
-
-
-def updates_needed(run: Run) -> int:
-    """Return how many updates a round's model needs."""
-    return run.plan.terms.quorum or 1
 
 
 def base_is_unusable(run: Run) -> bool:
@@ -63,8 +60,11 @@ def _first_model(run: Run) -> str:
 def fallback(run: Run) -> str:
     """Return the model that the run goes back to if nobody can train from the present round's; empty: there is none.
 
-    It is the base of the last round that began with another one, if an update of that round counted.
+    It is the base of the last round that began with another one, if an update of that round counted. With secure sums
+    there is none: a second sum over one base could show a single site.
     """
+    if run.plan.terms.secure_sum:
+        return ""
     for round_ in reversed(run.rounds[:-1]):
         if round_.base != run.current.base:
             return round_.base if round_.contributions else ""
@@ -76,6 +76,8 @@ def end_void(run: Run, at: float, note: str, model: str = "") -> Run:
 
     Where the round before had begun there as well, and was void, the run goes on from the model before that one.
     """
+    if run.plan.terms.secure_sum:
+        return abort(run, f"{note}; {NOT_AGAIN}", at)
     round_ = run.current
     stuck = len(run.rounds) > 1 and run.rounds[-2].void and run.rounds[-2].base == round_.base
     model = model or (fallback(run) if stuck else "") or round_.base
@@ -134,6 +136,8 @@ def _suspected(site: str, why: str) -> Missing:
 
 def leave_one_out(run: Run, at: float, why: str) -> Run:
     """The round's model cannot be used: try it without one of its updates."""
+    if run.plan.terms.secure_sum:
+        return end_void(run, at, f"the model could not be used ({why})")
     leave_out = _leave_out_newest_hop if run.plan.mode_rules.in_turns else _leave_out_longest_step
     return leave_out(run, at, why)
 
@@ -192,6 +196,8 @@ def drop_newest_hop(run: Run, why: str) -> Run:
 def withdraw(run: Run, site: str, at: float) -> Run:
     """Take a site out of the round in progress: it was revoked."""
     run = _forget_reports(run, site)
+    if run.plan.terms.secure_sum:
+        return _withdraw_masked(run, site, at)
     theirs = next((update for update in run.current.contributions if update.site == site), None)
     if theirs is None:
         return run
@@ -204,6 +210,16 @@ def withdraw(run: Run, site: str, at: float) -> Run:
     if not run.current.contributions or len(trainers(run.current)) < updates_needed(run):
         return end_void(clear_suspicion(run), at, f"too few updates are left without {site}, which was revoked")
     return make_candidate(run, at)
+
+
+def _withdraw_masked(run: Run, site: str, at: float) -> Run:
+    """Take a site out of a round with a secure sum: of its training. A list that holders know is not changed."""
+    theirs = next((update for update in run.current.contributions if update.site == site), None)
+    if run.phase is not Phase.TRAINING:
+        note = f"the update of {site}, which was revoked since, stays in the sum"
+        return with_round(run, notes=(*run.current.notes, note)) if theirs else run
+    run = _drop(run, theirs, Missing(site, REVOKED)) if theirs else run
+    return begin_closing(run, at) if site in holders(run) and may_close(run) else run
 
 
 def _forget_reports(run: Run, site: str) -> Run:
