@@ -375,6 +375,8 @@ class Service:
                 cause="its home was restored from a backup, or copied: the secrets of a run are in no backup",
                 next_step="the site takes part again in the next run",
             )
+        if opened is not None and not self._engine.run.rounds and (words := self._engine.secrets.imbalance()):
+            self._engine.abort(words)
 
     def _is_current(self, run: str) -> bool:
         return run == self._engine.run.run

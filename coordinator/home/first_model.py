@@ -61,6 +61,10 @@ def taken_in(home: Home, blobs: BlobStore, plan: Plan) -> str:
         digest = copy_file(file, scratch)
     try:
         vet_base(scratch)
+        if plan.terms.secure_sum:
+            from fedcervix.models.secure_updates import check_base  # loads `cryptography`
+
+            check_base(scratch)
     except RemoteError as error:
         scratch.unlink(missing_ok=True)
         raise _unfit(file, error) from error

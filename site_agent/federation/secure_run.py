@@ -148,8 +148,9 @@ class SecureRun:
         if task.round == 1 and task.kind in BEGINS:
             return self._bring_first(task, fetch, make_first)
         shown = self._papers.get(SumShown)
-        if isinstance(shown, SumShown) and shown.model == task.base:
-            return "" if self._files.derived() == task.base else self._learn(shown, fetch)
+        is_made = self._files.derived() == task.base and self._parts.blobs.has(task.base)
+        if isinstance(shown, SumShown) and shown.model == task.base and not is_made:
+            return self._learn(shown, fetch)
         if not self._is_known(task):
             raise RemoteError(
                 f"asked to {task}, and no sum was shown that gives its model {task.base[:12]}",

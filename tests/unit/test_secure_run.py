@@ -239,6 +239,18 @@ def test_the_end_of_a_run_is_remembered_and_its_secrets_go(runs: Runs) -> None:
     assert SecretsFile(home, RUN).read() is None
 
 
+def test_a_base_whose_attempts_were_all_closed_is_free_at_the_end(runs: Runs) -> None:
+    for name in "abc":
+        runs.runs[name].masked(runs.task(TRAIN), runs.trained(name))
+    closing = []
+    for holder in "ab":
+        runs.runs[holder].take(AttemptShown(1, remaining=("a", "b")))
+        closing.append(closed_with(runs.runs[holder].close(runs.task(TaskKind.CLOSE))))
+    runs.runs["c"].take(AttemptShown(1, earlier=(tuple(closing),)))
+    runs.runs["c"].end()
+    assert not SumJournal(runs.federation.home("c")).memory.uses[runs.base]
+
+
 def test_what_nobody_shows_at_the_end_keeps_its_base_from_other_runs(runs: Runs) -> None:
     runs.runs["c"].masked(runs.task(TRAIN), runs.trained("c"))
     runs.runs["c"].end()
