@@ -72,7 +72,7 @@ chaos: $(READY)
 	$(BIN)/python -m tests.e2e.chaos --kills $(KILLS) --seed $(SEED) --mode $(or $(MODE),both)
 
 ATTACKS  ?=
-SECONDS  ?= 10
+SECONDS  ?= 6
 PROGRAMS ?= $(BIN)
 hostile: $(READY)
 	$(BIN)/python -m tests.e2e.hostile.field --attacks '$(ATTACKS)' --seconds $(SECONDS) --seed $(SEED) --programs $(PROGRAMS)

@@ -29,6 +29,7 @@ from coordinator.home.founding import create as create_home
 from coordinator.home.home import Home
 from coordinator.home.registry import Registry
 from fedcervix.core.events import AggregateStored
+from fedcervix.disk.files import digest_file
 from fedcervix.disk.journal import Journal
 from fedcervix.transport import identity, invitations
 from site_agent.home import SiteHome
@@ -139,6 +140,8 @@ class Federation:
     sites: tuple[str, ...]
     payload: Payload
     rounds: int
+    secure: bool = False
+    """with secure sums, and two holders"""
 
     @property
     def home(self) -> Home:
@@ -160,6 +163,8 @@ class Federation:
         self.payload.write(self.base)
         run = {"sites": list(self.sites), "profile": "demo", "base": self.base.name}
         terms = {"rounds": self.rounds, "epochs_per_round": 1, "patience_rounds": self.rounds, "lease_s": 600.0}
+        if self.secure:
+            terms |= {"secure_sum": True, "holders": list(self.sites[:2])}
         recipe = {"epochs_max": self.rounds}
         tables = {"federation": {"name": FEDERATION}, "listen": listen, "run": run}
         self.home.config_file.write_text(toml({**tables, "run.terms": terms, "run.recipe": recipe}))
@@ -194,8 +199,10 @@ class Federation:
             return found.port if found and found.pid == process.pid else 0
 
         found = processes.until("coordinator", port)
+        # That everybody is who they say is not what is measured.
+        policy = {"policy": {"pins": "known", "first_model": digest_file(self.base)}} if self.secure else {}
         for name in self.sites:
-            self.site(name).config_file.write_text(toml({"link": {"coordinator": f"localhost:{found}"}}))
+            self.site(name).config_file.write_text(toml({"link": {"coordinator": f"localhost:{found}"}, **policy}))
         return found
 
     def averaged_at(self) -> list[float]:
@@ -211,11 +218,13 @@ class Federation:
 
 
 @contextlib.contextmanager
-def federation(below: Path | None, sites: int, payload: Payload, rounds: int) -> Iterator[Federation]:
+def federation(
+    below: Path | None, sites: int, payload: Payload, rounds: int, *, secure: bool = False
+) -> Iterator[Federation]:
     """Yield a federation in a temporary folder, on the disk of `below`; nothing of it is left."""
     with tempfile.TemporaryDirectory(prefix="fedcervix-", dir=below, ignore_cleanup_errors=True) as folder:
         names = tuple(f"site{number}" for number in range(sites))
-        made = Federation(Path(folder), names, payload, rounds)
+        made = Federation(Path(folder), names, payload, rounds, secure)
         made.create()
         yield made
 

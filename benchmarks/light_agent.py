@@ -18,13 +18,26 @@ from fedcervix.core.events import Task, TaskKind
 from fedcervix.core.plan import Plan
 from fedcervix.models.blobs import BlobStore
 from fedcervix.runtime.worker_protocol import OnProgress
-from site_agent.federation.agent import Agent
+from site_agent.federation.agent import Agent, Checks
 from site_agent.federation.context import AgentContext
 from site_agent.federation.fencing import succeed
 from site_agent.federation.link import GrpcLink
+from site_agent.federation.site_ledger import SiteLedger
 from site_agent.home import SiteHome
+from site_agent.store.sum_journal import SumJournal
 from site_agent.store.task_results import ScoreResult, TaskResult, TrainResult
+from site_agent.worker.preflight import Findings
 
+FOUND = Findings(
+    images=1,
+    training_images=1,
+    women=1,
+    unreadable=0,
+    shared_pictures=0,
+    remarks=(),
+    cost=None,
+    details="",
+)
 PEMS = {"authority_pem": "authority.crt", "certificate_pem": "site.crt", "key_pem": "site.key"}
 
 
@@ -38,7 +51,9 @@ class LightWorker:
             made = home.folder / f"update-{round_}"
             self._made.append((made, changed(model, made, number + 1 / (round_ + 1))))
 
-    def do(self, task: Task, _plan: Plan, _on_progress: OnProgress, _cancelled: threading.Event) -> TaskResult:
+    def do(
+        self, task: Task, _plan: Plan, _on_progress: OnProgress, _cancelled: threading.Event, **_: str
+    ) -> TaskResult:
         """Return what a task gave."""
         if task.kind is TaskKind.SCORE:
             return ScoreResult(loss_sum=1 / task.round, count=1, images=1, gauges={})
@@ -53,10 +68,10 @@ class LightWorker:
         """The same."""
 
 
-def line(home: SiteHome) -> GrpcLink:
+def line(home: SiteHome, ledger: SiteLedger | None = None) -> GrpcLink:
     """Return a line as the agent has it."""
     pems = {part: home.pem(file) for part, file in PEMS.items()}
-    return GrpcLink(home.config().link.coordinator, claim=succeed(home), **pems)
+    return GrpcLink(home.config().link.coordinator, claim=succeed(home), ledger=ledger, **pems)
 
 
 def main() -> None:
@@ -65,11 +80,14 @@ def main() -> None:
     who = home.certificate().identity
     site = who.name
     worker = LightWorker(home, int(site.removeprefix("site")) + 1, model, rounds)
-    with home.locked(), contextlib.closing(line(home)) as link:
+    secure = bool(home.config().policy.first_model)
+    ledger, journal = (SiteLedger(home, site), SumJournal(home)) if secure else (None, None)
+    with home.locked(), contextlib.closing(line(home, ledger)) as link:
         agent = Agent(
-            AgentContext(home, site, link, lambda _event: None),
+            AgentContext(home, site, link, lambda _event: None, ledger=ledger, journal=journal),
             worker,  # type: ignore[arg-type]
             federation=who.federation,
+            checks=Checks(plan=lambda *_: FOUND),
         )
         print(agent.run())
 

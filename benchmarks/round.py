@@ -11,7 +11,10 @@ The sides, which take turns, each with a process for the coordinator and one for
     grpc   two streaming calls of gRPC move the same bytes, 1 MiB at a time, and the server averages in memory
     tls    the same over plain sockets
 
-and, where asked for, the frameworks of the field, each installed in an environment of its own (peers.py, --peers):
+and, where asked for, our round with secure sums (--sides ours secure, from three sites on): two holders, the signed
+ledger, every site quantises, masks, checks and derives.
+
+and the frameworks of the field, each installed in an environment of its own (peers.py, --peers):
 
     flower   Flower as deployed: SuperLink, SuperNodes, its own FedAvg (flower.py)
     nvflare  NVIDIA FLARE as provisioned: a server, clients, a job with its own FedAvg (nvflare.py)
@@ -49,10 +52,12 @@ from benchmarks.payloads import RESNET50, SMALL
 from benchmarks.peers import PeerMissing, environment
 from benchmarks.readings import Watch, use
 from benchmarks.sides import machine, table, write
+from fedcervix.core.sum_plan import SITES_MIN
 
 LIMIT_S = 600.0
 """of one side's turn"""
 SIDES = ("ours", "grpc", "tls")
+SECURE = "secure"
 PEERS: dict[str, Callable[[Federation, Processes, Path], tuple[list[float], Watch]]] = {
     "flower": flower,
     "nvflare": nvflare,
@@ -63,7 +68,7 @@ HEAD = ("row", "side", "s a round", "x grpc", "CPU s: coordinator", "a site", "M
 DISK_BYTES = 256 << 20
 
 
-ROWS = (Row(RESNET50, 2, 9), Row(RESNET50, 8, 6), Row(SMALL, 2, 60), Row(SMALL, 8, 40))
+ROWS = (Row(RESNET50, 2, 9), Row(RESNET50, 3, 6), Row(RESNET50, 8, 6), Row(SMALL, 2, 60), Row(SMALL, 8, 40))
 QUICK = (Row(RESNET50, 2, 5), Row(SMALL, 2, 30))
 
 
@@ -132,7 +137,12 @@ def framework(name: str, installed: Path) -> Callable[[Federation, Processes], T
     return run
 
 
-RUN: dict[str, Callable[[Federation, Processes], Turn]] = {"ours": ours, "grpc": bare("grpc"), "tls": bare("tls")}
+RUN: dict[str, Callable[[Federation, Processes], Turn]] = {
+    "ours": ours,
+    SECURE: ours,
+    "grpc": bare("grpc"),
+    "tls": bare("tls"),
+}
 
 
 def runs(sides: Sequence[str], peers: Path | None) -> dict[str, Callable[[Federation, Processes], Turn]]:
@@ -162,7 +172,10 @@ def measure(
     for _ in range(turns):
         for side, run in sides.items():
             rounds = min(row.rounds, PEER_ROUNDS) if side in PEERS else row.rounds
-            with federation(below, row.sites, row.payload, rounds) as made, Processes(made.folder) as processes:
+            with (
+                federation(below, row.sites, row.payload, rounds, secure=side == SECURE) as made,
+                Processes(made.folder) as processes,
+            ):
                 found[side].append(run(made, processes))
     return found
 
@@ -206,7 +219,7 @@ def arguments() -> argparse.Namespace:
     made.add_argument("--quick", action="store_true", help="two rows, one turn")
     made.add_argument("--json", type=Path, metavar="FILE", help="write all figures here, after every row")
     made.add_argument("--rows", nargs="+", metavar="ROW", help="rows by the beginning of their name: ResNet-50")
-    made.add_argument("--sides", nargs="+", choices=(*SIDES, *PEERS), default=SIDES)
+    made.add_argument("--sides", nargs="+", choices=(*SIDES, SECURE, *PEERS), default=SIDES)
     made.add_argument("--peers", type=Path, metavar="FOLDER", help="what `python -m benchmarks.peers` made")
     made.add_argument("--turns", type=int, help="of every side")
     made.add_argument("--folder", type=Path, help="where models lie; default: the system's temporary folder")
@@ -226,11 +239,12 @@ def main() -> None:
     print(f"{found['machine']}\nthe disk takes {found['disk_bytes_per_s'] / 1e6:.0f} MB/s, written and fsynced")
     lines = []
     for row in (row for row in (QUICK if asked.quick else ROWS) if begins_with(row.name, asked.rows)):
-        turns = measure(row, sides, asked.turns or (1 if asked.quick else 3), asked.folder)
+        here = {side: run for side, run in sides.items() if side != SECURE or row.sites >= SITES_MIN}
+        turns = measure(row, here, asked.turns or (1 if asked.quick else 3), asked.folder)
         found["rows"].append({"row": row.name, "sides": {s: [asdict(turn) for turn in turns[s]] for s in turns}})
         write(asked.json, found)
-        lines += [columns(row.name, side, turns) for side in asked.sides]
-        print("\n".join(" | ".join(line) for line in lines[-len(asked.sides) :]), flush=True)
+        lines += [columns(row.name, side, turns) for side in here]
+        print("\n".join(" | ".join(line) for line in lines[-len(here) :]), flush=True)
     print(f"\nA round that only moves and averages; {command()}\n")
     print(table(HEAD, lines))
 

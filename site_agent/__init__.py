@@ -20,8 +20,9 @@ Folders and modules, from bottom to top. Each imports from itself and from those
     classifier  images metrics home data network store training starts
     federation  manifest home store worker
     report      manifest metrics home data network store training worker classifier starts
+    dossier     manifest home store classifier
     commands    images manifest metrics home phantom data network store training worker classifier federation report
-                starts
+                starts dossier
     cli         home commands
 
 `tests/unit/test_architecture.py` holds this table against the imports.

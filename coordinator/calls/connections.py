@@ -235,6 +235,15 @@ class Connections:
             beside = [found for peer, found in _unauthenticated(self._known) if network(peer.host) in places]
             return self._condemn(beside + [found for found in self._known.values() if found.serial == serial])
 
+    def cut_flood(self, peer: str, serial: str) -> None:
+        """Close a connection on which a call came, and all others of its certificate, now and unread."""
+        with self._lock:
+            of = [found for found in self._known.values() if found.serial == serial]
+            for found in [*of, self._heard(peer)]:
+                if found is not None:
+                    found.useless = True
+            self._wake.set()
+
     def cut_peer(self, peer: str) -> bool:
         """Close one connection now, unread; say whether it is one of the network."""
         with self._lock:

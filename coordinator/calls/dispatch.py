@@ -2,7 +2,8 @@
 
 Rules
 1. A call is admitted before anything of its message is read: certificate, role, registry, budget, in this order. So a
-   refusal costs no thread. A caller that continues loses its connection.
+   refusal costs no thread. A caller that continues loses all its connections, and new ones for a while: the calls of
+   others wait behind those that it has under way.
 2. Every read and write has a deadline. A caller that does not read its answer loses its connection, because the library
    cannot end a call whose answer is stuck.
 3. FedcervixErrors become status codes here.
@@ -70,6 +71,9 @@ class Lines(Protocol):
 
     def cut_peer(self, peer: str) -> bool:
         """Close a connection now."""
+
+    def cut_flood(self, peer: str, serial: str) -> None:
+        """Close a connection, and all others of its certificate, now and unread."""
 
     def cut_serial(self, serial: str) -> int:
         """Close all connections of a certificate now."""
@@ -199,6 +203,8 @@ class Dispatcher:
         [pem] = context.auth_context().get("x509_pem_cert", [b""])
         certificate = identify(pem)
         serial, name = certificate.serial, certificate.identity.name
+        if self._admission.is_out(serial, self._clock_s()):
+            self._shut_out(peer, serial)
         try:
             if method is None:
                 raise NoSuchMethodError(
@@ -229,16 +235,21 @@ class Dispatcher:
             found.call.insist()
 
     def _refused(self, serial: str, name: str, peer: str, error: FedcervixError) -> None:
-        """Count a refused call. A caller that is not allowed here, or that continues, loses its connection."""
+        """Count a refused call. A caller that is not allowed here loses its connection; one that continues, all."""
         now_s = self._clock_s()
         goes_on = self._admission.refuse(serial, name, now_s)
         if self._admission.may_say(serial, now_s):
             _log(error, name)
         if not goes_on:
-            self._cut[peer] = now_s + CUT_S
-            self._give_up(peer)
+            self._shut_out(peer, serial)
         if isinstance(error, IdentityError):
             self._lines.refused(peer)
+
+    def _shut_out(self, peer: str, serial: str) -> NoReturn:
+        """Close the connections of a certificate; on this one, no call is answered any more."""
+        self._cut[peer] = self._clock_s() + CUT_S
+        self._lines.cut_flood(peer, serial)
+        raise asyncio.CancelledError
 
     def _is_cut(self, peer: str) -> bool:
         """Say whether a call came on a connection that is being cut: nothing is spent on it."""

@@ -26,6 +26,7 @@ from coordinator.home.home import Home
 from coordinator.home.registry import Registry, Roll
 from coordinator.home.standing import RegistryReader
 from coordinator.run.engine import Engine
+from coordinator.run.incoming import derived_from
 from coordinator.run.results import ledger, record
 from coordinator.run.secure_rounds import PaperStream
 from coordinator.run.streams import Bell, KeysChanged, RosterKeys, Stream, instructions
@@ -38,6 +39,7 @@ from fedcervix.core.events import (
     ModelAdopted,
     ModelUnusable,
     ReleaseStored,
+    Rewrapped,
     ScoreReported,
     SiteFailed,
     SiteOpened,
@@ -61,6 +63,7 @@ from fedcervix.transport.versions import HERE, Build, agreed
 from fedcervix.trust.fingerprints import SiteKeys
 from fedcervix.trust.key_texts import private_key
 from fedcervix.trust.ledger import NOT_SIGNED, Signed
+from fedcervix.trust.seals import shown_to
 from fedcervix.trust.sum_papers import opening_event
 from fedcervix.wire import federation_pb2 as wire
 
@@ -328,6 +331,8 @@ class Service:
                 if report.masked is not None and answer_to(self._engine.run, report) is Answer.ACCEPTED:
                     self._engine.secrets.check(report)
                 return self._engine.models.take_update(report, signed)
+            case Rewrapped():
+                return self._engine.models.take_passed_on(report, signed)
             case BoxesStored() | ReleaseStored() | CloseSigned():
                 return self._take_signed(report, signed)
             case ScoreReported() | ModelUnusable() | ModelAdopted() | SiteFailed():
@@ -370,6 +375,8 @@ class Service:
                 cause="its home was restored from a backup, or copied: the secrets of a run are in no backup",
                 next_step="the site takes part again in the next run",
             )
+        if opened is not None and not self._engine.run.rounds and (words := self._engine.secrets.imbalance()):
+            self._engine.abort(words)
 
     def _is_current(self, run: str) -> bool:
         return run == self._engine.run.run
@@ -441,7 +448,9 @@ class Service:
         digest = codec.read_digest(request.digest)
         if digest != self._task(site).base:
             raise RunError(f"the model {digest[:12]} is not for this site now", cause="the run is at a later step")
-        return codec.write_packed(self._form(site, digest))
+        form = self._form(site, digest)
+        sealed = form is not None and self._engine.run.plan.terms.sealed
+        return codec.write_packed(form, shown_to(self._engine.run, site, digest) if sealed else ())
 
     def _form(self, site: str, model: str) -> Packed | None:
         form = packed_form(self._engine.run, site, model)
@@ -469,8 +478,8 @@ class Service:
         digest = codec.read_digest(request.digest)
         base = self._task(site).base
         form = self._form(site, base)
-        totals = [round_.total for round_ in self._engine.run.rounds[-2:]]
-        if digest not in (base, form.digest if form else base, *totals) or not self._blobs.has(digest):
+        sums = derived_from(self._engine.run)
+        if digest not in {base, form.digest if form else base, *sums} or not self._blobs.has(digest):
             raise RunError(f"the model {digest[:12]} is not for this site now", cause="the run is at a later step")
         size_bytes = self._blobs.size_bytes(digest)
         codec.check_offset(request.offset, size_bytes)

@@ -40,6 +40,12 @@ def taken_in(home: Home, blobs: BlobStore, plan: Plan) -> str:
     if not named:
         return ""
     file = home.folder / named
+    if plan.terms.sealed:
+        raise ConfigError(
+            f"[run] base names {file}, but the run is sealed",
+            cause="in a sealed run the sites take no model from the coordinator that it can read",
+            next_step=f"remove base from [run] in {home.config_file}; a site then makes the first model",
+        )
     if not home.has(file):
         raise ConfigError(
             f"[run] base names {file}, which does not exist",
@@ -55,6 +61,10 @@ def taken_in(home: Home, blobs: BlobStore, plan: Plan) -> str:
         digest = copy_file(file, scratch)
     try:
         vet_base(scratch)
+        if plan.terms.secure_sum:
+            from fedcervix.models.secure_updates import check_base  # loads `cryptography`
+
+            check_base(scratch)
     except RemoteError as error:
         scratch.unlink(missing_ok=True)
         raise _unfit(file, error) from error

@@ -2,7 +2,8 @@
 
 Rules
 1. A call over a limit is refused with an error that means "wait and try again"; an honest agent does so.
-2. A caller that continues after a refusal loses its connections, because refusals also cost time.
+2. A caller that continues after a refusal loses its connections, and is shut out for OUT_S: refusals also cost time,
+   and the calls of others wait behind its calls.
 3. Of many calls at once, the first are answered at once and the others one by one, so that they fill nobody's time.
 4. A limit is far above what an honest agent needs, on a fast network with short rounds and also on a slow one, where
    the answers to its signs of life wait behind a model.
@@ -21,6 +22,8 @@ MINUTE_S = 60.0
 AT_ONCE = 32
 """calls of a certificate that are answered immediately: each takes half a millisecond of the event loop, and other
 calls wait behind it"""
+OUT_S = 10.0
+"""for which a certificate is not answered; a flood of calls that are cancelled at once begins anew after it"""
 ALARM_PER_MIN = 60
 """from this number of refused calls of a site in a minute, the operator is told"""
 
@@ -36,7 +39,7 @@ class Limits:
     burst: float
     """calls"""
     refused_per_s: float = 2.0
-    """refused calls before the connection is closed"""
+    """refused calls before the certificate is shut out"""
     refused_burst: float = 30.0
 
 
@@ -77,6 +80,7 @@ class _Usage:
     patience: Budget
     words: Budget
     """lines in the log"""
+    out_until_s: float = -math.inf
     open: int = 0
     refused: deque[list[float]] = field(default_factory=deque)
     """[second, count], the last minute's"""
@@ -104,13 +108,21 @@ class Admission:
         return max(0.0, (usage.calls.used - AT_ONCE) / usage.limits.per_s)
 
     def refuse(self, serial: str, site: str, now_s: float) -> bool:
-        """Count a call that is refused, for whatever reason; say whether its connection may go on."""
+        """Count a call that is refused, for whatever reason; say whether the certificate may go on: else it is out."""
         usage, second = self._used.get(serial) or self._usage(serial, site, "site"), math.floor(now_s)
         if not usage.refused or usage.refused[-1][0] != second:
             usage.refused.append([second, 0])
         usage.refused[-1][1] += 1
         _forget(usage, now_s)
-        return usage.patience.take(now_s)
+        goes_on = usage.patience.take(now_s)
+        if not goes_on:
+            usage.out_until_s = now_s + OUT_S
+        return goes_on
+
+    def is_out(self, serial: str, now_s: float) -> bool:
+        """Say whether a certificate is shut out."""
+        usage = self._used.get(serial)
+        return usage is not None and now_s < usage.out_until_s
 
     def end(self, serial: str) -> None:
         """An open call has ended."""

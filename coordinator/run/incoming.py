@@ -15,25 +15,44 @@ from fedcervix.core.compression import kept_form
 from fedcervix.core.events import Task, TaskKind
 from fedcervix.core.rounds.coordinator_work import last_step
 from fedcervix.core.rounds.instructions import instruction
+from fedcervix.core.rounds.readers import earlier_models, seals
 from fedcervix.core.rounds.state import Presence, Run
 from fedcervix.core.rounds.unusable import fallback
 from fedcervix.errors import FullDiskError, RunError
 from fedcervix.models.blobs import BlobStore
 
+DERIVED_ROUNDS = 3
+"""the round in progress, the one whose sum gave its base, and the one before that, where server momentum needs it"""
+
 
 def needed(run: Run) -> set[str]:
     """Return the digests of the models that a run still needs."""
     kept = {run.layout, run.model}
-    kept |= set(last_step(run) or ())
+    kept |= set(last_step(run) or ()) | derived_from(run)
     if run.rounds:
         kept |= {update.digest for update in (*run.current.contributions, *run.current.dropped)}
-        kept |= {release.masks for release in run.current.releases} | {round_.total for round_ in run.rounds[-2:]}
+        kept |= {release.masks for release in run.current.releases}
         kept |= {run.current.candidate, run.current.base, fallback(run)}
     if run.best_round:
         kept.add(run.best.candidate)
+    if run.plan.terms.sealed:
+        return _sealed_files(run, kept)
     kept |= {form.digest for form in (kept_form(run, model) for model in kept) if form}
     kept |= {round_.residual for round_ in run.rounds[-2:]}
     return kept - {""}
+
+
+def _sealed_files(run: Run, kept: set[str]) -> set[str]:
+    """Return the files of models under seal: also of those that the ring may go back to."""
+    models = {*kept, *(earlier_models(run) if run.rounds else ())}
+    return {seal.file for model in models for _, seal in seals(run, model)[:1]}
+
+
+def derived_from(run: Run) -> set[str]:
+    """Return from what sites derive the model of a secure sum, those that were away too: sums, and models before."""
+    if not run.plan.terms.secure_sum:
+        return set()
+    return {digest for round_ in run.rounds[-DERIVED_ROUNDS:] for digest in (round_.total, round_.base)} - {""}
 
 
 def is_asked(run: Run, site: str) -> bool:

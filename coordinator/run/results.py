@@ -53,7 +53,7 @@ def store(run: Run, blobs: BlobStore, results: Path) -> Path:
     """
     reserve = Reserve.beside(results)
     folder = reserve.spend(lambda: make_folder(results / run.run))
-    if run.best_round:
+    if run.best_round and not run.plan.terms.sealed:  # which the sites alone have
         _link(blobs.path(run.best.candidate), folder / MODEL_FILE)
     text = to_text(record(run), indent=2).encode()
     reserve.spend(lambda: write_whole(folder / RECORD_FILE, text))

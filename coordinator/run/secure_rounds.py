@@ -42,10 +42,10 @@ from fedcervix.trust.sum_papers import (
     opened_with,
     released_with,
 )
-from fedcervix.trust.sum_roster import SumRoster, opening_fault
+from fedcervix.trust.sum_roster import SumRoster, opening_fault, outweighs
 
 ATTEMPT_FOR = (TaskKind.TRAIN, TaskKind.RELEASE, TaskKind.CLOSE)
-SUM_FOR = (TaskKind.TRAIN, TaskKind.SCORE, TaskKind.ADOPT)
+SUM_FOR = (*ATTEMPT_FOR, TaskKind.SCORE, TaskKind.ADOPT)
 
 
 def attempt_shown(run: Run, round_: Round) -> AttemptShown:
@@ -123,6 +123,16 @@ class SecretRun:
         )
         return attempt_shown(self.run, round_).proposal(first).context
 
+    @property
+    def imbalance(self) -> str:
+        """Say which site the others do not hide, once all have opened; empty: none. Holders would refuse each list."""
+        terms = self.run.plan.terms
+        if not (terms.secure_sum and all_opened(self.run)):
+            return ""
+        site = outweighs(self.roster.weights(terms.average), terms.colluders)
+        hides = "has too many images to be hidden by the others"
+        return f'{site} {hides}; the plan needs average = "equal"' if site else ""
+
     def fault(self, event: Event) -> str:
         """Say what is wrong with what a site has signed; empty: nothing, or its event is not of this attempt."""
         match event:
@@ -169,9 +179,8 @@ class SecureRounds:
         run = self._state.run
         if not run.plan.hides_from_coordinator:
             return
-        secret = SecretRun(run, self._ledger.known, lambda: self._layout_of(run))
         try:
-            fault = secret.fault(event)
+            fault = self._secret(run).fault(event)
         except ValueError as error:
             fault = str(error)
         if fault:
@@ -182,6 +191,13 @@ class SecureRounds:
                 next_step="install the same version of fedcervix on both sides, and compare the ledgers: "
                 "coordinator verify, site-agent verify",
             )
+
+    def imbalance(self) -> str:
+        """Say which site the others do not hide, whatever round it is; empty: none, or not all have opened yet."""
+        return self._secret(self._state.run).imbalance
+
+    def _secret(self, run: Run) -> SecretRun:
+        return SecretRun(run, self._ledger.known, lambda: self._layout_of(run))
 
 
 class PaperStream:

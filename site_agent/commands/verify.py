@@ -53,8 +53,8 @@ def verify(home: SiteHome, run: str | None) -> None:
     if told.fault:
         raise LedgerError(
             f"the ledger of run {run} does not hold: {printable(told.fault)}",
-            cause="a file was changed, or the disk is failing; a site joined again later, and was pinned again; "
-            "or the coordinator has written what nobody signed",
+            cause="a file was changed, or the disk is failing; a pin was changed by hand in site.toml; "
+            "or the coordinator has written what nobody signed, or what cannot have happened",
             next_step=f"ask the other sites for the output of: site-agent verify {run}; where it holds, compare their "
             f"{store.entries.name} and {store.signatures.name} with those in {store.entries.parent}",
         )

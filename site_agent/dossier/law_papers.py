@@ -113,7 +113,7 @@ def _description(facts: Facts) -> Section:
             ("runs", f"{len(facts.runs)}" + (f" ({', '.join(sorted(terms))})" if terms else "")),
             ("rounds that this site trained", str(sum(run.rounds for run in facts.runs))),
             ("recipients", _recipients(facts)),
-            ("where the images are", "at this site; a program without a network connection reads them"),
+            ("where the images are", "at this site; they are read on its own machines only"),
             ("nature, scope and context beyond this", ""),
         ),
     )

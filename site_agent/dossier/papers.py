@@ -18,14 +18,14 @@ TEMPLATE = "paper.html.j2"
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class PaperCell:
     """One cell of a table: text, perhaps a link to a file of the dossier; without text, a place to be filled in."""
 
     text: str = ""
     link: str = ""
 
 
-BLANK = Cell()
+BLANK = PaperCell()
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Section:
     heading: str
     words: tuple[str, ...] = ()
     head: tuple[str, ...] = ()
-    rows: tuple[tuple[Cell, ...], ...] = ()
+    rows: tuple[tuple[PaperCell, ...], ...] = ()
     picture: str = ""
     """SVG of our own; its texts are escaped where it is drawn"""
 
@@ -50,9 +50,9 @@ class Paper:
     sections: tuple[Section, ...]
 
 
-def table(heading: str, head: Sequence[str], rows: Sequence[Sequence[str | Cell]], *words: str) -> Section:
+def table(heading: str, head: Sequence[str], rows: Sequence[Sequence[str | PaperCell]], *words: str) -> Section:
     """Return a section with a table; a text stands for a cell of that text."""
-    cells = tuple(tuple(one if isinstance(one, Cell) else Cell(one) for one in row) for row in rows)
+    cells = tuple(tuple(one if isinstance(one, PaperCell) else PaperCell(one) for one in row) for row in rows)
     return Section(heading, words, tuple(head), cells)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from fedcervix.trust.ledger_verdict import sentences
 from site_agent.dossier.facts import Facts, RunFacts
-from site_agent.dossier.papers import Cell, Paper, Section, questions, table
+from site_agent.dossier.papers import Paper, PaperCell, Section, questions, table
 from site_agent.store.audit_sheets import AuditSheet, verdict
 from site_agent.store.egress_account import RunAccount
 
@@ -141,7 +141,9 @@ def _audit(run: str, sheet: AuditSheet) -> Section:
 
 def identity(facts: Facts) -> Paper:
     """Return whose key this site has, and which keys of partners were compared."""
-    partners = [(one, "yes" if one in facts.pins else "no", Cell()) for one in sorted({*facts.partners, *facts.pins})]
+    partners = [
+        (one, "yes" if one in facts.pins else "no", PaperCell()) for one in sorted({*facts.partners, *facts.pins})
+    ]
     return Paper(
         "identity.html",
         "Keys and partners",

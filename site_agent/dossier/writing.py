@@ -10,13 +10,14 @@ from pathlib import Path
 from fedcervix.disk.files import make_folder, write_secret
 from fedcervix.disk.storage import disk
 from fedcervix.errors import ConfigError
+from fedcervix.json_text import parsed
 from fedcervix.runtime.typed_json import to_text
 from site_agent.dossier import law_papers, run_papers
 from site_agent.dossier.boms import model_bill, software_bill
 from site_agent.dossier.controls import control_map
 from site_agent.dossier.facts import Facts
 from site_agent.dossier.flow import flow
-from site_agent.dossier.papers import Cell, Paper, Section, page, table
+from site_agent.dossier.papers import Paper, PaperCell, Section, page, table
 from site_agent.home import SiteHome
 
 INDEX = "index.html"
@@ -67,7 +68,7 @@ def _before(folder: Path) -> set[str]:
         if not folder.exists() or not any(folder.iterdir()):
             return set()
         with contextlib.suppress(OSError, ValueError):
-            found = json.loads((folder / LISTED).read_text("utf-8"))
+            found = parsed((folder / LISTED).read_bytes())
             return {name for name in found if (folder / name).resolve().is_relative_to(folder.resolve())}
     raise ConfigError(
         f"{folder} holds something else than a dossier",
@@ -108,13 +109,13 @@ def _evidence(known: Facts) -> set[str]:
 
 
 def _index(known: Facts, papers: list[Paper], picture: str) -> Paper:
-    rows = [(Cell(paper.title, paper.file), paper.lead) for paper in papers]
+    rows = [(PaperCell(paper.title, paper.file), paper.lead) for paper in papers]
     data = (
-        (Cell("Data-flow diagram", FLOW), "the picture below, as a file"),
-        (Cell("Egress manifest, all entries", EGRESS), "for programs"),
-        (Cell("Audit sheets", AUDIT), "for programs"),
-        (Cell("Software bill of materials", SOFTWARE), "CycloneDX 1.6"),
-        (Cell("Bill of models", MODELS), "CycloneDX 1.6"),
+        (PaperCell("Data-flow diagram", FLOW), "the picture above, SVG"),
+        (PaperCell("Egress manifest, all entries", EGRESS), "JSON"),
+        (PaperCell("Audit sheets", AUDIT), "JSON"),
+        (PaperCell("Software bill of materials", SOFTWARE), "CycloneDX 1.6"),
+        (PaperCell("Bill of models", MODELS), "CycloneDX 1.6"),
     )
     words = (
         "These papers are made from the files of this site. No image and no identifier of a patient is in them.",
@@ -123,8 +124,8 @@ def _index(known: Facts, papers: list[Paper], picture: str) -> Paper:
     )
     sections = (
         table("Papers", ("paper", "what it is"), rows, *words),
-        table("Files", ("file", ""), [(name, Cell(what)) for name, what in data]),
         Section("Which data go where", picture=picture),
+        table("Files", ("file", "form"), data),
     )
     return Paper(INDEX, "Dossier", f"For the data protection officer of {known.site}.", sections)
 

@@ -8,17 +8,17 @@ Rules
 1. A round's base, its head and the step before it are taken from the ledger that this site has verified (H6).
 2. The first model is made here: from the plan's seed and the run's openings, so it was in no sum before. One that the
    coordinator gives is taken only where [policy] first_model has its digest.
-3. A model that a sum gives is derived here. Only a site that was away, and lacks what it would derive it from, fetches
-   the model that the ledger names.
+3. A model that a sum gives is derived here, before it is scored or trained. A site that was away fetches the model with
+   which the round before began: more than half of the sites have signed the head that names it (`check_begins`).
 4. Figures of training leave with three digits: it can be repeated, so a full loss would confirm a guess of the images.
 """
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -27,8 +27,8 @@ from fedcervix.core.events import BoxesStored, CloseSigned, Masked, ReleaseStore
 from fedcervix.core.plan import Plan
 from fedcervix.disk.files import write_whole
 from fedcervix.disk.paths import Below
-from fedcervix.disk.storage import read_kept
-from fedcervix.errors import LedgerError, LinkError, ModelError, RemoteError
+from fedcervix.disk.storage import disk, read_kept
+from fedcervix.errors import FedcervixError, LedgerError, LinkError, ModelError, RemoteError
 from fedcervix.json_text import parsed
 from fedcervix.models.blobs import BlobStore
 from fedcervix.runtime.typed_json import from_json, to_text
@@ -82,6 +82,7 @@ class SecureRun:
         self._site = SumSite(parts.home, SigningSite(parts.site, identity), run, plan, parts.journal)
         self._own_key = identity.public_key()
         self._papers: dict[type, object] = {}
+        self._files = _Files(run_store.folder)
         self._lock = threading.Lock()
 
     # --- papers ---
@@ -97,7 +98,7 @@ class SecureRun:
             raise LinkError(f"the coordinator has not shown the {kind.__name__} of this task yet")
         return found
 
-    @contextmanager
+    @contextlib.contextmanager
     def _summing(self) -> Iterator[SumSite]:
         """Let one thread at a time act for the site, with the keys that its people and the run know."""
         with self._lock:
@@ -137,20 +138,33 @@ class SecureRun:
 
     # --- models ---
 
-    def bring(self, task: Task, fetch: Fetch, make_first: Callable[[], str]) -> None:
-        """Have the model of a task here. Raises RemoteError, ModelError, LedgerError.
+    def bring(self, task: Task, fetch: Fetch, make_first: Callable[[], str]) -> str:
+        """Have the model of a task here; return what a person is told of it.
 
-        `make_first` makes the run's first model in the blob store, and returns its digest.
+        `make_first` makes the run's first model in the blob store, and returns its digest. Raises RemoteError,
+        ModelError, LedgerError.
         """
         self._check_base(task)
-        blobs, given = self._parts.blobs, self._parts.home.config().policy.first_model
-        if task.round == 1 and task.kind in BEGINS and task.base != given:
-            self._check_first(task, make_first)
+        if task.round == 1 and task.kind in BEGINS:
+            return self._bring_first(task, fetch, make_first)
         shown = self._papers.get(SumShown)
-        if isinstance(shown, SumShown) and shown.model == task.base:
-            self._learn(shown, fetch)
-        if not blobs.has(task.base):
+        is_made = self._files.derived() == task.base and self._parts.blobs.has(task.base)
+        if isinstance(shown, SumShown) and shown.model == task.base and not is_made:
+            return self._learn(shown, fetch)
+        if not self._is_known(task):
+            raise RemoteError(
+                f"asked to {task}, and no sum was shown that gives its model {task.base[:12]}",
+                cause="the coordinator is faulty, or it is not honest",
+                next_step="telephone the other sites, and compare from which model they train",
+            )
+        if not self._parts.blobs.has(task.base):
             fetch(task.base)
+        return ""
+
+    def _is_known(self, task: Task) -> bool:
+        """Say whether this site may use a model although no sum is shown that gives it (rule 3)."""
+        began_before = self._parts.ledger.began_with(task.base, task.round)
+        return task.kind is TaskKind.ADOPT or began_before or self._files.derived() == task.base
 
     def _check_base(self, task: Task) -> None:
         """Compare the model from which a round begins with the one that the ledger leads to (rule 1)."""
@@ -161,10 +175,14 @@ class SecureRun:
                 next_step="telephone the other sites, and compare from which model they train",
             )
 
-    def _check_first(self, task: Task, make_first: Callable[[], str]) -> None:
-        """Make the first model here, unless that was done, and compare (rule 2)."""
-        if task.base in self._parts.journal.memory.vouched and self._parts.blobs.has(task.base):
-            return
+    def _bring_first(self, task: Task, fetch: Fetch, make_first: Callable[[], str]) -> str:
+        """Make the first model here, unless that was done, and compare; or fetch the one that people know (rule 2)."""
+        parts = self._parts
+        is_here, given = parts.blobs.has(task.base), parts.home.config().policy.first_model
+        if task.base == given and not is_here:
+            fetch(task.base)
+        if task.base == given or (is_here and task.base in parts.journal.memory.vouched):
+            return ""
         made = make_first()
         if made != task.base:
             config = self._parts.home.config_file
@@ -177,16 +195,17 @@ class SecureRun:
             )
         with self._summing() as site:
             site.vouch(made)
+        return "the run begins with the model that this site has made from the plan and the openings of all sites"
 
-    def _learn(self, shown: SumShown, fetch: Fetch) -> None:
-        """Check a sum and derive its model, where what it is derived from is here."""
+    def _learn(self, shown: SumShown, fetch: Fetch) -> str:
+        """Check a sum and derive its model; return what a person is told."""
         known, blobs = self._known(shown.attempt.round), self._parts.blobs
-        if not blobs.has(known.base):
-            return  # it was away: the ledger names the model
-        for digest in (shown.total, *(known.last_step or ())):
+        was_away = not blobs.has(known.base)
+        for digest in (known.base, shown.total, *(known.last_step or ())):
             if not blobs.has(digest):
                 fetch(digest)
         with self._summing() as site:
+            self._open_boxes(site)
             proposal = site.proposal(known, shown.attempt)
             listed = shown.attempt.listed(proposal.context)
             derived = site.learn(known, proposal, listed, shown.releases, shown.total)
@@ -196,6 +215,10 @@ class SecureRun:
                 cause="the coordinator is faulty, or it is not honest; or two processors round differently",
                 next_step="telephone the other sites, and compare what each of them derived",
             )
+        self._files.note_derived(derived)
+        names = ", ".join(listed.sites)
+        away = "; it was away, and has fetched the model before it" if was_away else ""
+        return f"round {known.round}: this site has checked the sum of {names}, and made its model{away}"
 
     def _known(self, number: int) -> KnownRound:
         known = self._parts.ledger.known_round(number)
@@ -211,12 +234,12 @@ class SecureRun:
 
     def made(self, task: Task) -> TrainResult | None:
         """Return what training gave for a task before; None: it is to be trained."""
-        kept = _Files(self._store.folder).read()
+        kept = self._files.read()
         return kept.result if kept and kept.task == task and self._parts.blobs.has(kept.result.digest) else None
 
     def masked(self, task: Task, made: TrainResult) -> UpdateStored:
         """Mask what was trained; return the report of it. The masked vector lies in the blob store."""
-        _Files(self._store.folder).write(MadeUpdate(task, made))
+        self._files.write(MadeUpdate(task, made))
         trained = TrainedUpdate(made.digest, made.steps, made.loss)
         report = self._attempted(task, lambda site, known, proposal, _: site.upload(known, proposal, trained))
         return UpdateStored(
@@ -264,9 +287,13 @@ class SecureRun:
         shown = first if needs_none else self._paper(AttemptShown, fits)
         known = self._known(task.round)
         with self._summing() as site:
-            if not site.is_joined:
-                site.take_boxes(self._paper(Boxes).boxes)
+            self._open_boxes(site)
             return act(site, known, site.proposal(known, shown), shown)
+
+    def _open_boxes(self, site: SumSite) -> None:
+        """Have the secret bytes of all sites. Raises LinkError before the coordinator has shown the boxes."""
+        if not site.is_joined:
+            site.take_boxes(self._paper(Boxes).boxes)
 
     def _images(self) -> int:
         with self._summing() as site:
@@ -276,14 +303,30 @@ class SecureRun:
 
     def kept(self, task: Task) -> set[str]:
         """Return the models that a run in progress may still need besides those of the task that was delivered."""
-        made = _Files(self._store.folder).read()
+        made = self._files.read()
         known = self._parts.ledger.known_round(task.round)
         return ({made.result.digest} if made else set()) | ({known.base, *(known.last_step or ())} if known else set())
 
     def end(self) -> None:
-        """The run has ended: its secrets go."""
+        """The run has ended: note what became of the last round, as far as it was shown; then the secrets go."""
+        for conclude in (self._remember_sum, self._free):
+            with contextlib.suppress(FedcervixError):  # what nobody has shown keeps its base from other runs
+                conclude()
         with self._summing() as site:
             site.end()
+
+    def _remember_sum(self) -> None:
+        shown = self._paper(SumShown)
+        known = self._known(shown.attempt.round)
+        with self._summing() as site:
+            proposal = site.proposal(known, shown.attempt)
+            site.remember_sum(known, proposal, shown.attempt.listed(proposal.context), shown.releases)
+
+    def _free(self) -> None:
+        shown = self._paper(AttemptShown, lambda shown: bool(shown.earlier))
+        known = self._known(shown.round)
+        with self._summing() as site:
+            site.free(known, site.proposal(known, shown))
 
 
 Signed = TypeVar("Signed")
@@ -301,6 +344,7 @@ class _Files:
 
     folder: Path
     _made = Below("made.json")
+    _derived = Below("derived.txt")
 
     def read(self) -> MadeUpdate | None:
         next_step = f"delete it: rm {self._made}; the round is then trained again"
@@ -308,6 +352,14 @@ class _Files:
 
     def write(self, made: MadeUpdate) -> None:
         write_whole(self._made, to_text(made).encode())
+
+    def derived(self) -> str:
+        """Return the model that was derived last; empty before the first one."""
+        with disk(self._derived, "read"):
+            return self._derived.read_bytes().decode("ascii", "replace") if self._derived.exists() else ""
+
+    def note_derived(self, digest: str) -> None:
+        write_whole(self._derived, digest.encode())
 
 
 def _made(content: bytes) -> MadeUpdate | None:

@@ -28,6 +28,7 @@ from site_agent.federation.policy import check_welcome, objections
 from site_agent.home import SiteHome
 from site_agent.manifest.manifest_file import read_manifest
 from site_agent.store.run_store import RunStore
+from site_agent.store.sum_journal import SumJournal
 from site_agent.worker.worker import Worker
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ NEEDS = {
     "connection": {"keys", "certificate"},
     "coordinator": {"connection"},
     "partners": {"coordinator"},
+    "secure sums": {"coordinator"},
 }
 """without what comes before, a check would only repeat it, with a wrong cause"""
 NEEDED_TO_TRAIN = {"configuration", "home folder", "manifest", "hardware"}
@@ -67,6 +69,7 @@ def examine(home: SiteHome, now: datetime, show: shown.Show) -> Iterator[Row]:
         ("connection", lambda: _line(home)),
         ("coordinator", lambda: _coordinator(home, heard.append)),
         ("partners", lambda: _partners(home, heard[0])),
+        ("secure sums", lambda: _secure_sums(home, heard[0])),
         ("hardware", lambda: _hardware(home)),
     )
     failed: set[str] = set()
@@ -191,6 +194,32 @@ def _partners(home: SiteHome, heard: codec.Welcome) -> str | CheckNote:
         return CheckNote(str(shown.AwaitsKeys(found.awaited, home.command("unpin"))))
     words = str(shown.Acquainted(found, home.command("pin"), heard.plan.hides_from_coordinator)) or "none"
     return CheckNote(words) if found.unpinned else words
+
+
+def _secure_sums(home: SiteHome, heard: codec.Welcome) -> str | CheckNote:
+    """Say what the plan hides from the coordinator, and whether this home may take part."""
+    terms = heard.plan.terms
+    if not terms.secure_sum:
+        return "the plan has none: the coordinator sees the update of each site"
+    holders = f"the coordinator sees sums of updates only, as long as one of {', '.join(terms.holders)} is honest"
+    if is_held(home.lock):
+        return CheckNote(f"{holders}; an agent is running, so this home's memory was not read")
+    memory = SumJournal(home).memory
+    if heard.run in memory.barred:
+        raise PolicyError(
+            f"this home was restored or copied during run {heard.run}, and takes no part in it any more",
+            cause="a backup was restored, or the folder was copied: it may have forgotten what it has released",
+            next_step="tell the coordinator's operator: the run goes on without this site, or ends",
+        )
+    if memory.restored:
+        return CheckNote(f"{holders}. {RESTORED.format(vouch=home.command('vouch DIGEST'))}")
+    return holders
+
+
+RESTORED = (
+    "This home was restored or copied before: in a run that begins with a given model, ask the other sites first; only "
+    "where no sum was made of it: {vouch}"
+)
 
 
 def _training(home: SiteHome, plan: Plan | None, show: shown.Show) -> Iterator[Row]:

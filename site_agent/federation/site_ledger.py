@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from fedcervix.core.events import Event, SiteAttached, SiteRefused, Task
+from fedcervix.core.rounds.state import Run
 from fedcervix.disk.files import write_whole
 from fedcervix.disk.storage import disk
 from fedcervix.errors import IdentityError, LedgerError
@@ -148,12 +149,11 @@ class SiteLedger:
         )
 
     def check_told(self, task: Task) -> None:
-        """Raise LedgerError where a task comes before the head of the round before it (rules 5 and 6)."""
+        """Raise LedgerError where a task comes before the head of the round before it (rule 5)."""
         if self._welcome is None or not self._welcome.ledger_key or task.round == 0:
             return
         head = self._checked.head.head if self._checked.head else None
-        is_told = head is not None and head.run == task.run and head.round >= task.round - 1
-        if not is_told:
+        if head is None or head.run != task.run or head.round < task.round - 1:
             raise LedgerError(
                 f"asked to {task}, and the ledger of the rounds before it has not come",
                 cause="the coordinator keeps the ledger back from this site: it is faulty, or it is not honest",
@@ -167,6 +167,18 @@ class SiteLedger:
         """
         checked = self._checked
         return checked.told.known_round(checked.ledger.heads, number)
+
+    def told(self) -> Run | None:
+        """Return the run as it stands by the ledger, up to the last head that was checked; None: nothing is here.
+
+        Only in a run whose plan hides something from the coordinator.
+        """
+        return self._checked.told.state
+
+    def began_with(self, model: str, before: int) -> bool:
+        """Say whether a round before this one began with a model. In runs as `known_round`."""
+        state = self._checked.told.state
+        return state is not None and any(one.base == model for one in state.rounds[: max(0, before - 1)])
 
     def check_countersigned(self, task: Task, colluders: int, keys: SiteKeys) -> None:
         """Raise LedgerError where too few sites have signed the ledger for a task's round to begin (rule 6).
@@ -323,7 +335,7 @@ class SiteLedger:
 
         A result counts by its task: where the coordinator was restored within a round, this site has answered twice.
         """
-        owed = {result for result in self._owed if result.round <= round_}
+        owed = {result for result in list(self._owed) if result.round <= round_}  # another thread adds to it
         for result in sorted(owed - self._found):
             what = f"the {result.what} of this site in round {result.round}"
             self._refuse(part, f"{what} is missing in the ledger, although the coordinator has accepted it")

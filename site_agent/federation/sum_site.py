@@ -222,7 +222,7 @@ class SumSite:
 
         Raises RemoteError where a rule forbids it, or the sum is not that of the list.
         """
-        self._act(decide_learn(self._view(known), proposal, listed, releases), "take the sum of the round")
+        self.remember_sum(known, proposal, listed, releases)
         base, sum_file = self._blobs.path(known.base), self._blobs.path(total)
         check_sum(sum_file, base, len(listed.sites), self._tag(proposal.context))
         of = Summed(together(map(self._share, listed.sites)), len(listed.sites))
@@ -230,6 +230,12 @@ class SumSite:
         digest = derive(sum_file, base, to, of, self._plan.terms.batch_norm, self._momentum(known))
         self._blobs.adopt(to, digest)
         return digest
+
+    def remember_sum(
+        self, known: KnownRound, proposal: Proposal, listed: SumList, releases: Sequence[SignedRelease]
+    ) -> None:
+        """Note whose sum over the round's base there is, by the words of all holders. Raises RemoteError."""
+        self._act(decide_learn(self._view(known), proposal, listed, releases), "take the sum of the round")
 
     def close(self, known: KnownRound, proposal: Proposal, remaining: tuple[str, ...]) -> SignedClose:
         """Promise never to release in this attempt, and return the signed word. Raises RemoteError."""

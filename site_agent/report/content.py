@@ -18,6 +18,7 @@ from site_agent.classifier.intervals import Verdict
 from site_agent.data.duplicates import CrossPatientPicture
 from site_agent.manifest.reading import Split
 from site_agent.report.predictions import Predictions
+from site_agent.store.audit_sheets import AuditSheet
 from site_agent.store.provenance import Provenance
 
 TRAINED_DIFFERENTLY = "the compared models were trained differently"
@@ -181,6 +182,8 @@ class SiteReport:
     neighbour_history: tuple[Neighbours, ...] = ()
     classifier_history: tuple[Losses, ...] = ()
     rounds: tuple[RoundRow, ...] = ()
+    audits: tuple[AuditSheet, ...] = ()
+    """of this site's updates in the run, by round: what they tell about who was trained on"""
     alarms: tuple[str, ...] = ()
     """what the collapse gauges found, one sentence each"""
     contact_sheet: tuple[Augmented, ...] = ()

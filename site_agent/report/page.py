@@ -27,6 +27,7 @@ from site_agent.report.answer import answer, counted, counts_of, number, share, 
 from site_agent.report.content import RoundRow, SiteReport, TableOneRow
 from site_agent.report.predictions import ScoredWoman, missed_women
 from site_agent.report.reliability import Reliability, reliability
+from site_agent.store.audit_sheets import verdict
 from site_agent.store.provenance import Provenance, recipe_digest
 
 TEMPLATE = "page.html.j2"
@@ -98,6 +99,7 @@ def render(report: SiteReport) -> str:
         figures=_figures(report),
         maps=[(drawn.model, figures.embedding_map(drawn)) for drawn in report.maps],
         neighbours_asked=NEIGHBOURS,
+        audit_verdict=verdict,
         census=_census(report.census),
         listed_max=LISTED_MAX,
         roster=(roster := _roster(report.rounds))[:SITES_LISTED_MAX],
@@ -229,7 +231,7 @@ def _cell(measure: str, label: str, counts: tuple[int, int] | None, estimate: Es
 
 
 def _women(found: Evaluation) -> Women:
-    return Women(found.case_women, found.women - found.case_women)
+    return Women.of_one_part(found.case_women, found.women - found.case_women)
 
 
 # --- women that it misses, and what its probabilities are worth ---------------------------------------------------

@@ -37,6 +37,7 @@ from site_agent.network.loss import collapse_loss
 from site_agent.report import content, scores
 from site_agent.report.embedding_map import IMAGES_MIN, choose, lay_out
 from site_agent.report.scores import Tell, silent
+from site_agent.store.audit_sheets import AuditSheet
 from site_agent.store.model_store import CervixModel
 from site_agent.store.provenance import FEDERATED
 from site_agent.store.run_store import StoredRun, federation_of, last_federation
@@ -66,7 +67,7 @@ def site_report(
     federation = unread.part("The plan of the federation's run", lambda: _federation(home, found), None)
     federated = found.federated.start if found.federated else ""
     scored = scores.predictions(collection, found.stored, test, device, tell)
-    by_image, by_woman = scores.evaluations(scored, seed, tell)
+    by_image, by_woman = scores.evaluations(scored, tell)
     maps, no_map = _maps(home, collection, mapped_model(found), device, tell)
     no_losses: tuple[content.Losses, ...] = ()
     return content.SiteReport(
@@ -84,7 +85,7 @@ def site_report(
         set_aside=_set_aside(collection),
         evaluations=by_image,
         by_woman=by_woman,
-        comparisons=scores.comparisons(scored, federated, seed, tell),
+        comparisons=scores.comparisons(scored, federated, tell),
         predictions=scored,
         differences=found.differences,
         reservations=found.reservations,
@@ -93,6 +94,7 @@ def site_report(
         collapse_line=_collapse_line(found.starts, federation),
         neighbour_history=unread.part("The history of the neighbour probe", lambda: neighbours(found.starts), ()),
         classifier_history=unread.part("The history of fine-tuning", lambda: _fine_tuning(found), no_losses),
+        audits=unread.part("The audits of the updates", lambda: _audits(federation), ()),
         alarms=unread.part("The gauges of the federation's run", lambda: _alarms(federation), ()),
         contact_sheet=contact_sheet(home, collection, _recipe(found), seed),
         maps=maps,
@@ -235,6 +237,11 @@ def _alarms(federation: StoredRun | None) -> tuple[str, ...]:
         return ()
     last, recipe = scored[max(scored)], federation.plan.recipe
     return tuple(alarms(Gauges(**last.gauges), last.loss, recipe.batch_images, recipe.loss))
+
+
+def _audits(federation: StoredRun | None) -> tuple[AuditSheet, ...]:
+    trained = federation.run_store.history().train if federation else {}
+    return tuple(one.audit for _, one in sorted(trained.items()) if one.audit is not None)
 
 
 def contact_sheet(home: SiteHome, collection: Collection, recipe: Recipe, seed: int) -> tuple[content.Augmented, ...]:

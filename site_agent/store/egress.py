@@ -90,8 +90,9 @@ class Egress:
         """Announce a report, as it leaves."""
         content = message.SerializeToString()
         said: Values = {"record": _sha256(message.record)} if message.record else {}
-        head: Values = {"head": Head.parse(message.head.decode()).round} if message.head else {}
         of: Values = _of(task) or {"run": run}
+        signed = Head.parse(message.head.decode()) if message.head else None
+        head: Values = {"head": signed.round} if signed and signed.run == of["run"] else {}
         values: Values = {"what": _kind(message), "digest": _sha256(content), "bytes": len(content)}
         self._note("report", {**values, **said, **head, **of}, waits=task is not None)
 
@@ -122,7 +123,7 @@ class Egress:
         with self._lock:
             owed = [*self._owed, entry]
             try:
-                self._append(owed)
+                self._append(owed, sync=kind != "left")  # without it, more counts and not less
                 self._owed = []
             except FullDiskError:
                 if waits:
@@ -130,14 +131,14 @@ class Egress:
                 self._owed = owed[-OWED_MAX:]
             return self._end.entries - 1
 
-    def _append(self, entries: list[Values]) -> None:
+    def _append(self, entries: list[Values], *, sync: bool) -> None:
         with held(self._file, busy=None):
             self._catch_up()
             end, texts = self._end, []
             for values in entries:
                 text, end = EGRESS.append(end, values)
                 texts.append(text)
-            append_line(self._file, "\n".join(texts), sync=True)
+            append_line(self._file, "\n".join(texts), sync=sync)
             self._end = end
             with disk(self._file, "read"):
                 self._size_bytes = self._file.stat().st_size

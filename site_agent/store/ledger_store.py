@@ -81,6 +81,7 @@ class LedgerStore:
 
         `end_bytes`: where the entries before them end in the file. What stands there after them is of a head that was
         never stored, and goes. Returns where the new ones end. Nothing of what was stored before is read.
+        Raises StorageError.
         """
         signed = [_signed(line.signature, entry=at) for at, line in enumerate(lines, first) if line.signature]
         with disk(self.entries, "write"):

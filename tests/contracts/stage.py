@@ -370,7 +370,7 @@ class ArithmeticWorker:
     def __init__(self, home: SiteHome, site: str, reported: threading.Event) -> None:
         self._blobs, self._site, self._reported = BlobStore(home.blobs), site, reported
 
-    def do(self, task: Task, _plan: Plan, on_progress: OnProgress, _cancelled: threading.Event) -> TaskResult:
+    def do(self, task: Task, _plan: Plan, on_progress: OnProgress, _cancelled: threading.Event, **_: str) -> TaskResult:
         """Return what a task gave."""
         if task.kind is TaskKind.SCORE:
             gauges = {"unit_std": 0.5, "zero_rows": 0.0}

@@ -99,7 +99,9 @@ def federate(tmp_path: Path) -> Iterator[Callable[..., Federation]]:
 def light_right(federate: Callable[..., Federation], tmp_path: Path) -> Callable[..., str]:
     """Return the right result of a federation of light sites (see light_right.py)."""
 
-    def right(mode: str, *, numbers: int = NUMBERS, sites: tuple[str, ...] = ("nhs", "alts"), **terms: Any) -> str:
-        return light_result(federate(sites=sites, terms=terms).plan(mode), tmp_path / "one-table", numbers)
+    def right(
+        mode: str, *, numbers: int = NUMBERS, attempt: int = 1, sites: tuple[str, ...] = ("nhs", "alts"), **terms: Any
+    ) -> str:
+        return light_result(federate(sites=sites, terms=terms).plan(mode), tmp_path / "one-table", numbers, attempt)
 
     return right

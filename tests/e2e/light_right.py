@@ -19,10 +19,13 @@ from site_agent.store.task_results import ScoreResult, TrainResult
 from tests.e2e.light_worker import NUMBERS, LightWork
 
 
-def light_result(plan: Plan, folder: Path, numbers: int = NUMBERS) -> str:
-    """Return the digest of the model that the run ends with. The plan compresses nothing."""
+def light_result(plan: Plan, folder: Path, numbers: int = NUMBERS, attempt: int = 1) -> str:
+    """Return the digest of the model that the run ends with. The plan compresses nothing.
+
+    `attempt`: with which each round was done.
+    """
     assert plan.terms.compression == "none"
-    table = _Table(plan, SiteHome(folder), numbers)
+    table = _Table(plan, SiteHome(folder), numbers, attempt)
     model, found = table.trained(plan.sites[0], TaskKind.SEED, 0, ""), []
     for round_ in range(1, plan.rounds_max + 1):
         model = table.round(round_, model)
@@ -33,12 +36,13 @@ def light_result(plan: Plan, folder: Path, numbers: int = NUMBERS) -> str:
 class _Table:
     """All sites at one table: they share one store of models."""
 
-    def __init__(self, plan: Plan, home: SiteHome, numbers: int) -> None:
-        self._plan, self._blobs = plan, BlobStore(home.blobs)
+    def __init__(self, plan: Plan, home: SiteHome, numbers: int, attempt: int) -> None:
+        self._plan, self._blobs, self._attempt = plan, BlobStore(home.blobs), attempt
         self._works = {site: LightWork(home, site, numbers=numbers) for site in plan.sites}
 
     def trained(self, site: str, kind: TaskKind, round_: int, base: str) -> str:
-        done = self._works[site].do(Task("run", kind, round_, base), self._plan, lambda _progress: None)
+        task = Task("run", kind, round_, base, self._attempt)
+        done = self._works[site].do(task, self._plan, lambda _progress: None)
         assert isinstance(done, TrainResult)
         return done.digest
 

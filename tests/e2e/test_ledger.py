@@ -11,16 +11,14 @@ import pytest
 from click.testing import CliRunner, Result
 
 from coordinator.cli import cli as coordinator_cli
-from fedcervix.core.events import UpdateStored
 from fedcervix.disk.journal import Journal
 from fedcervix.errors import LedgerError
 from fedcervix.trust.fingerprints import Fingerprint
 from site_agent import home as homes
 from site_agent.cli import cli as site_cli
-from site_agent.commands.egress import stored as stored_egress
 from site_agent.store.ledger_store import LedgerStore
+from tests.e2e.accounted import unaccounted, updates
 from tests.e2e.loopback import Federation, federation
-from tests.unit.independent_verifier import verify_egress
 
 pytestmark = pytest.mark.timeout(120)
 Run = Callable[..., Federation]
@@ -63,20 +61,12 @@ def test_all_keep_one_ledger_though_a_site_and_the_coordinator_are_killed(light:
 
 def assert_all_is_accounted(made: Federation, site: str, run: str) -> None:
     """Every result of a site that the coordinator has stands in the site's egress ledger, its model whole."""
-    home = made.site(site)
-    with closing(Journal(made.home.journal, read_only=True)) as journal:
-        updates = [event for event in journal.events(run) if isinstance(event, UpdateStored) and event.site == site]
-    [account] = [one for one in stored_egress(home).runs() if one.run == run]
-    assert updates
-    assert all(account.models[update.digest] for update in updates)
-    assert account.reports["update"] >= len(updates)
-    assert verify_egress(home.egress)[run] == sum(one.bytes for one in account.departures)
-    shown = CliRunner().invoke(site_cli, ["--home", str(home.folder), "egress", run])
+    assert not list(unaccounted(made, run, site))
+    shown = CliRunner().invoke(site_cli, ["--home", str(made.site(site).folder), "egress", run])
     assert shown.exit_code == 0, shown.output
-    assert all(update.digest[:12] in shown.output for update in updates)
-    found = verified(site_cli, home.folder, run)
-    assert found.exit_code == 0, found.output
-    assert "what has left this site: all" in found.output
+    found = updates(made, run, site)
+    assert found
+    assert all(update.digest[:12] in shown.output for update in found)
 
 
 def verified(cli: object, home: Path, *words: str) -> Result:

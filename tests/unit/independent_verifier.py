@@ -11,7 +11,15 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-OF_A_TASK = {"UpdateStored": "update", "ScoreReported": "score", "ModelUnusable": "unusable", "ModelAdopted": "adopted"}
+OF_A_TASK = {
+    "UpdateStored": "update",
+    "ScoreReported": "score",
+    "ModelUnusable": "unusable",
+    "ModelAdopted": "adopted",
+    "BoxesStored": "boxes",
+    "ReleaseStored": "release",
+    "CloseSigned": "close",
+}
 WHAT = {**OF_A_TASK, "SiteAttached": "ready", "SiteRefused": "refusal", "SiteFailed": "failure"}
 
 
@@ -57,8 +65,12 @@ def as_said(value):
     if isinstance(value, float):
         return value.hex()
     if isinstance(value, dict):
-        return {name: as_said(value[name]) for name in ("kind", "round", "base")}
-    return {name: float(number).hex() for name, number in value} if isinstance(value, list) else value
+        return {name: as_said(found) for name, found in value.items() if name != "run"}
+    if not isinstance(value, list) or all(isinstance(one, str) for one in value if value):
+        return value if value or not isinstance(value, list) else {}
+    if all(isinstance(box, str) for _, box in value):
+        return hashlib.sha256(tagged("fedcervix boxes 1", *(text for pair in value for text in pair))).hexdigest()
+    return {name: float(number).hex() for name, number in value}
 
 
 def verify(run_folder: Path, ledger_key_pem: bytes) -> dict[int, set[str]]:
@@ -139,3 +151,11 @@ def verify_egress(file: Path, ends: dict[int, str] | None = None) -> dict[str, i
             sent[number], runs[number] = entry["bytes"] - entry.get("from", 0), entry.get("run", "")
     insist(max(ends or {0: ""}) <= len(lines), f"entry {len(lines)} is missing")
     return {run: sum(sent[number] for number in runs if runs[number] == run) for run in set(runs.values())}
+
+
+def egress_ends(run_folder: Path, site: str) -> dict[int, str]:
+    """Return where a site's egress ledger ended, as it has signed in a run: hashes by number of entries."""
+    entries = [strict(line) for line in (run_folder / "ledger.jsonl").read_text().split("\n") if line]
+    records = [strict(entry["record"]) for entry in entries if "record" in entry]
+    ends = [record["egress"] for record in records if record["site"] == site and "egress" in record]
+    return {end["entries"]: end["hash"] for end in ends if end["entries"]}

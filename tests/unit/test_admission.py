@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from coordinator.limits.admission import ALARM_PER_MIN, AT_ONCE, LIMITS, MINUTE_S, Admission, Held, alarm
+from coordinator.limits.admission import ALARM_PER_MIN, AT_ONCE, LIMITS, MINUTE_S, OUT_S, Admission, Held, alarm
 
 SITE = LIMITS["site"]
 
@@ -65,6 +65,17 @@ def test_who_goes_on_although_it_is_refused_loses_its_connections() -> None:
     assert verdicts.count(True) == SITE.refused_burst
     assert not any(verdicts[int(SITE.refused_burst) :])
     assert admission.refuse("s1", "nhs", 10.0), "after a while it may be refused again"
+
+
+def test_who_goes_on_although_it_is_refused_is_shut_out_for_a_while_and_nobody_else_is() -> None:
+    admission = Admission()
+    for _ in range(int(SITE.refused_burst)):
+        admission.refuse("s1", "nhs", 0.0)
+    assert not admission.is_out("s1", 0.0)
+    admission.refuse("s1", "nhs", 0.0)
+    assert admission.is_out("s1", OUT_S - 0.1)
+    assert not admission.is_out("s1", OUT_S)
+    assert not admission.is_out("s2", 0.0)
 
 
 def test_an_invitation_that_was_used_has_one_call_at_a_time_and_few_in_all() -> None:

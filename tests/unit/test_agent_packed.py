@@ -47,7 +47,7 @@ def keep(blobs: BlobStore, values: np.ndarray, name: str = "made") -> str:
 class Trainer(FakeWorker):
     """Trains: what comes of a task depends on the task alone."""
 
-    def do(self, task: Task, plan: Plan, on_progress: OnProgress, cancelled: threading.Event) -> TaskResult:
+    def do(self, task: Task, plan: Plan, on_progress: OnProgress, cancelled: threading.Event, **_: str) -> TaskResult:
         made = super().do(task, plan, on_progress, cancelled)
         if not isinstance(made, TrainResult):
             return made

@@ -241,6 +241,18 @@ def test_the_connections_of_a_certificate_are_closed_at_the_next_look() -> None:
     assert port.open.keys() == {Peer("10.0.0.1", 3)}
 
 
+def test_all_connections_of_a_flood_are_closed_unread_and_it_counts_as_one() -> None:
+    port = Port()
+    for number, serial in enumerate("7789"):
+        port.connections.authenticated(port.connects(number), "nhs", serial)
+    port.connects(4)
+    port.sweeps(0.0)
+    port.connections.cut_flood("ipv4:10.0.0.1:4", "7")
+    port.sweeps(0.0)
+    assert port.open.keys() == {Peer("10.0.0.1", 2), Peer("10.0.0.1", 3)}
+    assert port.thrown_away == 3
+
+
 def test_the_connections_without_a_call_from_where_a_revoked_one_called_end_with_its_own() -> None:
     """Their first call may be on its way, or all their calls are cancelled before anybody sees them."""
     port = Port()

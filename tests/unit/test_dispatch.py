@@ -96,6 +96,9 @@ class Lines:
         self.told.append(f"cut {peer}")
         return True
 
+    def cut_flood(self, peer: str, _serial: str) -> None:
+        self.told.append(f"cut all of {peer}")
+
     def cut_serial(self, _serial: str) -> int:
         return 0
 
@@ -278,7 +281,9 @@ def test_a_caller_that_leaves_holds_nothing() -> None:
     on(test)
 
 
-def test_who_goes_on_though_it_is_refused_is_cut_and_not_even_answered() -> None:
+def test_who_goes_on_though_it_is_refused_is_shut_out_and_not_even_answered() -> None:
+    """Before: one connection after the other was cut, and the calls of all of them stood before those of others."""
+
     async def test(stage: Stage) -> None:
         stage.gate.closed = True
         codes = []
@@ -289,6 +294,11 @@ def test_who_goes_on_though_it_is_refused_is_cut_and_not_even_answered() -> None
             codes.append(context.code)
         assert codes[0] is grpc.StatusCode.PERMISSION_DENIED
         assert codes[-1] is None
-        assert stage.lines.told[-1] == f"cut {PEER}"
+        assert stage.lines.told[-1] == f"cut all of {PEER}"
+        stage.gate.closed = False
+        again = Context(stage.pem, [wire.FromSite(at=1.0).SerializeToString()])
+        with pytest.raises(asyncio.CancelledError):
+            await stage.answer(rpc.REPORT, again)
+        assert (again.looked, again.said, stage.open) == (0, [], 0)
 
     on(test)

@@ -24,9 +24,9 @@ from site_agent.manifest.splits import HEADER
 from site_agent.store.egress import Egress
 from site_agent.store.run_store import RunStore
 from site_agent.store.task_results import TrainResult
+from tests.unit.audit_sheets import sheet
 from tests.unit.ledgers import RUN, Ledgers, deliver
 from tests.unit.sites import plan_of, site
-from tests.unit.test_update_audit import sheet
 
 PATIENTS = ("case-0042", "HOSP/77-19", "Ms Jane Roe")
 PICTURES = ("a1b2c3d4e5f60718", "0f1e2d3c4b5a6978")

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import subprocess
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,7 +20,8 @@ from fedcervix.core.events import Answer, ScoreReported, SiteFailed, UpdateStore
 from fedcervix.errors import FullDiskError, LedgerError, LinkError, RunError
 from fedcervix.models.blobs import BlobStore
 from fedcervix.transport import codec, identity, rpc
-from fedcervix.trust.chain import read, text_of
+from fedcervix.trust.chain import End, read, text_of
+from fedcervix.trust.heads import Head
 from fedcervix.wire import federation_pb2 as wire
 from site_agent.cli import cli
 from site_agent.federation.link import GrpcLink
@@ -44,36 +48,44 @@ class Coordinator:
         self._file = file
         self.messages: list[Any] = []
         self.models: list[bytes] = []
-        self.before: list[list[str]] = []
+        self.unannounced: list[str] = []
         self.has_bytes = 0
         self.cut_after_bytes: int | None = None
+        self.hold: Callable[[], object] | None = None
+        """waits, with a part of a model here"""
+        self.port = 0
         self.behaviours = {rpc.OFFER: self.offer, rpc.PUSH: self.push, rpc.REPORT: self.report, rpc.RENEW: self.renew}
 
-    def _arrived(self) -> None:
-        self.before.append([] if self._file.is_symlink() else ledger.entries(self._file))
+    def _arrived(self, announced: str) -> None:
+        """Note what arrives and does not stand in the ledger by now."""
+        if not self._file.is_symlink() and announced not in "".join(ledger.entries(self._file)):
+            self.unannounced.append(announced)
 
     def offer(self, request: wire.OfferRequest, _: grpc.ServicerContext) -> wire.OfferReply:
-        self._arrived()
+        self._arrived('"what":"question"')
         self.messages.append(request)
         return wire.OfferReply(offset=self.has_bytes, chunk_bytes=65536)
 
     def push(self, chunks: Iterator[bytes], context: grpc.ServicerContext) -> wire.PushReply:
         self.models.append(b"")
         for chunk in chunks:
-            self._arrived()
+            self._arrived(f'"digest":"{NAME}"')
             self.models[-1] += chunk
             self.has_bytes += len(chunk)
+            if self.hold is not None and self.has_bytes > len(MODEL) // 4:
+                self.hold()
+                return wire.PushReply()
             if self.cut_after_bytes is not None and len(self.models[-1]) >= self.cut_after_bytes:
                 context.abort(grpc.StatusCode.UNAVAILABLE, "cut")
         return wire.PushReply()
 
     def report(self, request: wire.FromSite, _: grpc.ServicerContext) -> wire.ReportReply:
-        self._arrived()
+        self._arrived(digest(request.SerializeToString()))
         self.messages.append(request)
         return codec.write_answer(Answer.ACCEPTED, "", 2)
 
     def renew(self, request: wire.RenewRequest, _: grpc.ServicerContext) -> wire.RenewReply:
-        self._arrived()
+        self._arrived(digest(request.request_pem))
         self.messages.append(request)
         return wire.RenewReply(certificate_pem=b"new")
 
@@ -101,7 +113,7 @@ def blobs(tmp_path: Path) -> BlobStore:
 def link(coordinator: Coordinator, file: Path) -> Iterator[GrpcLink]:
     server = grpc.server(ThreadPoolExecutor(4), options=rpc.server_options(2))
     server.add_generic_rpc_handlers(handlers(coordinator.behaviours))
-    port = server.add_insecure_port("127.0.0.1:0")
+    port = coordinator.port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     made = GrpcLink("nobody:1", authority_pem=b"", certificate_pem=b"", key_pem=b"", egress=Egress(file, WHERE))
     made._channel.close()
@@ -131,7 +143,7 @@ def test_all_that_arrives_was_written_down_before(
     link.report(SiteFailed("nhs", "agent", "a hint", "INC-0000-0000", 1.0))
     link.renew(wish)
     assert b"".join(coordinator.models) == MODEL
-    assert all(coordinator.before), "bytes arrived before anything was written down"
+    assert not coordinator.unannounced
     [account] = [one for one in told(file).runs() if one.run == RUN]
     [model] = account.of("model")
     assert (model.bytes, model.is_exact, model.digest, model.task, model.to) == (
@@ -182,6 +194,48 @@ def test_a_process_that_is_killed_in_an_upload_has_announced_too_much_and_never_
     assert (first.bytes, first.is_exact, second.bytes, second.is_exact) == (100, False, 70, True)
 
 
+SENDER = """
+import sys
+from pathlib import Path
+import grpc
+from fedcervix.models.blobs import BlobStore
+from fedcervix.transport import rpc
+from site_agent.federation.link import GrpcLink
+from site_agent.store.egress import Egress
+from tests.unit.fake_link import TRAIN
+port, file, blobs, digest = sys.argv[1:]
+keys = {"authority_pem": b"", "certificate_pem": b"", "key_pem": b""}
+link = GrpcLink("nobody:1", **keys, egress=Egress(Path(file), "localhost:1"))
+link._channel = grpc.insecure_channel(f"127.0.0.1:{port}", options=rpc.CLIENT_OPTIONS)
+link.push(digest, BlobStore(Path(blobs)), lambda _done, _of: None, task=TRAIN)
+"""
+
+
+def test_an_agent_that_is_killed_in_an_upload_is_accounted_with_what_it_resumes(
+    link: GrpcLink, coordinator: Coordinator, blobs: BlobStore, file: Path, tmp_path: Path
+) -> None:
+    """`kill -9` while the bytes leave, then another process."""
+    sent, killed = threading.Event(), threading.Event()
+    coordinator.hold = lambda: (sent.set(), killed.wait(50))
+    arguments = [str(coordinator.port), str(file), str(tmp_path / "blobs"), NAME]
+    process = subprocess.Popen([sys.executable, "-c", SENDER, *arguments], cwd=ROOT)
+    assert sent.wait(50)
+    process.kill()
+    process.wait(50)
+    coordinator.hold = None
+    arrived = coordinator.has_bytes
+    assert 0 < arrived < len(MODEL)
+    killed.set()
+    [model] = [one for one in told(file).departures if one.kind == "model"]
+    assert (model.bytes, model.is_exact) == (len(MODEL), False)
+    link.push(NAME, blobs, nothing, task=TRAIN)
+    [account] = [one for one in told(file).runs() if one.run == RUN]
+    _, second = account.of("model")
+    assert (second.bytes, second.is_exact) == (len(MODEL) - second.reaches[0], True)
+    assert second.reaches[0] >= arrived
+    assert account.models == {NAME: True}
+
+
 def test_a_model_of_which_a_part_did_not_leave_is_not_whole(file: Path) -> None:
     egress = Egress(file, WHERE)
     with egress.model(NAME, 0, 100, TRAIN) as leaves:
@@ -206,6 +260,15 @@ def test_small_messages_are_announced_together(link: GrpcLink, coordinator: Coor
     for _ in range(5):
         egress.talk("question", TALK_BYTES // 2)
     assert [one.what for one in told(file).departures] == ["progress", "question", "question", "question"]
+
+
+def test_a_report_says_which_head_of_its_own_run_was_signed(file: Path) -> None:
+    egress = Egress(file, WHERE)
+    for run in (RUN, RUN.replace("2030", "2031")):
+        message = codec.write_report(UPDATE, 0.0)
+        message.head = Head(run, 3, End(5, "a" * 64)).text.encode()
+        egress.report(message, run, TRAIN)
+    assert [one.head for one in told(file).departures] == [3, -1]
 
 
 def test_two_processes_write_one_chain(file: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -50,6 +51,22 @@ def test_the_network_is_the_trainers(architecture: Architecture, head: Head) -> 
     recipe = Recipe(architecture=architecture, head=head, width=32)
     state = model.build_encoder(recipe, 0).state_dict()
     assert first_model.network(recipe) == {name: tuple(tensor.shape) for name, tensor in state.items()}
+
+
+@pytest.mark.parametrize(("number", "fits"), [(2.0**16, True), (2.0**18, False)])
+def test_a_model_whose_updates_cannot_be_summed_is_refused_before_a_run_with_secure_sums(
+    home: Home, number: float, fits: bool
+) -> None:
+    model = tensors()
+    next(values for values in model.values() if values.ndim == 4).flat[3] = number
+    write_tensors(home.folder / "first.safetensors", model)
+    terms = Terms(secure_sum=True, holders=("nhs",))
+    plan = replace(PLAN, sites=("nhs", "alts", "cleo"), terms=terms)
+    if fits:
+        assert first_model.taken_in(home, BlobStore(home.blobs), plan)
+        return
+    with pytest.raises(ModelError, match="numbers that are too large for a secure sum"):
+        first_model.taken_in(home, BlobStore(home.blobs), plan)
 
 
 def test_a_float32_model_is_taken_in_as_it_is(home: Home) -> None:

@@ -293,7 +293,7 @@ def shown_by_the_agent() -> None:
         "run": ALL, "plan": Plan(mode="csfssl", sites=("ada",), profile="paper", terms=Terms(), recipe=Recipe()),
         "task": ALL, "text": ALL, "reason": ALL, "lines": (ALL,), "error": FedcervixError(ALL, cause=ALL),
         "works": True, "at": WorkProgress(ALL, 1, 2, ALL), "findings": None, "deadline_s": 1.0,
-        "answer": ALL, "partners": Partners((ALL,), (), (ALL,)), "command": ALL, "names": (ALL,),
+        "answer": ALL, "partners": Partners((ALL,), (), (ALL,)), "command": ALL, "names": (ALL,), "hides": True,
     }  # fmt: skip
     kinds = [kind for kind in vars(shown).values() if isinstance(kind, type) and issubclass(kind, shown.Shown)]
     for kind in filter(dataclasses.is_dataclass, kinds):

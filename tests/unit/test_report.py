@@ -32,6 +32,7 @@ from site_agent.report.predictions import ClassifierScores, Predictions, ScoredI
 from site_agent.report.results import parse
 from site_agent.report.writing import write_report
 from site_agent.store.provenance import Start
+from tests.unit.audit_sheets import sheet
 from tests.unit.provenances import provenance
 from tests.unit.site_reports import bare, comparison, embedding_map, evaluation, predictions, report
 
@@ -178,6 +179,15 @@ def test_alarms_and_the_length_of_a_step_stand_in_the_report():
     assert "the length of its step is 4.25" in words
     assert "190, 23, 4.25" in words
     assert "Alarms" not in visible(render(report()))
+
+
+def test_the_audit_of_each_update_stands_in_the_report():
+    found = visible(render(bare(audits=(sheet(0.61), sheet(0.5, women=99)))))
+    assert "What our updates tell about who was trained on" in found
+    assert "0.61 to 0.95" in found
+    assert "training women can be told from others" in found
+    assert "cannot tell: 300 training women and 99 test women" in found
+    assert "What our updates tell" not in visible(render(bare()))
 
 
 def test_a_report_of_nothing_but_a_plan_can_be_drawn():

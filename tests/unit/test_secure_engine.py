@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import sqlite3
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -13,6 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from coordinator.calls.service import Service
+from coordinator.home.registry import Registry
 from coordinator.run.engine import Engine
 from coordinator.run.run_ledger import first_entries
 from coordinator.run.secure_rounds import PaperStream
@@ -35,22 +38,27 @@ from fedcervix.core.events import (
 from fedcervix.core.plan import Plan, Recipe, Terms
 from fedcervix.core.rounds.coordinator_work import coordinator_work
 from fedcervix.core.rounds.instructions import instruction
-from fedcervix.core.rounds.state import Phase, Run
+from fedcervix.core.rounds.state import Phase, Presence, Run
 from fedcervix.disk.journal import Journal, RunRecord
-from fedcervix.errors import RemoteError
+from fedcervix.errors import RemoteError, RunError
 from fedcervix.models.blobs import BlobStore
 from fedcervix.models.secure_averages import Summed, derive
 from fedcervix.models.secure_sums import open_sum
 from fedcervix.models.secure_updates import quantise
 from fedcervix.models.weights import read_layout, read_tensors, write_tensors
 from fedcervix.transport import codec, identity
+from fedcervix.trust.boxes import OwnKey
 from fedcervix.trust.contexts import RoundContext, RunContext
 from fedcervix.trust.fixed_point import Share
 from fedcervix.trust.key_texts import private_key, public_pem
+from fedcervix.trust.ledger import NOT_SIGNED, Signed
 from fedcervix.trust.ledger_run import KnownRound
 from fedcervix.trust.mask_streams import MaskSecret
+from fedcervix.trust.records import RECORD, SAID, record_of
+from fedcervix.trust.statements import sign
 from fedcervix.trust.sum_lists import signed_release
 from fedcervix.trust.sum_papers import AttemptShown, Boxes, Openings, SumShown, line_of, opening_event
+from fedcervix.trust.sum_roster import signed_opening
 from site_agent.federation.sum_site import SigningSite, SumSite, TrainedUpdate
 from site_agent.home import SiteHome
 from site_agent.store.sum_journal import SumJournal
@@ -67,7 +75,7 @@ class Table:
 
     def __init__(self, folder: Path, *, restarts: bool = False, **terms: Any) -> None:
         self.folder, self.restarts, self.at = folder, restarts, 1.0
-        home = made(folder / "coordinator", sites=SITES)
+        self.home = home = made(folder / "coordinator", sites=SITES)
         self.blobs = BlobStore(folder / "blobs")
         chance = np.random.default_rng(7)
         first = self.blobs.scratch("first")
@@ -122,14 +130,21 @@ class Table:
         self.engine.secrets.check(event)
         match event:
             case UpdateStored():
-                answer = self.engine.models.take_update(event)
+                answer = self.engine.models.take_update(event, self.signed(event))
             case ReleaseStored():
-                answer = self.engine.models.take_release(event)
+                answer = self.engine.models.take_release(event, self.signed(event))
             case _:
-                answer = self.engine.submit(event)
+                answer = self.engine.submit(event, self.signed(event))
         if self.restarts:
             self.restart()
         return answer
+
+    def signed(self, event: Event) -> Signed:
+        """Return what a site signs of what it says."""
+        if type(event) not in SAID:
+            return NOT_SIGNED
+        record = record_of(event, RUN, self.plan.digest)
+        return Signed(record, sign(self.keys[event.site], RECORD, record))  # type: ignore[union-attr]
 
     def open(self, site: str) -> SiteOpened:
         return opening_event(self.sites[site].opening(IMAGES[site]), self.at)
@@ -358,6 +373,23 @@ def test_an_opening_that_another_key_has_signed_is_refused(table: Callable[..., 
     assert run.run.openings == ()
 
 
+def test_a_site_is_ready_only_with_its_opening_and_always_with_the_same(table: Callable[..., Table]) -> None:
+    run = table()
+    service = Service(run.home, Registry(run.home.registry), run.engine, run.blobs)
+    bare = codec.Ready(RUN, run.plan.digest)
+    with pytest.raises(RemoteError, match="a site opens a run with its own key"):
+        service._take_ready(bare, "ada", run.at, NOT_SIGNED)
+    assert run.run.site("ada").presence is Presence.ABSENT
+    ready = replace(bare, opening=run.sites["ada"].opening(IMAGES["ada"]))
+    event = run.signed(SiteAttached("ada", run.at))
+    assert service._take_ready(ready, "ada", run.at, event) is Answer.ACCEPTED
+    assert service._take_ready(ready, "ada", run.at, event) is Answer.DUPLICATE
+    context = RunContext(federation="cervix", run=RUN, plan=run.plan.digest)
+    other = signed_opening(run.keys["ada"], context, OwnKey("ada", b"k" * 32), IMAGES["ada"], b"r" * 32)
+    with pytest.raises(RunError, match="site ada has opened this run with another key before"):
+        service._take_ready(replace(bare, opening=other), "ada", run.at, event)
+
+
 def test_boxes_over_other_openings_are_refused(table: Callable[..., Table]) -> None:
     run = table()
     for site in SITES:
@@ -449,3 +481,46 @@ def test_a_close_that_another_has_signed_is_refused(table: Callable[..., Table])
     with pytest.raises(RemoteError, match="closes the attempt is not signed"):
         run.say(replace(close, signature=run.open("bob").signature))
     assert run.say(close) is Answer.ACCEPTED
+
+
+# --- what is found before a round -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("images", "average", "found"), [(400, "by-images", True), (400, "equal", False), (90, "by-images", False)]
+)
+def test_a_site_that_the_others_cannot_hide_is_found_when_all_have_opened(
+    table: Callable[..., Table], images: int, average: str, found: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(IMAGES, "dora", images)
+    run = table(average=average)
+    for site in SITES:
+        assert run.engine.secrets.imbalance() == ""
+        run.say(run.open(site))
+    assert ("dora has too many images" in run.engine.secrets.imbalance()) is found
+
+
+# --- a coordinator that was restored ----------------------------------------------------------------------------------
+
+
+def test_a_coordinator_that_was_restored_gets_no_second_list(table: Callable[..., Table]) -> None:
+    """It has forgotten a site's vector, and the masks of a list with it; the holder has not."""
+    run = table(quorum=3)
+    run.begin()
+    run.all_do("ada", "bob", "cleo")
+    files = [sqlite3.connect(run.folder / name) for name in ("journal.db", "backup.db")]
+    files[0].backup(files[1])
+    for file in files:
+        file.close()
+    run.all_do("dora")
+    run.all_do("ada")
+    run.journal.close()
+    run.journal = Journal(run.folder / "backup.db")
+    run.restart()
+    run.say(SiteSilent("dora", run.at))
+    run.at += GRACE_S
+    run.say(Tick(run.at))
+    assert run.run.phase is Phase.RELEASING
+    assert [update.site for update in run.run.current.contributions] == ["ada", "bob", "cleo"]
+    with pytest.raises(RemoteError, match="rule H1"):
+        run.answer("ada")

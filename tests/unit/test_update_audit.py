@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 
 from fedcervix.core.events import Task, TaskKind, UpdateStored
 from fedcervix.errors import PolicyError, RunError
+from fedcervix.json_text import parsed
 from fedcervix.models.blobs import BlobStore
 from fedcervix.runtime.typed_json import from_json
 from fedcervix.transport import codec
@@ -17,31 +19,17 @@ from site_agent.data.audited_women import IMAGES_MAX, WOMEN_MAX, chosen_for_audi
 from site_agent.data.collection import Collection, Image
 from site_agent.manifest.reading import Split
 from site_agent.network.encoder import build_encoder, save_weights, snapshot
-from site_agent.store.audit_sheets import DECISIVE, Attack, AuditSheet
+from site_agent.store.audit_sheets import AuditSheet
 from site_agent.store.run_store import RunStore
 from site_agent.store.task_results import TrainResult
+from site_agent.worker.messages import result_from_json, result_to_json
 from site_agent.worker.tasks import TaskContext, do
 from tests.unit.agents import Site
+from tests.unit.audit_sheets import sheet
 from tests.unit.fake_link import RUN, TRAIN, kinds, update
 from tests.unit.sites import Site as Clinic
 from tests.unit.sites import plan_of
 from tests.unit.sites import site as clinic
-
-
-def sheet(auc_low: float, women: int = 120) -> AuditSheet:
-    attacks = tuple(
-        Attack(name=name, auc=0.9, auc_low=auc_low, auc_high=0.95, found=0.3, found_low=0.1, found_high=0.5)
-        for name in DECISIVE
-    )
-    return AuditSheet(
-        round=1,
-        base="",
-        update="",
-        training_women=300,
-        other_women=women,
-        images=500,
-        attacks=attacks if women >= 100 else (),
-    )
 
 
 def with_policy(folder: Path, auc_max: float) -> Site:
@@ -77,6 +65,11 @@ def test_an_update_that_tells_little_or_of_which_nobody_can_tell_leaves(
     site.worker.audit = found
     site.attach(TRAIN)
     site.link.hears(update(TRAIN))
+
+
+def test_a_sheet_comes_through_the_workers_pipe() -> None:
+    made = TrainResult(digest="", images=1, steps=1, loss=1.0, seconds=1.0, audit=sheet(0.7))
+    assert result_from_json(parsed(json.dumps(result_to_json(made)))) == made
 
 
 def test_nothing_of_an_audit_leaves(tmp_path: Path) -> None:
@@ -117,6 +110,12 @@ def test_training_women_stand_against_test_women_who_chose_nothing() -> None:
     assert {image.split for image in others} == {"test"}
     assert all(image.label is not None for image in members)
     assert (len(members), len(others)) == (18, 8)
+
+
+def test_a_site_without_test_women_or_without_labels_has_nobody_to_compare() -> None:
+    members, others = chosen_for_audit(collection({"train": 9}), 0)
+    assert (len(members), others) == (9, ())
+    assert chosen_for_audit(collection({}, unlabelled=7), 0) == ((), ())
 
 
 def test_an_audit_has_an_end_whatever_a_site_has() -> None:

@@ -104,6 +104,14 @@ def step_bound(blocks: Blocks, base: OpenModel, position: int, tensor: Tensor) -
         ) from error
 
 
+def check_base(base: Path) -> None:
+    """Raise RemoteError where the updates of a model could not be summed, ModelError for tables of integers."""
+    form = vector_form(read_layout(base))
+    with open_models([(base, 1.0)], form.model) as [origin]:
+        for position, tensor in form.tensors("numbers"):
+            step_bound(Blocks(form.model), origin, position, tensor)
+
+
 def _out_of_range(tensor: Tensor, why: OutOfRangeError) -> ModelError:
     # The first two parts travel to the coordinator, the next step does not: it may name the tensor.
     return ModelError(

@@ -112,9 +112,10 @@ HANDSHAKE_S = 10
 CONNECTIONS_MAX = "grpc.max_allowed_incoming_connections"
 """of one address that a server listens on; one more is closed as soon as it is accepted"""
 
-STREAMS_MAX = 100
-"""calls at once on a connection. Without a limit, the library lets calls that are cancelled at once (CVE-2023-44487)
-fill the queue in which the calls of all connections wait, and drops those of the others"""
+STREAMS_MAX = 32
+"""calls at once on a connection: those of an agent whose signs of life stand behind a model. A call that is cancelled
+at once (CVE-2023-44487) stays in the queue in which the calls of all connections wait, even when its connection is cut:
+100 on each of two dozen connections held up others for a second. Without a limit the library drops calls of others"""
 
 PENDING_MAX = 16_384
 """calls that wait for the event loop. Of more than a thousand the library drops some by chance, whoever made them: two

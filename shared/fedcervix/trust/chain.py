@@ -13,6 +13,7 @@ docs/ledger.md describes the format for those who write another verifier.
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -85,8 +86,12 @@ def is_same(one: Value, other: Value) -> bool:
     return json.dumps(one, sort_keys=True, allow_nan=False) == json.dumps(other, sort_keys=True, allow_nan=False)
 
 
+@functools.lru_cache(maxsize=16)
 def read(text: str) -> Values:
-    """Return the values of a text. Raises ValueError where it is not written by rule 1."""
+    """Return the values of a text. Raises ValueError where it is not written by rule 1.
+
+    Those who write, check and replay an entry ask one after the other for the same text. Nobody changes the values.
+    """
     check(text.isascii() and text.isprintable(), "it is not printable ASCII")
     check(len(text) <= TEXT_CHARS_MAX, f"it is longer than {TEXT_CHARS_MAX} characters")
     found = parsed(text, object_pairs_hook=_once, parse_int=_whole, parse_float=_refused, parse_constant=_refused)

@@ -31,12 +31,12 @@ from fedcervix.core.events import (
     ModelAdopted,
     ModelUnusable,
     ReleaseStored,
+    Rewrapped,
     ScoreReported,
     UpdateStored,
     event_from_json,
 )
 from fedcervix.core.plan import Plan, check
-from fedcervix.json_text import parsed
 from fedcervix.trust.chain import Chain, End, Value, Values, is_same, read
 from fedcervix.trust.heads import Head, is_countersigned
 from fedcervix.trust.key_texts import p256, public_key
@@ -46,9 +46,18 @@ from fedcervix.trust.statements import PublicKey, holds
 LEDGER = Chain("fedcervix ledger 1")
 SCHEME = "fedcervix://"
 """of the names of parties in certificates"""
+OF_A_TASK = (
+    BoxesStored,
+    UpdateStored,
+    ReleaseStored,
+    CloseSigned,
+    ScoreReported,
+    ModelUnusable,
+    ModelAdopted,
+    Rewrapped,
+)
 READERS_MAX = 2**14
 """in one round; of 64 sites each may read 256 models"""
-OF_A_TASK = (BoxesStored, UpdateStored, ReleaseStored, CloseSigned, ScoreReported, ModelUnusable, ModelAdopted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,8 +225,7 @@ def _certificate(known: Ledger, values: Values, _: LedgerEntry | None) -> Ledger
 
 
 def _event(known: Ledger, values: Values, line: LedgerEntry | None) -> Ledger:
-    parsed(text := _text(values, "event"), object_pairs_hook=_each_once)
-    event = event_from_json(text)
+    event = event_from_json(_text(values, "event"), object_pairs_hook=_each_once)
     if type(event) not in SAID:
         return known
     site = _site(known, event.site)  # type: ignore[union-attr]

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from tests.e2e.accounted import unaccounted
 from tests.e2e.loopback import Federation
 
 
@@ -43,6 +44,7 @@ def violations(federation: Federation, right: Right) -> Iterator[str]:
     for site in federation.sites:
         if federation.adopted(site) != [right.result]:
             yield f"{site} holds {federation.adopted(site)}, not the result {right.result}"
+        yield from unaccounted(federation, record["run"], site)
     yield from _damaged(federation)
     yield from (f"{p.name} printed a traceback:\n{p.text[-3000:]}" for p in federation.processes if _traced(p.text))
     if left := federation.leftovers():

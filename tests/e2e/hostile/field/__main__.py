@@ -1,6 +1,6 @@
 """Attack real federations on this machine, one attack after the other, and say what came of each.
 
-python -m tests.e2e.hostile.field --seconds 10 --seed 0
+python -m tests.e2e.hostile.field --seconds 6 --seed 0
 python -m tests.e2e.hostile.field --attacks no-body,idle
 python -m tests.e2e.hostile.field --programs FOLDER     the programs of another checkout's environment (its bin)
 """
@@ -25,7 +25,7 @@ from tests.e2e.loopback import BIN
 
 @click.command()
 @click.option("--attacks", default="", help="Names, separated by commas. Default: all.")
-@click.option("--seconds", default=10.0, show_default=True, help="Of each phase; there are two of each kind.")
+@click.option("--seconds", default=6.0, show_default=True, help="Of each of the two phases of attack.")
 @click.option("--seed", default=0, show_default=True, help="Of what attackers draw.")
 @click.option("--programs", type=click.Path(path_type=Path, exists=True), default=BIN, help="Folder of the programs.")
 @click.option("--folder", type=click.Path(path_type=Path), help="Folder to work in. Default: a temporary folder, kept.")
