@@ -8,7 +8,6 @@ import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from fedcervix.core.rounds.state import Outcome
 from fedcervix.disk.files import make_folder, write_secret, write_whole
@@ -32,9 +31,6 @@ from site_agent.commands.command_line import command_line
 from site_agent.federation.joining import check_home
 from site_agent.home import BEFORE, RENEWED, SiteHome, configured, write
 from site_agent.manifest.manifest_file import read_manifest
-
-if TYPE_CHECKING:
-    pass
 
 
 def join(

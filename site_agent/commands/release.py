@@ -94,8 +94,8 @@ def _hand_over(
     header = Header(
         federation=home.certificate().identity.federation,
         run=model.run,
-        plan=model.record.plan_digest,
-        round=model.record.round or 0,
+        plan=model.plan_digest,
+        round=model.round or 0,
         hop=0,
         sender=own.site,
         base="",
