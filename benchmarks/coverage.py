@@ -1,40 +1,53 @@
-"""How often a 95 % interval holds the truth, and how often a difference is shown where there is none.
+"""How often a 95 % interval holds the truth, how often a difference is shown that is none, and power at "detectable".
 
-    python benchmarks/coverage.py [--sims 1000] [--draws 400] [--seed 0] [--methods ours] [--quick]
+    python benchmarks/coverage.py [--sims 4000] [--seed 0] [--quick]
 
-Women are made up: each sends one image, or one to four. A score is her class, plus something of her own, plus something
-of the image; `alike` is her own part of the variance. The truth is then known in closed form: AUC, and recall,
-precision, F1 and accuracy at a fixed threshold. Two classifiers are equally good; their scores correlate by .6, on the
-woman's part and on the image's. In later rows each is trained with several seeds, which are not equally good; in the
-last rows the women are tested in folds. Where a fold holds only one woman of a class, no interval is printed.
+Women are made up; each sends two images. A score is her class, plus something of her own, plus something of the image;
+`alike` is her own part of the variance. The truth is then known in closed form. Starts are equally good; of the
+variance of a score, .6 is common to all starts, .2 belongs to the start, and .2 is independent noise of each training
+(a standard deviation of .45). `apart` adds a standard deviation of AUC between trainings. Women of a class are dealt to
+the folds in turn.
 
-Three methods are measured on the same women. `ours` is what site report, study and card print
-(`site_agent.classifier.intervals`). `percentile` and `unstratified` are percentiles of a bootstrap by woman: with cases
-and controls drawn apart, and together. In brackets: the mean width. Where no interval is printed, none is counted; the
-share of such crowds is in the column `none`.
+Everything is calculated by the functions that site report and study call (`site_agent.classifier.by_woman`,
+`site_agent.classifier.intervals`), thousands of crowds at once. What they would not print is not counted; the columns
+`would` show what it would have been. The site report compares one start with 5 others, the study here one with 12.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 from scipy.stats import norm
 
 from fedcervix.core.seeds import derive
-from site_agent.classifier.intervals import DIFFERENCE, LEVEL, RATE, Estimate, verdict
-from site_agent.classifier.resampling import Draws, Part, Roster, Sampled, Scored, Trials, draw, roster, sample
+from site_agent.classifier.by_woman import Measured, Roster, Stratum, area, mean, rates
+from site_agent.classifier.intervals import (
+    AREA,
+    DIFFERENCE,
+    LEVEL,
+    POWER,
+    SHARE,
+    Scale,
+    Scatter,
+    ends,
+    holm,
+)
 
 Floats = npt.NDArray[np.float64]
-Interval = tuple[float, float]
+Labels = npt.NDArray[np.bool_]
 
-MEASURES = ("auc", "difference", "accuracy", "recall", "precision", "f1")
-CORRELATION = 0.6
-"""of two classifiers' scores on one image"""
+COMMON, OF_START, OF_TRAINING = 0.6, 0.2, 0.2
+"""parts of the variance of a score"""
+AT_ONCE = 500
+"""simulated crowds that are held in memory"""
+SITE, STUDY = 5, 12
+"""comparisons beside one another"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,230 +56,303 @@ class Crowd:
 
     case_women: int
     control_women: int
-    images_max: int
-    """of a woman; she has one to so many"""
+    auc: float
+    """of every start"""
     alike: float
     """share of the variance that a woman's images have in common"""
-    auc: float
-    """at the mean of all trainings' gaps"""
-    recall: float
     seeds: int = 1
-    """trainings of each classifier"""
-    apart: float = 0.0
-    """standard deviation of the gap between cases and controls over trainings"""
+    """trainings of each start"""
     folds: int = 1
-    """test parts; the women of a class are dealt to them in turn"""
+    apart: float = 0.0
+    """standard deviation of the AUC over trainings"""
+    images: int = 2
+    """of a woman"""
 
     def __str__(self) -> str:
-        images = "1" if self.images_max == 1 else f"1 to {self.images_max}, alike {self.alike:g}"
-        seeds = f", {self.seeds} seeds" if self.seeds > 1 else ""
-        folds = f" in {self.folds} folds" if self.folds > 1 else ""
-        return f"{self.case_women} + {self.control_women}{folds} | {images}{seeds} | {self.auc:g}"
+        return f"{self.case_women} + {self.control_women}"
 
     @property
-    def gap(self) -> float:
-        """By how much the scores of cases are higher, as a rule: AUC = Phi(gap / sqrt 2)."""
-        return float(norm.ppf(self.auc)) * 2**0.5
+    def owners(self) -> Floats:
+        """(images, women): 1 where the image is hers."""
+        return np.repeat(np.eye(self.case_women + self.control_women), self.images, axis=0)
 
     @property
-    def threshold(self) -> float:
-        """Above which cases are found at the recall."""
-        return self.gap - float(norm.ppf(self.recall))
+    def labels(self) -> Labels:
+        """(images,), True is case."""
+        return self.owners[:, : self.case_women].any(axis=1)
 
-    def truth(self) -> dict[str, float]:
-        """Return what each measure would be with infinitely many such women and trainings.
+    def roster(self) -> Roster:
+        """Return the women in strata, as the product has them."""
+        classes = (range(self.case_women), range(self.case_women, self.case_women + self.control_women))
+        strata = [
+            Stratum(case, tuple(places[fold :: self.folds]))
+            for case, places in zip((True, False), classes, strict=True)
+            for fold in range(self.folds)
+        ]
+        names = tuple(f"{place:04d}" for place in range(self.case_women + self.control_women))
+        return Roster(names, tuple(found for found in strata if found.places), tuple(range(self.seeds)))
 
-        With several seeds a mean of ratios has no closed form: precision and F1 are left out.
-        """
-        recall = float(norm.cdf((self.gap - self.threshold) / (1 + self.apart**2) ** 0.5))
-        found = self.case_women * recall
-        alarms = self.control_women * float(norm.sf(self.threshold))
-        plain = {
-            "auc": float(norm.cdf(self.gap / (2 + self.apart**2) ** 0.5)),
-            "difference": 0.0,
-            "accuracy": (found + self.control_women - alarms) / (self.case_women + self.control_women),
-            "recall": recall,
-        }
-        ratios = {"precision": found / (found + alarms), "f1": 2 * found / (found + alarms + self.case_women)}
-        return plain if self.seeds > 1 else {**plain, **ratios}
+    def printed(self) -> bool:
+        """Whether site report and study print any interval of such a crowd."""
+        return not self.roster().tested.undecided
 
-    def draw(self, rng: np.random.Generator) -> tuple[Trials, Trials]:
-        """Return the test images of two starts that are equally good."""
+    def scores(self, rng: np.random.Generator, aucs: Sequence[float], crowds: int) -> Floats:
+        """Return scores (crowds, starts, seeds, images) of starts of these AUCs."""
         women = self.case_women + self.control_women
-        owner = np.repeat(np.arange(women), rng.integers(1, self.images_max + 1, women))
-        labels = owner < self.case_women
-        names = [f"{place:04d}" for place in owner]
-        shared, alone = (rng.normal(size=(1 + 2 * self.seeds, count)) for count in (women, len(owner)))
-        gaps = self.gap + self.apart * rng.normal(size=2 * self.seeds)
-        scored: list[tuple[Scored, ...]] = []
-        for number, gap in enumerate(gaps, 1):
-            own, other = (CORRELATION**0.5 * z[0] + (1 - CORRELATION) ** 0.5 * z[number] for z in (shared, alone))
-            scores = gap * labels + self.alike**0.5 * own[owner] + (1 - self.alike) ** 0.5 * other
-            scored.append(in_parts(Scored.of(labels, scores, names, self.threshold), self.folds))
-        return _trials(scored[: self.seeds]), _trials(scored[self.seeds :])
+        found = np.zeros((crowds, len(aucs), self.seeds, women * self.images))
+        shapes = ((crowds, 1, 1), (crowds, len(aucs), 1), (crowds, len(aucs), self.seeds))
+        for part, shape in zip((COMMON, OF_START, OF_TRAINING), shapes, strict=True):
+            own = np.repeat(rng.standard_normal((*shape, women)), self.images, axis=-1)
+            found += math.sqrt(part * self.alike) * own
+            found += math.sqrt(part * (1 - self.alike)) * rng.standard_normal((*shape, women * self.images))
+        gaps = np.array([gap(auc) for auc in aucs])[:, None]
+        sd = self.apart * math.sqrt(2) / norm.pdf(gaps / math.sqrt(2))
+        found += (gaps + sd * rng.standard_normal((crowds, len(aucs), self.seeds)))[..., None] * self.labels
+        return found
+
+    def truth(self, auc: float) -> float:
+        """Return the mean AUC over infinitely many such women and trainings."""
+        sd = self.apart * math.sqrt(2) / norm.pdf(gap(auc) / math.sqrt(2))
+        return float(norm.cdf(gap(auc) / math.sqrt(2 + sd**2)))
+
+    def areas(self, scores: Floats) -> Measured:
+        """Return the AUC of scores (..., seeds, images), and each woman's share of it, by the product's functions."""
+        owner, found = np.arange(len(self.labels)) // self.images, []
+        within = np.where(owner < self.case_women, owner, owner - self.case_women) % self.folds
+        for fold in range(self.folds):
+            rows = np.flatnonzero(within == fold)
+            one = area(self.labels[rows], scores[..., rows], self.owners[rows])
+            found.append(Measured(one.values[..., 0], one.shares[..., 0, :]))
+        return mean(found)
 
 
-def in_parts(scored: Scored, folds: int) -> tuple[Scored, ...]:
-    """Return the test images fold by fold; the women of each class are dealt to the folds in turn."""
-    part: dict[str, int] = {}
-    for case in (True, False):
-        women = dict.fromkeys(w for w, label in zip(scored.women, scored.labels, strict=True) if label == case)
-        part |= {woman: place % folds for place, woman in enumerate(women)}
-    parts = np.array([part[woman] for woman in scored.women])
-    return tuple(_only(scored, np.flatnonzero(parts == fold)) for fold in range(folds))
+def gap(auc: float) -> float:
+    """Return by how much the scores of cases are higher: AUC = Phi(gap / sqrt 2)."""
+    return float(norm.ppf(auc)) * math.sqrt(2)
 
 
-def _only(scored: Scored, rows: npt.NDArray[np.intp]) -> Scored:
-    women = [scored.women[row] for row in rows]
-    return Scored.of(scored.labels[rows], scored.scores[rows], women, scored.threshold)
+def start(found: Measured, number: int) -> Measured:
+    """Return one start of many (crowds, starts, ...)."""
+    return Measured(found.values[:, number], found.shares[:, number])
 
 
-def _trials(scored: Iterable[tuple[Scored, ...]]) -> Trials:
-    return {Part(seed, 0, fold): part for seed, parts in enumerate(scored) for fold, part in enumerate(parts)}
+def crowds(crowd: Crowd, aucs: Sequence[float], sims: int, seed: int) -> Iterator[Measured]:
+    """Yield simulated crowds, `AT_ONCE` at a time."""
+    rng = np.random.default_rng(derive(seed, "coverage", str(crowd), *map(str, aucs)))
+    for done in range(0, sims, AT_ONCE):
+        yield crowd.areas(crowd.scores(rng, aucs, min(AT_ONCE, sims - done)))
 
 
-@dataclass(slots=True)
-class Tally:
-    """How intervals of one measure did."""
-
-    held: int = 0
-    too_high: int = 0
-    """the whole interval lies above the truth"""
-    too_low: int = 0
-    none: int = 0
-    widths: list[float] = field(default_factory=list)
-
-    def add(self, found: Interval | None, truth: float) -> None:
-        """Count one interval."""
-        if found is None:
-            self.none += 1
-            return
-        low, high = found
-        self.held += low <= truth <= high
-        self.too_high += truth < low
-        self.too_low += truth > high
-        self.widths.append(high - low)
-
-    @property
-    def coverage(self) -> float:
-        """Share of the printed intervals that hold the truth."""
-        return self.held / len(self.widths) if self.widths else float("nan")
-
-    def __str__(self) -> str:
-        return f"{100 * self.coverage:.1f} ({np.mean(self.widths):.2f})" if self.widths else "none"
+def may_print(values: Floats, scatter: Scatter, scale: Scale) -> Labels:
+    """Return where the women are not all alike and the number is not at the end of its scale."""
+    return np.asarray((scatter.women > 0) & (values > scale.low) & (values < scale.high))
 
 
-Method = Callable[[Trials, Trials, int, int], dict[str, Interval | None]]
-"""two starts, seed, draws -> measure -> interval"""
+def held(found: Measured, women: Roster, scale: Scale, truth: float) -> Labels:
+    """Return whether each interval holds the truth; only those that may be printed."""
+    scatter, values = found.scatter(women), found.values.mean(axis=-1)
+    fine = may_print(values, scatter, scale)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        low, high = ends(values, scatter, scale)
+    return np.asarray(((low <= truth) & (truth <= high))[fine])
 
 
-def ours(first: Trials, second: Trials, seed: int, draws: int) -> dict[str, Interval | None]:
-    """Return the intervals that are printed."""
-    drawn = draw(roster([first, second]), seed=seed, draws=draws)
-    one, two = sample(first, drawn), sample(second, drawn)
-    found = {name: drawn.estimate(one[name], RATE) for name in MEASURES if name != "difference"}
-    found["difference"] = drawn.estimate(one["auc"] - two["auc"], DIFFERENCE)
-    return {name: estimate.interval for name, estimate in found.items()}
+# --- coverage of an AUC and of a difference ------------------------------------------------------------------------
 
 
-def percentiles(strata: Callable[[Roster], Iterable[Sequence[int]]]) -> Method:
-    """Return the percentile bootstrap over as many women as there are in each stratum."""
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """Shares of intervals that hold the truth."""
 
-    def method(first: Trials, second: Trials, seed: int, draws: int) -> dict[str, Interval | None]:
-        drawn = draw(roster([first, second]), seed=seed, draws=draws)
-        women = drawn.roster
-        rng = np.random.default_rng(seed)
-        copies = np.ones((1 + draws, len(women.women)))
-        for own in strata(women):
-            copies[1:, list(own)] = rng.multinomial(len(own), np.full(len(own), 1 / len(own)), size=draws)
-        with np.errstate(invalid="ignore"):  # draws without a class have no AUC
-            one, two = (sample(start, Draws(women, copies, drawn.shares)) for start in (first, second))
-        return {name: _percentile(_values(name, one, two)) for name in MEASURES}
-
-    return method
+    area: float
+    difference: float
+    """of two equally good starts; the rest is called different"""
 
 
-def _values(name: str, one: Sampled, two: Sampled) -> Floats:
-    return one["auc"] - two["auc"] if name == "difference" else one[name]
+def coverage(crowd: Crowd, sims: int, seed: int) -> Coverage:
+    """Return the coverage of a crowd, whether or not anything would be printed of it."""
+    women, truth = crowd.roster(), crowd.truth(crowd.auc)
+    singles, differences = [], []
+    for found in crowds(crowd, [crowd.auc] * 2, sims, seed):
+        one, two = start(found, 0), start(found, 1)
+        singles += [held(one, women, AREA, truth), held(two, women, AREA, truth)]
+        differences.append(held(one - two, women, DIFFERENCE, 0.0))
+    return Coverage(float(np.mean(np.concatenate(singles))), float(np.mean(np.concatenate(differences))))
 
 
-def _percentile(values: Floats) -> Interval | None:
-    low, high = np.nanquantile(values[1:], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return (float(low), float(high)) if low < high else None
+# --- verdicts ------------------------------------------------------------------------------------------------------
 
 
-METHODS: dict[str, Method] = {
-    "ours": ours,
-    "percentile": percentiles(lambda women: women.strata),
-    "unstratified": percentiles(lambda women: [range(len(women.women))]),
+def shown(found: Measured, women: Roster) -> Labels:
+    """Return (crowds, comparisons): whether the first start is called different from each other one, after Holm."""
+    gains = [start(found, 0) - start(found, other) for other in range(1, found.values.shape[1])]
+    p_values = np.stack([_p_values(gain, women) for gain in gains], axis=1)
+    return np.array([holm(row.tolist()) for row in p_values]) < 1 - LEVEL
+
+
+def _p_values(gain: Measured, women: Roster) -> Floats:
+    scatter, values = gain.scatter(women), gain.values.mean(axis=-1)
+    return np.where(may_print(values, scatter, DIFFERENCE), scatter.p(values), 1.0)
+
+
+def false_verdicts(crowd: Crowd, comparisons: int, sims: int, seed: int) -> float:
+    """Return how often any of so many comparisons of equally good starts is called different."""
+    women = crowd.roster()
+    found = crowds(crowd, [crowd.auc] * (comparisons + 1), sims, seed)
+    return float(np.mean(np.concatenate([shown(own, women).any(axis=1) for own in found])))
+
+
+@dataclass(frozen=True, slots=True)
+class Power:
+    """What is found of a difference of the size that is printed as detectable."""
+
+    size: float
+    found: float
+
+
+def power(crowd: Crowd, comparisons: int, sims: int, seed: int) -> Power:
+    """Return the power at the difference that equals the mean of the printed ones; the other starts are equal."""
+    size = 0.1
+    for _ in range(6):  # the printed size depends on the true one
+        size = float(np.mean([_detectable(own, crowd, comparisons) for own in _unequal(crowd, size, 1, 500, seed)]))
+    women = crowd.roster()
+    hits = [shown(own, women)[:, 0] for own in _unequal(crowd, size, comparisons, sims, seed)]
+    return Power(size, float(np.mean(np.concatenate(hits))))
+
+
+def _unequal(crowd: Crowd, size: float, comparisons: int, sims: int, seed: int) -> Iterator[Measured]:
+    """Yield crowds whose second start is off by a size: worse where a better one would come near 1."""
+    other = crowd.auc + size if crowd.auc + size < 0.9 else crowd.auc - size
+    return crowds(crowd, [crowd.auc, other, *[crowd.auc] * (comparisons - 1)], sims, seed)
+
+
+def _detectable(found: Measured, crowd: Crowd, comparisons: int) -> float:
+    scatter = (start(found, 0) - start(found, 1)).scatter(crowd.roster())
+    return float(np.mean(scatter.reach((1 - LEVEL) / comparisons) + scatter.reach(2 * (1 - POWER))))
+
+
+# --- rates at a threshold ------------------------------------------------------------------------------------------
+
+RATES = ("accuracy", "recall", "precision", "f1")
+
+
+def rate_coverage(crowd: Crowd, recall: float, sims: int, seed: int) -> dict[str, Coverage]:
+    """Return the coverage of every rate at the threshold that finds this share of the cases."""
+    women, truth = crowd.roster(), _rates_of(crowd, recall)
+    rng = np.random.default_rng(derive(seed, "rates", str(crowd), str(recall)))
+    called = crowd.scores(rng, [crowd.auc] * 2, sims)[:, :, 0] >= gap(crowd.auc) - float(norm.ppf(recall))
+    case = crowd.labels
+    counts = [kind.astype(np.float64) @ crowd.owners for kind in (called & case, ~called & case, called & ~case)]
+    both = rates(*counts, (~called & ~case).astype(np.float64) @ crowd.owners)
+    found = {}
+    for name in RATES:
+        one, two = start(both[name], 0), start(both[name], 1)
+        singles = [held(own, women, SHARE, truth[name]) for own in (one, two)]
+        found[name] = Coverage(
+            float(np.mean(np.concatenate(singles))), float(np.mean(held(one - two, women, DIFFERENCE, 0.0)))
+        )
+    return found
+
+
+def _rates_of(crowd: Crowd, recall: float) -> dict[str, float]:
+    """Return every rate with infinitely many such women."""
+    hits = crowd.case_women * recall
+    alarms = crowd.control_women * float(norm.sf(gap(crowd.auc) - float(norm.ppf(recall))))
+    return {
+        "accuracy": (hits + crowd.control_women - alarms) / (crowd.case_women + crowd.control_women),
+        "recall": recall,
+        "precision": hits / (hits + alarms),
+        "f1": 2 * hits / (hits + alarms + crowd.case_women),
+    }
+
+
+# --- tables --------------------------------------------------------------------------------------------------------
+
+SIZES = ((4, 8), (8, 8), (8, 20), (12, 30), (20, 60), (60, 120))
+AUCS, ALIKE = (0.6, 0.75, 0.9), (0.0, 0.5, 0.9)
+SEEDS, FOLDS = (1, 3, 5), (1, 5, 10)
+RECALL = {0.6: 0.5, 0.75: 0.7, 0.9: 0.85}
+
+
+def percent(values: Iterable[float]) -> str:
+    """Return the lowest and the highest share: 94.1 to 96.0."""
+    low, high = min(found := [100 * value for value in values]), max(found)
+    return f"{low:.1f} to {high:.1f}"
+
+
+def levels(crowd: Crowd) -> list[Crowd]:
+    """Return a crowd at every AUC and likeness of images."""
+    return [replace(crowd, auc=auc, alike=alike) for auc, alike in itertools.product(AUCS, ALIKE)]
+
+
+def coverage_table(sims: int, seed: int) -> Iterator[str]:
+    """Yield a row for each size, number of seeds, and of folds; extremes over AUC and likeness."""
+    yield f"| women | seeds | folds | AUC | difference | printed |\n{'|---' * 6}|"
+    for size, seeds, folds in itertools.product(SIZES, SEEDS, FOLDS):
+        crowd = Crowd(*size, 0.6, 0.0, seeds, folds)
+        if min(size) >= 2 * folds:
+            found = [coverage(one, sims, seed) for one in levels(crowd)]
+            areas, differences = percent(one.area for one in found), percent(one.difference for one in found)
+            yield f"| {crowd} | {seeds} | {folds} | {areas} | {differences} | {'yes' if crowd.printed() else 'no'} |"
+
+
+def trainings_table(sims: int, seed: int) -> Iterator[str]:
+    """Yield rows of trainings that are not equally good."""
+    yield f"| women | seeds | standard deviation of AUC | AUC | difference | printed |\n{'|---' * 6}|"
+    for size, seeds, apart in itertools.product(((20, 60), (60, 120)), (2, 3, 5), (0.02, 0.05)):
+        crowd = Crowd(*size, 0.75, 0.5, seeds, apart=apart)
+        one = coverage(crowd, 2 * sims, seed)
+        printed = "yes" if crowd.printed() else "no"
+        yield f"| {crowd} | {seeds} | {apart:g} | {100 * one.area:.1f} | {100 * one.difference:.1f} | {printed} |"
+
+
+def verdict_table(sims: int, seed: int) -> Iterator[str]:
+    """Yield how often equally good starts are called different, and the power at the detectable difference."""
+    heads = [f"{name}: {what}" for name in ("site", "study") for what in ("any false verdict", "detectable", "power")]
+    yield f"| women | seeds | folds | {' | '.join(heads)} | printed |\n{'|---' * 10}|"
+    for size, (seeds, folds) in itertools.product(SIZES[1:], ((1, 1), (3, 1), (5, 1), (1, 5), (1, 10))):
+        crowd = Crowd(*size, 0.6, 0.5, seeds, folds)
+        if min(size) >= 2 * folds:
+            row = [f"{crowd} | {seeds} | {folds}"]
+            for comparisons in (SITE, STUDY):
+                wrong = [false_verdicts(replace(crowd, auc=auc), comparisons, sims, seed) for auc in AUCS]
+                found = [power(replace(crowd, auc=auc), comparisons, sims, seed) for auc in AUCS]
+                sizes = f"{min(one.size for one in found):.2f} to {max(one.size for one in found):.2f}"
+                row += [percent(wrong), sizes, percent(one.found for one in found)]
+            yield f"| {' | '.join(row)} | {'yes' if crowd.printed() else 'no'} |"
+
+
+def rates_table(sims: int, seed: int) -> Iterator[str]:
+    """Yield the coverage of every rate, and of the difference of two."""
+    yield f"| women | images | {' | '.join(RATES)} | difference of accuracy | printed |\n{'|---' * 8}|"
+    for size, images in itertools.product(SIZES[1:], (1, 2)):
+        crowd = Crowd(*size, 0.6, 0.0, images=images)
+        found = [rate_coverage(one, RECALL[one.auc], sims, seed) for one in levels(crowd)]
+        cells = [percent(one[name].area for one in found) for name in RATES]
+        cells.append(percent(one["accuracy"].difference for one in found))
+        yield f"| {crowd} | {images} | {' | '.join(cells)} | {'yes' if crowd.printed() else 'no'} |"
+
+
+TABLES = {
+    "coverage": coverage_table,
+    "trainings": trainings_table,
+    "verdicts": verdict_table,
+    "rates": rates_table,
 }
 
 
-def measure(crowd: Crowd, sims: int, *, draws: int, seed: int, method: Method = ours) -> dict[str, Tally]:
-    """Return how often the intervals of `sims` crowds hold the truth."""
-    truth = crowd.truth()
-    tallies = {name: Tally() for name in truth}
-    for number in range(sims):
-        own = derive(seed, "coverage", number)
-        found = method(*crowd.draw(np.random.default_rng(own)), own, draws)
-        for name, tally in tallies.items():
-            tally.add(found[name], truth[name])
-    return tallies
-
-
-def false_verdicts(case_women: int, control_women: int, sims: int, *, draws: int, seed: int, folds: int = 1) -> float:
-    """Return how often two classifiers are called different whose scores have nothing to do with anything."""
-    called = 0
-    for number in range(sims):
-        rng = np.random.default_rng(derive(seed, "false-verdicts", number))
-        labels = [1] * case_women + [0] * control_women
-        women = [f"{place:04d}" for place in range(len(labels))]
-        crowds = (Scored.of(labels, rng.normal(size=len(labels)), women) for _ in range(2))
-        starts = [_trials([in_parts(scored, folds)]) for scored in crowds]
-        drawn = draw(roster(starts), seed=number, draws=draws)
-        one, two = (sample(start, drawn)["auc"] for start in starts)
-        found: Estimate = drawn.estimate(one - two, DIFFERENCE)
-        called += verdict(found) != "not shown"
-    return called / sims
-
-
-SIZES = ((8, 8), (8, 20), (20, 60))
-IMAGES = ((1, 0.6), (4, 0.3), (4, 0.8))
-LEVELS = ((0.6, 0.5), (0.75, 0.7), (0.85, 0.8), (0.95, 0.9))
-"""(AUC, recall)"""
-SEEDS = tuple(Crowd(20, 60, 4, 0.6, 0.75, 0.7, seeds, apart) for seeds in (2, 3, 5) for apart in (0.05, 0.3))
-"""several trainings, which differ little, and much"""
-
-
-FOLDED = ((10, 40, 5), (20, 60, 5), (20, 60, 10), (10, 40, 10), (8, 40, 5), (15, 60, 10))
-"""case women, control women, folds: two case women or more in every fold, or in the last three a lone one"""
-FOLDS = tuple(Crowd(cases, controls, 4, 0.6, 0.75, 0.7, folds=folds) for cases, controls, folds in FOLDED)
-
-
 def main() -> None:
-    """Print both tables."""
+    """Print every table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sims", type=int, default=1000)
-    parser.add_argument("--draws", type=int, default=400)
+    parser.add_argument("--sims", type=int, default=4000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
-    parser.add_argument("--quick", action="store_true", help="one row, and few simulations")
+    parser.add_argument("--tables", nargs="+", choices=TABLES, default=list(TABLES))
+    parser.add_argument("--quick", action="store_true", help="few simulations, the first table only")
     asked = parser.parse_args()
-    sims = 50 if asked.quick else asked.sims
-    cells = [Crowd(*size, *images, *level) for size, images, level in itertools.product(SIZES, IMAGES, LEVELS)]
-    cells = cells[:1] if asked.quick else [*cells, *SEEDS, *FOLDS]
-    print(f"| case + control women | images of each | AUC | method | {' | '.join(MEASURES)} | none (auc, recall) |")
-    print("|" + "---|" * (5 + len(MEASURES)))
-    for crowd in cells:
-        for title in asked.methods:
-            found = measure(crowd, sims, draws=asked.draws, seed=asked.seed, method=METHODS[title])
-            shares = " | ".join(str(found.get(name, "")) for name in MEASURES)
-            none = f"{found['auc'].none / sims:.2f}, {found['recall'].none / sims:.2f}"
-            print(f"| {crowd} | {title} | {shares} | {none} |", flush=True)
-    print("\nVerdicts on scores that have nothing to do with the classes:")
-    for cases, controls, folds in (*((*size, 1) for size in ((1, 1), (1, 3), (2, 10), *SIZES)), *FOLDED):
-        share = false_verdicts(cases, controls, sims, draws=asked.draws, seed=asked.seed, folds=folds)
-        print(f"{cases} + {controls} women in {folds} test part(s): {100 * share:.1f} %", flush=True)
+    for name in ["rates"] if asked.quick else asked.tables:
+        print(f"\n{name}", flush=True)
+        for line in TABLES[name](50 if asked.quick else asked.sims, asked.seed):
+            print(line, flush=True)
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ from fedcervix.core.formats import FIRST, UnknownFormat, contents
 from fedcervix.core.plan import Recipe, Terms, canonical_json, check
 from fedcervix.core.plan_formats import shortest, to_dict, unsaid
 from fedcervix.disk.files import write_whole
-from fedcervix.disk.storage import disk, later
+from fedcervix.disk.storage import later, read_file
 from fedcervix.errors import StorageError
 from fedcervix.json_text import parsed
 from fedcervix.runtime import typed_json
@@ -544,9 +544,7 @@ def write(file: Path, record: Any) -> None:
 
 
 def _read(schema: type[T], file: Path) -> T:
-    with disk(file, "read"):
-        text = file.read_bytes()
-    return from_json(schema, text, file)
+    return from_json(schema, read_file(file), file)
 
 
 def read_study(folder: Path) -> Study:
@@ -602,9 +600,7 @@ def read_predictions(folder: Path, key: str) -> tuple[Prediction, ...]:
     Raises StorageError.
     """
     file = cell_folder(folder, key) / PREDICTIONS_FILE
-    with disk(file, "read"):
-        content = io.BytesIO(file.read_bytes())
-    lines = csv.DictReader(io.TextIOWrapper(content, "utf-8", newline=""))
+    lines = csv.DictReader(io.TextIOWrapper(io.BytesIO(read_file(file)), "utf-8", newline=""))
     try:
         check(tuple(lines.fieldnames or ()) == COLUMNS, f"its columns are not {', '.join(COLUMNS)}")
         return tuple(_prediction(line) for line in lines)

@@ -20,7 +20,7 @@ from pathlib import Path
 from cervix_study.records import CELLS_FOLDER, Cell, cell_folder, from_json, write
 from fedcervix.disk.locks import held
 from fedcervix.disk.paths import Below
-from fedcervix.disk.storage import disk
+from fedcervix.disk.storage import disk, read_file
 from fedcervix.errors import RunError
 from fedcervix.json_text import parsed
 from site_agent.home import SiteHome
@@ -80,9 +80,7 @@ class Places:
     def planned(self, key: str) -> Cell:
         """Return what a cell is to be. Raises StorageError."""
         file = self.plan_file(key)
-        with disk(file, "read"):
-            text = file.read_bytes()
-        return from_json(Cell, text, file)
+        return from_json(Cell, read_file(file), file)
 
     def tidy(self) -> None:
         """Remove what processes that were killed left half-written. Call it while nothing is being made."""

@@ -225,6 +225,19 @@ def export(home: Home, **options: Any) -> None:
 
 
 @cli.command()
+@click.argument("folder", type=ANY_PATH, required=False)
+@with_home
+def receive(home: Home, **options: Any) -> None:
+    """Open the result of a run under seal, which the sites have handed over in FOLDER.
+
+    Without FOLDER: print the key to which the sites hand over.
+    """
+    from coordinator.commands.receiving import receive as work
+
+    work(home, **options)
+
+
+@cli.command()
 @click.argument("file", type=ANY_PATH, required=False)
 @with_home
 def backup(home: Home, **options: Any) -> None:

@@ -180,6 +180,24 @@ def pin(home: SiteHome, **options: Any) -> None:
 
 
 @cli.command()
+@click.argument("run")
+@click.argument("files", nargs=-1, type=ANY_PATH)
+@click.option("--to", required=True, help="The recipient's key: 64 digits, which `coordinator receive` prints.")
+@click.option("--days", type=click.IntRange(1, 366), default=30, show_default=True, help="How long the word holds.")
+@click.option("--into", type=ANY_PATH, help="Hand the model over in this new folder.")
+@with_home
+def release(home: SiteHome, **options: Any) -> None:
+    """Agree that the result of RUN, a run under seal, is given to who has a key.
+
+    It writes the signed word of this site into the current folder. With --into: check the words of other sites (FILES),
+    and if enough of them agree, encrypt the model for the recipient.
+    """
+    from site_agent.commands.release import release as work
+
+    work(home, **options)
+
+
+@cli.command()
 @click.argument("name", callback=site_name)
 @with_home
 def unpin(home: SiteHome, **options: Any) -> None:

@@ -134,6 +134,10 @@ class Policy(_Section):
     rounds_per_month: Limit = 10_000
     epochs_per_month: Limit = 30_000
     upload_gib_per_month: Limit = 2000
+    releases: Limit = 0
+    """how many sites of a run must agree, this one included, before it hands a result over; 0: all of the plan"""
+    sealed: Literal["allowed", "required"] = "allowed"
+    """whether models must travel under seal, so that the coordinator cannot read them"""
     audit_max_auc: Annotated[float, Within(0.5, 1)] = 1.0
     """an update from which training women can be told better than this stays here; 1: no update is audited"""
     first_model: str = ""

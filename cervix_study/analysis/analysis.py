@@ -1,13 +1,13 @@
 """From a finished study to its findings: every number of the report is computed here, from test images opened once.
 
 Rules
-1. One set of draws per site serves every start and both profiles, so all comparisons are on the same women.
-2. Rows that were trained with fewer seeds (fractions, controls) are compared with the same seeds of the full row.
-3. The same folder gives the same findings, bit for bit.
+1. Rows that were trained with fewer seeds (fractions, controls) are compared with the same seeds of the full row.
+2. The same folder gives the same findings, bit for bit.
 """
 
 from __future__ import annotations
 
+import collections
 import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -31,37 +31,29 @@ from cervix_study.analysis.findings import (
     StudyFindings,
 )
 from cervix_study.analysis.hypotheses import FEDERATED, asked, starts_of
-from cervix_study.analysis.result_rows import SEED, Finished, ResultRow, SiteRows, Variant, benches, labels, variant_of
+from cervix_study.analysis.result_rows import Finished, ResultRow, SiteRows, Variant, benches, labels, variant_of
 from cervix_study.evidence.calibration import calibration
 from cervix_study.evidence.paper import TABLE_TWO, printed_tests
 from cervix_study.evidence.spread import Spread, spread
 from cervix_study.records import CellRecord, Control, CurvePoint
 from fedcervix import __version__
 from fedcervix.errors import DataError
-from site_agent.classifier.intervals import RATE, Women
-from site_agent.classifier.resampling import (
-    DRAWS,
-    Draws,
-    Floats,
-    Sampled,
-    Trials,
-    draw,
-    roster,
-    sample,
-)
+from site_agent.classifier.by_woman import Measured, Roster, Trials, measure, roster
+from site_agent.classifier.intervals import AREA, SHARE, Floats, Scale
 from site_agent.metrics import roc
 from site_agent.starts import title
 
 OK = "OK"
 
 
-def judge(finished: Finished, *, draws: int = DRAWS, paper_audit: bool = False) -> StudyFindings:
+def judge(finished: Finished, *, paper_audit: bool = False) -> StudyFindings:
     """Return a study's findings, and on request what the paper's printed numbers can carry.
 
     Raises DataError where its cells do not fit together.
     """
     tables = benches(finished)
-    judged = [_judge_bench(finished, bench, draws) for bench in tables]
+    sizes = collections.Counter((bench.profile, q.kind) for bench in tables for q, _, _ in asked(bench))
+    judged = [_judge_bench(finished, bench, sizes[bench.profile, "better"]) for bench in tables]
     comparisons = [found for _, found in judged]
     families = [[c for own in comparisons for c in own if c.profile == p] for p in finished.study.axes.profiles]
     return StudyFindings(
@@ -72,7 +64,7 @@ def judge(finished: Finished, *, draws: int = DRAWS, paper_audit: bool = False) 
         alike=alike(finished.data),
         sites=tuple(site for site, _ in judged),
         comparisons=tuple(found for family in families for found in corrected(family)),
-        side_by_side=tuple(_side_by_side(tables, draws)),
+        side_by_side=tuple(_side_by_side(tables)),
         seen_before=len(finished.selection.opened_before),
         probes={profile: _probes(finished, profile) for profile in finished.study.axes.profiles},
         printed=printed_tests() if paper_audit else (),
@@ -82,22 +74,23 @@ def judge(finished: Finished, *, draws: int = DRAWS, paper_audit: bool = False) 
         degraded=sum(r.encoder is not None and r.encoder.outcome != OK for r in finished.cells.values()),
         machines=machines(finished),
         versions={"fedcervix": __version__, "numpy": np.__version__, "scipy": scipy.__version__},
-        draws=draws,
-        seed=SEED,
     )
 
 
 # --- one profile at one site --------------------------------------------------------------------------------------
 
 
-def _judge_bench(finished: Finished, bench: SiteRows, draws: int) -> tuple[SiteFindings, tuple[HypothesisTest, ...]]:
+def _judge_bench(
+    finished: Finished, bench: SiteRows, comparisons_in_all: int
+) -> tuple[SiteFindings, tuple[HypothesisTest, ...]]:
     rows = bench.rows
     trials = [row.trials for row in rows]
-    drawn = draw(roster(trials), seed=SEED, draws=draws) if rows else None
-    sampled = {row.label: sample(row.trials, drawn) for row in rows} if drawn else {}
-    tested = drawn.roster.tested if drawn else Women(0, 0)
+    women = roster(trials)
+    measured = {row.label: measure(row.trials, women) for row in rows}
+    tested = women.tested
     comparisons = tuple(
-        compare(bench, question, first, second, sampled, drawn) for question, first, second in asked(bench) if drawn
+        compare(bench, question, first, second, measured, women, comparisons_in_all)
+        for question, first, second in asked(bench)
     )
     images, cases = _images_tested(trials[0]) if trials else (0, 0)
     found = SiteFindings(
@@ -108,15 +101,15 @@ def _judge_bench(finished: Finished, bench: SiteRows, draws: int) -> tuple[SiteF
         images=images,
         cases=cases,
         undecided=tested.undecided,
-        scores=tuple(_scores(row, sampled[row.label], drawn) for row in rows) if drawn else (),
+        scores=tuple(_scores(row, measured[row.label], women) for row in rows),
         unfinished=bench.unfinished,
         choices=_choices(finished, bench),
         encoder_curves=tuple(_encoder_curves(finished, bench)),
         classifier_curves=tuple(_classifier_curves(bench)),
-        fractions=tuple(_fractions(bench, draws)),
-        shuffled=tuple(_shuffled(bench, draws)),
-        equal_updates=tuple(_equal_updates(finished, bench, draws)),
-        one_site_batches=tuple(_one_site_batches(finished, bench, draws)),
+        fractions=tuple(_fractions(bench)),
+        shuffled=tuple(_shuffled(bench)),
+        equal_updates=tuple(_equal_updates(finished, bench)),
+        one_site_batches=tuple(_one_site_batches(finished, bench)),
     )
     return found, comparisons
 
@@ -128,9 +121,13 @@ def _images_tested(trials: Trials) -> tuple[int, int]:
     return sum(len(s.labels) for s in own), sum(int(s.labels.sum()) for s in own)
 
 
-def _scores(row: ResultRow, sampled: Sampled, drawn: Draws) -> Scores:
+SCALES: Mapping[str, Scale] = {name: AREA if name == "auc" else SHARE for name in TABLE}
+"""measure of the study's tables -> its scale"""
+
+
+def _scores(row: ResultRow, measured: Mapping[str, Measured], women: Roster) -> Scores:
     at_validation = row.at_validation_thresholds()
-    found = sample(at_validation, drawn)
+    found = measure(at_validation, women)
     thresholds = [scored.threshold for scored in at_validation.values()]
     scattered, over = _spread(row)
     return Scores(
@@ -138,12 +135,12 @@ def _scores(row: ResultRow, sampled: Sampled, drawn: Draws) -> Scores:
         start=row.start,
         chosen=row.chosen,
         trainings=len(row.trials),
-        measures={name: drawn.estimate(sampled[name], RATE) for name in TABLE},
-        at_validation={name: drawn.estimate(found[name], RATE) for name in TABLE},
+        measures={name: measured[name].estimate(women, scale) for name, scale in SCALES.items()},
+        at_validation={name: found[name].estimate(women, scale) for name, scale in SCALES.items()},
         thresholds=(min(thresholds), max(thresholds)),
         spread=scattered,
         spread_over=over,
-        calibration=calibration(list(row.trials.values()), drawn),
+        calibration=calibration(list(row.trials.values()), women),
         roc=mean_roc(row.trials),
         paper_row=_paper_row(row),
     )
@@ -165,9 +162,8 @@ def _spreads(trainings: Sequence[Mapping[str, float]]) -> dict[str, Spread]:
 
 
 def _alone(trials: Trials) -> dict[str, float]:
-    """Return the measures of some trainings, without draws."""
-    drawn = draw(roster([trials]), seed=SEED, draws=1)
-    return {name: float(values[0]) for name, values in sample(trials, drawn).items()}
+    """Return the measures of some trainings."""
+    return {name: found.value for name, found in measure(trials, roster([trials])).items()}
 
 
 def _paper_row(row: ResultRow) -> str:
@@ -184,20 +180,27 @@ def _paper_row(row: ResultRow) -> str:
 
 
 def mean_roc(trials: Trials) -> tuple[tuple[float, float], ...]:
-    """Return the mean recall of all trainings at every false positive rate that any of them has (Fawcett 2006, 8.1)."""
+    """Return the mean recall of all trainings at every false positive rate that any of them has (Fawcett 2006, 8.1).
+
+    Where a curve rises upright, both ends of the rise count: the area below the mean is the mean of the areas.
+    """
     curves = [roc(scored.labels, scored.scores)[:2] for scored in trials.values()]
-    if len(curves) == 1:
-        return tuple(zip(curves[0][0].tolist(), curves[0][1].tolist(), strict=True))
     rates = np.unique(np.concatenate([false_rate for false_rate, _ in curves]))
-    recall = np.mean([_recall_at(rates, *curve) for curve in curves], axis=0)
-    return ((0.0, 0.0), *zip(rates.tolist(), recall.tolist(), strict=True))
+    ends = np.mean([_recall_at(rates, *curve) for curve in curves], axis=0)
+    return tuple(dict.fromkeys(zip(np.repeat(rates, 2).tolist(), ends.ravel().tolist(), strict=True)))
 
 
 def _recall_at(rates: Floats, false_rate: Floats, true_rate: Floats) -> Floats:
-    """Return the recall of a curve at false positive rates; where the curve rises upright, its upper end."""
+    """Return both ends (rates, 2) of a curve's rise at false positive rates: alike where it does not rise upright."""
     own = np.unique(false_rate)
+    lower = true_rate[np.searchsorted(false_rate, own, side="left")]
     upper = true_rate[np.searchsorted(false_rate, own, side="right") - 1]
-    return np.asarray(np.interp(rates, own, upper))
+    after = np.searchsorted(own, rates)
+    before = np.maximum(after - 1, 0)
+    way = np.divide(rates - own[before], own[after] - own[before], out=np.zeros_like(rates), where=after > 0)
+    between = upper[before] + way * (lower[after] - upper[before])
+    met = own[after] == rates
+    return np.stack([np.where(met, lower[after], between), np.where(met, upper[after], between)], axis=1)
 
 
 # --- choices and curves -------------------------------------------------------------------------------------------
@@ -272,64 +275,64 @@ def _curve(name: str, turns: Sequence[CurvePoint], epochs: int, unit: float, bes
 # --- fewer labels and controls ------------------------------------------------------------------------------------
 
 
-def _together(rows: Sequence[Trials], draws: int) -> list[tuple[Sampled, Draws]]:
-    """Return some rows in the same draws, over the trainings that all of them have (rule 2); none without any."""
+def _together(rows: Sequence[Trials]) -> list[tuple[dict[str, Measured], Roster]]:
+    """Return some rows on the same women, over the trainings that all of them have (rule 1); none without any."""
     parts = set.intersection(*(set(trials) for trials in rows))
     kept = [{part: scored for part, scored in trials.items() if part in parts} for trials in rows]
     if not parts:
         return []
-    drawn = draw(roster(kept), seed=SEED, draws=draws)
-    return [(sample(trials, drawn), drawn) for trials in kept]
+    women = roster(kept)
+    return [(measure(trials, women), women) for trials in kept]
 
 
-def _fractions(bench: SiteRows, draws: int) -> Iterable[FractionPoint]:
+def _fractions(bench: SiteRows) -> Iterable[FractionPoint]:
     """Yield each start's points, fewest labels first; all of them over the same trainings."""
     fewer = [found for found in bench.followers if found.control == "none"]
     for start in dict.fromkeys(found.start for found in fewer):
         rows = [(found.label_fraction, found.row) for found in fewer if found.start == start]
         full = bench.chosen(start)
         rows = sorted([*rows, *([(1.0, full)] if full else [])], key=lambda pair: pair[0])
-        together = _together([row.trials for _, row in rows], draws)
-        for (fraction, row), (sampled, drawn) in zip(rows, together, strict=False):
+        together = _together([row.trials for _, row in rows])
+        for (fraction, row), (measured, women) in zip(rows, together, strict=False):
             trained = [record.classifier.train_women for record in row.cells.values() if record.classifier]
             yield FractionPoint(
                 start=start,
                 label=title(start),
                 label_fraction=fraction,
                 train_women=float(np.mean(trained)),
-                auc=drawn.estimate(sampled["auc"], RATE),
-                accuracy=drawn.estimate(sampled["accuracy"], RATE),
+                auc=measured["auc"].estimate(women, AREA),
+                accuracy=measured["accuracy"].estimate(women, SHARE),
             )
 
 
-def _shuffled(bench: SiteRows, draws: int) -> Iterable[Shuffled]:
+def _shuffled(bench: SiteRows) -> Iterable[Shuffled]:
     for found in bench.followers:
         if found.control == "shuffled-labels":
-            ((sampled, drawn),) = _together([found.row.trials], draws)
-            yield Shuffled(found.row.label, drawn.estimate(sampled["auc"], RATE))
+            ((measured, women),) = _together([found.row.trials])
+            yield Shuffled(found.row.label, measured["auc"].estimate(women, AREA))
 
 
-def _equal_updates(finished: Finished, bench: SiteRows, draws: int) -> Iterable[Controlled]:
+def _equal_updates(finished: Finished, bench: SiteRows) -> Iterable[Controlled]:
     """Yield the start that was held to SSL's number of updates: beside SSL, and beside itself without the hold."""
     for found in bench.followers:
         if found.control == "equal-updates":
             for other in (found.rival, bench.chosen(found.start)):
                 if other is not None:
-                    yield from _controlled(finished, found.row, other, draws)
+                    yield from _controlled(finished, found.row, other)
 
 
-def _one_site_batches(finished: Finished, bench: SiteRows, draws: int) -> Iterable[Controlled]:
+def _one_site_batches(finished: Finished, bench: SiteRows) -> Iterable[Controlled]:
     """Yield pooled training in mini-batches of one site each: beside the mixed one, random weights, federations."""
     for found in bench.followers:
         if found.control == "one-site-batches":
             for start in (found.start, "random", *starts_of(bench, FEDERATED)):
                 other = bench.chosen(start)
                 if other is not None:
-                    yield from _controlled(finished, found.row, other, draws)
+                    yield from _controlled(finished, found.row, other)
 
 
-def _controlled(finished: Finished, row: ResultRow, other: ResultRow, draws: int) -> Iterable[Controlled]:
-    together = _together([row.trials, other.trials], draws)
+def _controlled(finished: Finished, row: ResultRow, other: ResultRow) -> Iterable[Controlled]:
+    together = _together([row.trials, other.trials])
     if together:
         yield Controlled(
             label=row.label,
@@ -348,7 +351,7 @@ def _updates(finished: Finished, row: ResultRow) -> float:
     return float(np.mean(counts)) if counts else 0.0
 
 
-def _side_by_side(tables: Sequence[SiteRows], draws: int) -> Iterable[SideBySide]:
+def _side_by_side(tables: Sequence[SiteRows]) -> Iterable[SideBySide]:
     """Yield what each start gains from the second profile, wherever both were trained and tested on the same images."""
     for first, second in itertools.combinations(tables, 2):
         if first.site != second.site:
@@ -356,14 +359,14 @@ def _side_by_side(tables: Sequence[SiteRows], draws: int) -> Iterable[SideBySide
         for start in dict.fromkeys(row.start for row in first.rows):
             one, two = first.chosen(start), second.chosen(start)
             if one and two and _same_images(one, two):
-                found = _effects(_together([two.trials, one.trials], draws))
+                found = _effects(_together([two.trials, one.trials]))
                 yield SideBySide(first.site, title(start), first.profile, second.profile, found)
 
 
-def _effects(together: Sequence[tuple[Sampled, Draws]]) -> dict[str, Effect]:
+def _effects(together: Sequence[tuple[Mapping[str, Measured], Roster]]) -> dict[str, Effect]:
     """Return what the first of two rows does better than the second."""
-    (first, drawn), (second, _) = together
-    return {name: effect(first[name], second[name], "better", drawn) for name in TESTED}
+    (first, women), (second, _) = together
+    return {name: effect(first[name], second[name], "better", women) for name in TESTED}
 
 
 def _same_images(first: ResultRow, second: ResultRow) -> bool:

@@ -1,35 +1,49 @@
 """Two starts on the same women: the difference, its uncertainty, and the verdict.
 
 Rules
-1. The verdict follows from one test: how far the difference scatters over draws of women and seeds
-   (`site_agent.classifier.resampling`), judged by the p value that goes with its interval
-   (`site_agent.classifier.intervals`), corrected by Holm over all comparisons of one profile and measure. McNemar's and
-   DeLong's tests are additional information for readers who know them, and decide nothing.
+1. The verdict follows from one test: how far the difference moves with other women and seeds
+   (`site_agent.classifier.by_woman`), judged by the p value that goes with its interval
+   (`site_agent.classifier.intervals`), corrected by Holm over all comparisons of one profile, measure and kind of
+   question. McNemar's and DeLong's tests by image are additional information, and decide nothing.
 2. `better`: corrected p below .05, in the direction of the question. `worse`: the same against it. Everything
    else is `not shown`, which is never `no difference`.
-3. That two starts are `close` is shown only by an interval that lies within a margin fixed here.
-4. The detectable difference is given as well: the one that would be found in four of five studies.
-5. Where there is no interval (`site_agent.classifier.intervals`: too few women, draws that agree) there is no p value
-   and no detectable difference either, and the verdict is `not shown`. In the correction it counts as one comparison.
+3. That two starts are `close` is shown only where a difference as large as a margin, fixed here, is as improbable:
+   the corrected p of the nearer end of the margin is below .05 (two one-sided tests: Schuirmann, J Pharmacokinet
+   Biopharm 15:657, 1987).
+4. The detectable difference is given as well: the one that would be found in four of five studies, with the same
+   correction.
+5. Where there is no interval (`site_agent.classifier.intervals`: too few women, women who are all alike) there is no p
+   value and no detectable difference either, and the verdict is `not shown`. In the correction it counts as one
+   comparison.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
+from scipy.stats import norm
 
 from cervix_study.analysis.hypotheses import Question
 from cervix_study.analysis.result_rows import ResultRow, SiteRows
 from cervix_study.evidence import mcnemar
-from cervix_study.evidence.delong import Contrast, clustered, contrast, delong, mean_of_folds
-from cervix_study.evidence.holm import holm
 from cervix_study.evidence.paper import Kind
 from fedcervix.errors import DataError
-from site_agent.classifier.intervals import DIFFERENCE, LEVEL, Estimate, Verdict, detectable, is_close, p_value
-from site_agent.classifier.resampling import Draws, Floats, Part, Sampled, Scored, Trials
+from site_agent.classifier.by_woman import Measured, Part, Roster, Scored, Trials, measure, roster, variance_of
+from site_agent.classifier.intervals import (
+    DIFFERENCE,
+    Estimate,
+    Verdict,
+    detectable,
+    holm,
+    p_apart,
+    p_value,
+    verdict,
+)
 
 MARGIN = 0.05
 """Two starts are called close when the whole interval of their difference lies within this, either way."""
@@ -50,11 +64,14 @@ class Effect:
     difference: Estimate
     p: float | None
     """of no difference, by woman and seed, not corrected; None where nothing is decided"""
-    corrected: float | None
-    """by Holm; None where nothing is decided, or where the question is whether two starts are close"""
-    detectable: float | None
-    """a difference of this size would have been found with probability .8 (uncorrected, 5 %); None as p is"""
-    verdict: Verdict
+    apart: float | None
+    """of a difference as large as the margin; None as `p` is, and where the question is not for closeness"""
+    corrected: float | None = None
+    """by Holm, of what the question asks for; None where nothing is decided, and before the correction"""
+    detectable: float | None = None
+    """a difference of this size would have been found with probability .8, corrected as this one; None as `p` is, and
+    where the question is for closeness"""
+    verdict: Verdict = "not shown"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +93,6 @@ class HypothesisTest:
     mcnemar_women: float | None = None
     delong_images: float | None = None
     """p of AUC; images taken for independent, seeds taken as given. None as well where no variance can be told"""
-    delong_women: float | None = None
 
 
 def compare(
@@ -84,12 +100,12 @@ def compare(
     question: Question,
     first: ResultRow,
     second: ResultRow,
-    sampled: Mapping[str, Sampled],
-    drawn: Draws,
+    measured: Mapping[str, Mapping[str, Measured]],
+    women: Roster,
+    comparisons: int,
 ) -> HypothesisTest:
-    """Return one comparison, not yet corrected; `sampled` holds every row by label."""
-    one, two = sampled[first.label], sampled[second.label]
-    pairs = aligned(first.trials, second.trials)
+    """Return one of so many comparisons, not yet corrected; `measured` holds every row by label."""
+    one, two = measured[first.label], measured[second.label]
     return HypothesisTest(
         profile=bench.profile,
         site=bench.site,
@@ -97,66 +113,55 @@ def compare(
         kind=question.kind,
         first=first.label,
         second=second.label,
-        effects={name: effect(one[name], two[name], question.kind, drawn) for name in TESTED},
-        others={name: drawn.estimate(one[name] - two[name], DIFFERENCE) for name in TABLE if name not in TESTED},
-        **({} if drawn.roster.tested.undecided else _classical(pairs)),
+        effects={name: effect(one[name], two[name], question.kind, women, comparisons) for name in TESTED},
+        others={name: (one[name] - two[name]).estimate(women, DIFFERENCE) for name in TABLE if name not in TESTED},
+        **({} if women.tested.undecided else _classical(aligned(first.trials, second.trials))),
     )
 
 
 def _classical(pairs: Mapping[Part, Pair]) -> dict[str, float | None]:
     """Return the p values that stand beside the verdict."""
-    by_image, by_woman = (_where_defined(pairs, women=women) for women in (False, True))
     return {
         "mcnemar_images": mcnemar_of(pairs, women=False),
         "mcnemar_women": mcnemar_of(pairs, women=True),
-        "delong_images": by_image.p if by_image else None,
-        "delong_women": by_woman.p if by_woman else None,
+        "delong_images": delong_of(pairs),
     }
 
 
-def _where_defined(pairs: Mapping[Part, Pair], *, women: bool) -> Contrast | None:
-    """Return DeLong's difference; None where a class has too few women or images to tell a variance."""
-    try:
-        return delong_of(pairs, women=women)
-    except DataError:
-        return None
-
-
-def effect(first: Floats, second: Floats, kind: Kind, drawn: Draws) -> Effect:
-    """Return the effect of one measure from its draws; the verdict on `better` waits for the correction."""
-    scatter = drawn.scatter(first - second)
-    difference = drawn.estimate(first - second, DIFFERENCE)
+def effect(first: Measured, second: Measured, kind: Kind, women: Roster, comparisons: int = 1) -> Effect:
+    """Return the effect of one measure in one of so many comparisons; its verdict waits for the correction."""
+    gain = first - second
+    scatter, difference = gain.scatter(women), gain.estimate(women, DIFFERENCE)
     return Effect(
-        first=float(first[0]),
-        second=float(second[0]),
+        first=first.value,
+        second=second.value,
         difference=difference,
         p=p_value(difference, scatter),
-        corrected=None,
-        detectable=detectable(difference, scatter),
-        verdict="close" if kind == "close" and is_close(difference, MARGIN) else "not shown",
+        apart=p_apart(difference, scatter, MARGIN) if kind == "close" else None,
+        detectable=detectable(difference, scatter, comparisons) if kind == "better" else None,
     )
 
 
 def corrected(comparisons: Sequence[HypothesisTest]) -> tuple[HypothesisTest, ...]:
-    """Correct the comparisons of one profile, measure by measure, and pass the verdicts on `better`."""
+    """Correct the comparisons of one profile, by measure and kind of question, and pass the verdicts."""
     done = list(comparisons)
-    family = [place for place, found in enumerate(done) if found.kind == "better"]
-    for measure in TESTED:
-        found = [done[place].effects[measure].p for place in family]
-        p_values = holm([1.0 if p is None else p for p in found])  # 1 where nothing is decided
-        for place, p in zip(family, p_values, strict=True):
-            judged = _judged(done[place].effects[measure], p)
-            done[place] = dataclasses.replace(done[place], effects={**done[place].effects, measure: judged})
+    for measured, kind in itertools.product(TESTED, get_args(Kind)):
+        family = [place for place, found in enumerate(done) if found.kind == kind]
+        effects = [done[place].effects[measured] for place in family]
+        p_values = holm([found.apart if kind == "close" else found.p for found in effects])
+        for place, found, p in zip(family, effects, p_values, strict=True):
+            judged = _judged(found, kind, p)
+            done[place] = dataclasses.replace(done[place], effects={**done[place].effects, measured: judged})
     return tuple(done)
 
 
-def _judged(found: Effect, p: float) -> Effect:
+def _judged(found: Effect, kind: Kind, p: float) -> Effect:
     if found.p is None:
         return found
-    verdict: Verdict = "not shown"
-    if p < 1 - LEVEL:
-        verdict = "better" if found.difference.value > 0 else "worse"
-    return dataclasses.replace(found, corrected=p, verdict=verdict)
+    shown = verdict(found.difference, p)
+    if kind == "close" and shown != "not shown":
+        shown = "close"
+    return dataclasses.replace(found, corrected=p, verdict=shown)
 
 
 Pair = tuple[Scored, Scored]
@@ -190,17 +195,18 @@ def mcnemar_of(pairs: Mapping[Part, Pair], *, women: bool) -> float:
     return mcnemar.of_seeds([found.p for found in by_training.values()])
 
 
-def delong_of(pairs: Mapping[Part, Pair], *, women: bool) -> Contrast:
-    """Return DeLong's difference of the mean AUCs over seeds: fold by fold, then the mean of independent folds."""
-    folds: dict[int, list[Pair]] = {}
-    for part, pair in pairs.items():
-        folds.setdefault(part.fold, []).append(pair)
-    return mean_of_folds([_fold(trainings, women=women) for trainings in folds.values()])
+def delong_of(pairs: Mapping[Part, Pair]) -> float | None:
+    """Return the p value of DeLong's test as published: images taken for independent, the mean AUC over seeds.
+
+    Folds are independent of one another. None where no variance can be told.
+    """
+    ones, twos = ({part: _each_her_own(pair[which], part) for part, pair in pairs.items()} for which in (0, 1))
+    images = roster([ones, twos])
+    gain = measure(ones, images)["auc"] - measure(twos, images)["auc"]
+    variance, _ = variance_of(gain.shares.mean(axis=0), images)
+    return float(2 * norm.sf(abs(gain.value) / variance**0.5)) if variance > 0 else None
 
 
-def _fold(trainings: Sequence[Pair], *, women: bool) -> Contrast:
-    sample = trainings[0][0]
-    scores = np.stack([one.scores for one, _ in trainings] + [two.scores for _, two in trainings])
-    areas = clustered(sample.labels, scores, sample.women) if women else delong(sample.labels, scores)
-    share = np.full(len(trainings), 1 / len(trainings))
-    return contrast(areas, np.concatenate([share, -share]))
+def _each_her_own(scored: Scored, part: Part) -> Scored:
+    """Return the images as if every one were of another woman."""
+    return dataclasses.replace(scored, women=tuple(f"{part.fold} {row}" for row in range(len(scored.women))))

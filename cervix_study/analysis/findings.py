@@ -262,5 +262,3 @@ class StudyFindings:
     """(host, machine, cells) where cells were made"""
     versions: Mapping[str, str]
     """of what judged"""
-    draws: int
-    seed: int

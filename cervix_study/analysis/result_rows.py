@@ -19,11 +19,8 @@ from pathlib import Path
 from cervix_study import records
 from cervix_study.records import Cell, CellRecord, Choice, Control, Prediction, Selection, Study, StudyData
 from fedcervix.errors import DataError
-from site_agent.classifier.resampling import Part, Scored, Trials
+from site_agent.classifier.by_woman import Part, Scored, Trials
 from site_agent.starts import title
-
-SEED = 0
-"""of the draws behind every interval of a study; it is the same for all studies, so nobody chooses it"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

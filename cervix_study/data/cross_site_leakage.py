@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from cervix_study.data.folds import Patient
+from fedcervix.core.grouped import grouped
 from fedcervix.errors import DataError
 from site_agent.data.collection import Collection, Image
 from site_agent.data.duplicates import ALIKE_FROM, likenesses
@@ -42,10 +43,8 @@ class SiteImage:
 
 def shared_pictures(seen: Sequence[SiteImage]) -> list[Link]:
     """Return pairs of patients of two sites who share a picture, to the pixel or nearly."""
-    by_digest: dict[str, list[Patient]] = {}
-    for one in seen:
-        if one.thumbnail:  # a picture that shows nothing is a picture of nobody
-            by_digest.setdefault(one.image.digest, []).append(one.patient)
+    # A picture that shows nothing, and so has no thumbnail, is a picture of nobody.
+    by_digest = grouped((one.image.digest, one.patient) for one in seen if one.thumbnail)
     links = {pair for same in by_digest.values() for pair in itertools.pairwise(same)}
     alike = likenesses([one.thumbnail for one in seen], [one.owner for one in seen], ALIKE_FROM)
     links |= {(seen[i].patient, seen[j].patient) for i, j, _ in alike}
@@ -56,9 +55,7 @@ def shared_names(collections: Mapping[str, Collection]) -> list[Link]:
     """Return the patients that several sites know under one identifier, in whatever way each of them writes it."""
     patients = {(site, image.patient) for site, collection in collections.items() for image in collection.images}
     spellings = {one: names[0] for names in written_alike(patient for _, patient in patients) for one in names}
-    known: dict[str, list[Patient]] = {}
-    for site, patient in sorted(patients):
-        known.setdefault(spellings.get(patient, patient), []).append((site, patient))
+    known = grouped((spellings.get(patient, patient), (site, patient)) for site, patient in sorted(patients))
     pairs = (pair for _, same in sorted(known.items()) for pair in itertools.pairwise(same))
     return [(one, other) for one, other in pairs if one[0] != other[0]]
 
@@ -75,11 +72,9 @@ def together(splits: Mapping[Patient, Split], links: Sequence[Link]) -> dict[Pat
 
 def check_apart(collections: Mapping[str, Collection], links: Sequence[Link]) -> None:
     """Raise DataError where one woman is in two splits, at one site or at two."""
-    splits: dict[Patient, set[Split]] = {}
-    for site, collection in collections.items():
-        for image in collection.images:
-            for name in {image.patient, image.woman}:
-                splits.setdefault((site, name), set()).add(image.split)
+    images = [(site, image) for site, collection in collections.items() for image in collection.images]
+    by_name = grouped(((site, name), image.split) for site, image in images for name in (image.patient, image.woman))
+    splits = {who: set(found) for who, found in by_name.items()}
     crossing = [f"{_named(who)} ({_listed(found)})" for who, found in sorted(splits.items()) if len(found) > 1]
     crossing += [
         f"{_named(one)} ({_listed(splits[one])}) and {_named(other)} ({_listed(splits[other])})"

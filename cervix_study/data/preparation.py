@@ -22,6 +22,7 @@ from cervix_study.data.summary import describe
 from cervix_study.records import StudyData
 from cervix_study.settings import StudyConfig
 from cervix_study.study_paths import Places
+from fedcervix.core.grouped import grouped
 from fedcervix.disk.files import digest_file, write_secret
 from fedcervix.disk.storage import disk
 from fedcervix.errors import ConfigError, DataError
@@ -191,18 +192,12 @@ def _put_splits(home: SiteHome, splits: Mapping[Patient, Split], site: str) -> N
 
 
 def _strata(whole: Mapping[str, Collection]) -> dict[Patient, Stratum]:
-    labels: dict[Patient, list[int | None]] = {}
-    for site, collection in whole.items():
-        for image in collection.images:
-            labels.setdefault((site, image.patient), []).append(image.label)
+    labels = grouped(((site, image.patient), image.label) for site, c in whole.items() for image in c.images)
     return {patient: stratum(known) for patient, known in labels.items()}
 
 
 def _linked(whole: Mapping[str, Collection]) -> list[Link]:
     """Return pairs of a site's patients who are one woman."""
-    patients: dict[Patient, set[str]] = {}
-    for site, collection in whole.items():
-        for image in collection.images:
-            patients.setdefault((site, image.woman), set()).add(image.patient)
-    named = (((site, name) for name in sorted(names)) for (site, _), names in sorted(patients.items()))
+    patients = grouped(((site, image.woman), image.patient) for site, c in whole.items() for image in c.images)
+    named = (((site, name) for name in sorted(set(names))) for (site, _), names in sorted(patients.items()))
     return [pair for hers in named for pair in itertools.pairwise(hers)]

@@ -1,4 +1,4 @@
-"""The statistical methods of a study, besides the interval of an AUC (`site_agent.classifier.intervals`).
+"""The statistical methods of a study, besides intervals and verdicts (`site_agent.classifier.intervals`).
 
 All are pure functions: they read no file and no clock, and draw no random numbers. Every method names its source.
 """

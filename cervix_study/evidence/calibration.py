@@ -7,7 +7,9 @@ the parts add up. Guo et al., On calibration of modern neural networks, ICML (20
 here of the probability of case: the mean over images of |share of cases - mean probability| of their bin.
 
 Bins: ten of equal width, [0, .1), [.1, .2), ..., [.9, 1]. With few images the ECE of a perfectly calibrated classifier
-is well above 0, so it is read beside its interval and never alone.
+is well above 0: chance alone moves a bin's share of cases. An interval around it would not hold the true value, so
+there is none. Beside it stands about what it would be if the probabilities were right (`ece_by_chance`): of a bin, the
+mean of |N(0, v)|, v the variance of its number of cases if each woman is a case with the mean p of her images there.
 
 A classifier trained with reverse class weights (section III-D) learns the probability of case in a population with as
 many cases as controls. Where cases are rarer it says "case" too often, by construction and not by mistake.
@@ -21,8 +23,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from site_agent.classifier.intervals import DISTANCE, RATE, WOMEN_MIN, Estimate
-from site_agent.classifier.resampling import Draws, Floats, Roster, Scored, places_of
+from site_agent.classifier.by_woman import Roster, Scored, ratio
+from site_agent.classifier.intervals import SHARE, WOMEN_MIN, Estimate, Floats
 
 BINS = 10
 TOO_FEW_IN_BIN = f"fewer than {WOMEN_MIN} test women in this bin"
@@ -45,7 +47,9 @@ class Calibration:
 
     images: int
     brier: Estimate
-    ece: Estimate
+    ece: float
+    ece_by_chance: float
+    """about what the ECE of these images would be if the probabilities were right"""
     reliability: float
     """0 is best: bins say what happens"""
     resolution: float
@@ -58,33 +62,37 @@ class Calibration:
     """those that hold images"""
 
 
-def calibration(trainings: Sequence[Scored], drawn: Draws) -> Calibration:
+def calibration(trainings: Sequence[Scored], women: Roster) -> Calibration:
     """Return the calibration of a start, the images of all its seeds and folds taken together."""
-    women = drawn.roster
     own = sum((_sums(scored, women) for scored in trainings), np.zeros((len(women.women), BINS, 4)))
-    sums = np.tensordot(drawn.copies, own, axes=1)
-    images, probability, cases, squares = np.moveaxis(sums, 2, 0)  # (1 + draws, BINS) each
-    everyone = images.sum(axis=1)
-    gap = np.abs(probability - cases).sum(axis=1) / everyone
-    brier = squares.sum(axis=1) / everyone
-    parts = murphy(images[0], probability[0], cases[0])
+    images, probability, cases, squares = np.moveaxis(own, 2, 0)  # (women, BINS) each
+    everyone = images.sum()
+    brier = ratio(squares.sum(axis=1), images.sum(axis=1))
+    parts = murphy(images.sum(axis=0), probability.sum(axis=0), cases.sum(axis=0))
     return Calibration(
-        images=int(everyone[0]),
-        brier=drawn.estimate(brier, DISTANCE),
-        ece=drawn.estimate(gap, DISTANCE),
+        images=int(everyone),
+        brier=brier.estimate(women, SHARE),
+        ece=float(np.abs((probability - cases).sum(axis=0)).sum() / everyone),
+        ece_by_chance=_by_chance(images, probability) / float(everyone),
         **parts,
-        within=float(brier[0]) - parts["reliability"] + parts["resolution"] - parts["uncertainty"],
-        bins=tuple(_bins(images, probability, cases, own[:, :, 0], drawn)),
+        within=brier.value - parts["reliability"] + parts["resolution"] - parts["uncertainty"],
+        bins=tuple(_bins(images, probability, cases, women)),
     )
+
+
+def _by_chance(images: Floats, probability: Floats) -> float:
+    """Return the mean of sum over bins of |sum of p - y| if every woman in a bin is a case with her mean p."""
+    p = np.divide(probability, images, out=np.zeros_like(images), where=images > 0)
+    deviations = np.sqrt(np.sum(images**2 * p * (1 - p), axis=0))
+    return float(np.sqrt(2 / np.pi) * deviations.sum())
 
 
 def _sums(scored: Scored, women: Roster) -> Floats:
     """Return (women, BINS, 4) of each woman: images, sum of probabilities, cases, sum of (p - y)^2."""
     case = scored.labels.astype(np.float64)
     values = np.stack([np.ones_like(case), scored.scores, case, (scored.scores - case) ** 2], axis=1)
-    own = np.zeros((len(women.women), BINS, 4))
-    np.add.at(own, (places_of(scored, women), bin_of(scored.scores)), values)
-    return own
+    in_bin = np.eye(BINS)[bin_of(scored.scores)]
+    return np.asarray(np.einsum("nw,nb,nv->wbv", women.columns(scored), in_bin, values))
 
 
 def bin_of(scores: Floats) -> NDArray[np.intp]:
@@ -104,17 +112,15 @@ def murphy(images: Floats, probability: Floats, cases: Floats) -> dict[str, floa
     }
 
 
-def _bins(images: Floats, probability: Floats, cases: Floats, by_woman: Floats, drawn: Draws) -> Iterable[Bin]:
-    """Yield the bins that hold images: sums of every draw (1 + draws, BINS), images of each woman (women, BINS)."""
-    for place in np.flatnonzero(images[0] > 0):
-        value = cases[0, place] / images[0, place]
-        shares = np.full(len(images), value)  # a draw may hold none of the bin's women
-        np.divide(cases[:, place], images[:, place], out=shares, where=images[:, place] > 0)
-        few = np.count_nonzero(by_woman[:, place]) < WOMEN_MIN
+def _bins(images: Floats, probability: Floats, cases: Floats, women: Roster) -> Iterable[Bin]:
+    """Yield the bins that hold images, of each woman's sums (women, BINS)."""
+    for place in np.flatnonzero(images.sum(axis=0)):
+        share = ratio(cases[:, place], images[:, place])
+        few = np.count_nonzero(images[:, place]) < WOMEN_MIN
         yield Bin(
             low=place / BINS,
             high=(place + 1) / BINS,
-            images=int(images[0, place]),
-            mean_probability=float(probability[0, place] / images[0, place]),
-            share_of_cases=Estimate.alone(float(value), TOO_FEW_IN_BIN) if few else drawn.estimate(shares, RATE),
+            images=int(images[:, place].sum()),
+            mean_probability=float(probability[:, place].sum() / images[:, place].sum()),
+            share_of_cases=Estimate.alone(share.value, TOO_FEW_IN_BIN) if few else share.estimate(women, SHARE),
         )

@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from cervix_study.evidence.holm import holm
 from cervix_study.evidence.proportions import (
     Proportion,
     cases_found,
@@ -23,7 +22,7 @@ from cervix_study.evidence.proportions import (
     right,
     two_proportion_p,
 )
-from site_agent.classifier.intervals import Estimate
+from site_agent.classifier.intervals import Estimate, holm
 from site_agent.metrics import Confusion
 
 SITES = ("NHS", "ALTS")

@@ -1,6 +1,6 @@
 """How far single trainings scatter: mean and standard deviation over seeds, or over folds.
 
-No interval is made of it: that of a number holds women and seeds together (`site_agent.classifier.resampling`). Folds
+No interval is made of it: that of a number holds women and seeds together (`site_agent.classifier.by_woman`). Folds
 share training women, so their mean is less certain than s^2 / k says (Bengio and Grandvalet, JMLR 5:1089, 2004).
 """
 

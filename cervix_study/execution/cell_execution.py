@@ -36,7 +36,7 @@ from cervix_study.records import (
     write,
 )
 from fedcervix.disk.files import digest_file, sync_path
-from fedcervix.disk.storage import disk
+from fedcervix.disk.storage import disk, read_file
 from fedcervix.errors import TrainingError
 from site_agent.training.checkpoints import Checkpoints
 
@@ -183,6 +183,4 @@ def _in_all(scratch: Path, costs: Costs) -> Costs:
     file = scratch / SPENT_FILE
     if not file.exists():
         return costs
-    with disk(file, "read"):
-        text = file.read_bytes()
-    return added(from_json(Costs, text, file), costs)
+    return added(from_json(Costs, read_file(file), file), costs)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from cervix_study import records
-from cervix_study.analysis.result_rows import SEED, scored
+from cervix_study.analysis.result_rows import scored
 from cervix_study.records import CELL_FILE, MODEL_FILE, CellRecord, DataRow, StudyData
 from fedcervix.core.modes import title_of
 from fedcervix.core.plan import Recipe
@@ -210,7 +210,6 @@ def _judged(study: Path, record: CellRecord, cells: Mapping[str, CellRecord]) ->
                     test.scores,
                     test.women,
                     threshold_validation=found.classifier.threshold,
-                    seed=SEED,
                 ),
             )
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from cervix_study.export import card
 from cervix_study.export.model_source import Released
 from fedcervix.disk.files import write_whole
-from fedcervix.disk.storage import disk
+from fedcervix.disk.storage import disk, read_file
 from fedcervix.errors import ModelError
 from site_agent.classifier.finetune import Classifier, build_classifier
 from site_agent.classifier.onnx_export import TOLERANCE, Parity, to_onnx
@@ -26,8 +26,7 @@ CARD_JSON_FILE = "card.json"
 
 def export(model: Released, folder: Path) -> tuple[tuple[Path, ...], Parity]:
     """Write a model's files into `folder`; return their paths and the parity. Raises ModelError, StorageError."""
-    with disk(model.weights, "read"):
-        weights = model.weights.read_bytes()
+    weights = read_file(model.weights)
     digest = hashlib.sha256(weights).hexdigest()
     if digest != model.digest:
         raise ModelError(

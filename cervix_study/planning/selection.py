@@ -26,6 +26,7 @@ from collections.abc import Iterable, Mapping
 from cervix_study.planning.grid import Combination, combination_of, counterpart
 from cervix_study.records import Candidate, Cell, CellRecord, Choice, Opened
 from cervix_study.settings import NamedSection
+from fedcervix.core.grouped import grouped
 from site_agent.classifier.choosing import preference
 
 Group = tuple[str, str, str, int | None]
@@ -44,10 +45,10 @@ def competes(cell: Cell) -> bool:
 
 def choose(cells: Iterable[Cell], finished: Mapping[str, CellRecord]) -> tuple[Choice, ...]:
     """Return the choice of every group that has a candidate, in the order of the cells."""
-    groups: dict[Group, dict[Combination, list[Cell]]] = {}
-    for cell in cells:
-        if competes(cell):
-            groups.setdefault(group_of(cell), {}).setdefault(combination_of(cell), []).append(cell)
+    groups = {
+        group: grouped((combination_of(cell), cell) for cell in theirs)
+        for group, theirs in grouped((group_of(cell), cell) for cell in cells if competes(cell)).items()
+    }
     choices = (_choice(group, [_candidate(s, c, finished) for s, c in by.items()]) for group, by in groups.items())
     return tuple(choice for choice in choices if choice is not None)
 

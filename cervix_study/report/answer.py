@@ -150,8 +150,9 @@ def _power(findings: StudyFindings) -> Iterable[str]:
             sizes.append(f"{three(statistics.median(detectable))} at {site}")
     if sizes:
         yield (
-            "“Not shown” is not “no difference”. A single comparison would find a difference in AUC of about "
-            f"{listed(sizes)} in four of five studies; a smaller one would more often be missed."
+            "“Not shown” is not “no difference”. One of these comparisons, corrected for their number, would find a "
+            f"difference in AUC of about {listed(sizes)} in four of five studies; a smaller one would more often be "
+            "missed."
         )
 
 
@@ -161,8 +162,9 @@ def _trainings(findings: StudyFindings) -> str:
     folds = f", in each of {axes.folds} folds" if axes.folds else ""
     if seeds * classifiers == 1:
         return (
-            f"Every start was trained once{folds}: this does not show how results vary between trainings. Repeat small "
-            "differences before you rely on them."
+            f"Every start was trained once{folds}: intervals and verdicts hold for these trainings. They do not say "
+            "what other trainings of the same starts would give. Train each start three times or more before you rely "
+            "on a difference."
         )
     what = counted(seeds, "seed") if classifiers == 1 else f"{counted(seeds, 'seed')}, {classifiers} classifiers each"
     return f"Every number is the mean over {what}{folds}; intervals cover the choice of women and of trainings."

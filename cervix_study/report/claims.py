@@ -25,7 +25,7 @@ from cervix_study.report.document import (
 )
 from cervix_study.report.scores import named
 from cervix_study.report.wording import NOTHING, difference_cell, measure, p_value, verdict_cell
-from site_agent.classifier.intervals import WOMEN_MIN
+from site_agent.classifier.intervals import FOLD_WOMEN_MIN, WOMEN_MIN
 from site_agent.report.answer import listed
 
 LEVEL_P = 0.05
@@ -40,8 +40,9 @@ def ours(findings: StudyFindings) -> Iterable[Block]:
         "Each start as validation chose it, two at a time on the same women and seeds. **Better** means: the "
         "difference has the direction of the claim, and p is below .05 after Holm's correction over all comparisons "
         f"of one measure{' and profile' if profiles > 1 else ''} ({family // max(1, profiles)} here). **Worse** "
-        "means the same in the opposite direction. **Close** means: the whole interval of the difference lies "
-        f"within ±{MARGIN:g}. **Not shown** is everything else; it does not prove equality."
+        f"means the same in the opposite direction. **Close** means: a difference of {MARGIN:g} either way is as "
+        "improbable (p below .05 after the same correction, over the questions for closeness). **Not shown** is "
+        "everything else; it does not prove equality."
     )
     yield from _overview(findings)
     for question in QUESTIONS:
@@ -77,7 +78,7 @@ def _question(question: Question, findings: StudyFindings) -> Iterable[Block]:
     yield Heading(f"{question.name[0].upper()}{question.name[1:]}", 3)
     if question.quote:
         yield Text(f"The paper: “{question.quote}”.")
-    p = "corrected p" if question.kind == "better" else ""
+    p = "corrected p"
     heads: list[str | Column] = ["comparison"]
     for head in ("AUC", "accuracy"):
         heads += [left(f"{head}: verdict", p), "difference", Column(head, "first, second")]
@@ -100,24 +101,29 @@ def _comparison_row(found: HypothesisTest, *, several: bool) -> tuple[TableCell,
 def _classical(findings: StudyFindings) -> Iterable[Block]:
     yield Text(
         "For readers who know these tests; the verdicts do not use them. **By image**, a test treats every image as "
-        "independent. Two images of one woman are not, so its p is too small. **By woman**, each woman counts once "
-        "(McNemar: she votes for the start that called more of her images right; DeLong: Obuchowski's form for "
-        "clusters). With several seeds, McNemar's p is twice the median, and DeLong's test uses the mean AUC of "
-        f"each start, with the seeds as given. No p is corrected. With fewer than {WOMEN_MIN} test women of a class, "
-        "or where a fold tests only one woman of a class, these tests are not made."
+        "independent. Two images of one woman are not, so its p is too small. **By woman**, each woman votes once, "
+        "for the start that called more of her images right. This report's test of the AUC is DeLong's by woman. With "
+        "several seeds, McNemar's p is twice the median, and DeLong's test by image uses the mean AUC of each start, "
+        "with the seeds as given. No p is corrected; the detectable difference is. With fewer than "
+        f"{WOMEN_MIN} test women of a class, or {FOLD_WOMEN_MIN} in a fold, these tests are not made."
     )
     several = len(findings.study.axes.profiles) > 1
-    both = [Column(test, by) for test in ("accuracy: McNemar", "AUC: DeLong") for by in ("by image", "by woman")]
-    last = (Column("AUC: this report's test", "by woman and seed"), Column("detectable", "difference in AUC"))
-    heads = columns("comparison", left("site"), *([left("profile")] if several else []), *both, *last)
+    tests = (
+        Column("accuracy: McNemar", "by image"),
+        Column("accuracy: McNemar", "by woman"),
+        Column("AUC: DeLong", "by image"),
+        Column("AUC: this report's test", "by woman and seed"),
+        Column("detectable", "difference in AUC"),
+    )
+    heads = columns("comparison", left("site"), *([left("profile")] if several else []), *tests)
     unique = {(c.profile, c.site, c.first, c.second): c for c in findings.comparisons}
     rows = []
     for found in unique.values():
         auc = found.effects["auc"]
-        tests = (found.mcnemar_images, found.mcnemar_women, found.delong_images, found.delong_women, auc.p)
+        values = (found.mcnemar_images, found.mcnemar_women, found.delong_images, auc.p)
         names = [f"{found.first} − {found.second}", found.site, *([found.profile] if several else [])]
         rows.append(
-            cells(*names, *map(p_value, tests), NOTHING if auc.detectable is None else measure("auc", auc.detectable))
+            cells(*names, *map(p_value, values), NOTHING if auc.detectable is None else measure("auc", auc.detectable))
         )
     yield Table(heads, tuple(rows), "Classical tests of every comparison, p values not corrected")
 

@@ -21,7 +21,7 @@ from cervix_study.report.document import (
     left,
 )
 from cervix_study.report.wording import NOTHING, energy, seconds, size
-from site_agent.classifier.intervals import WOMEN_MIN
+from site_agent.classifier.intervals import FOLD_WOMEN_MIN, WOMEN_MIN
 from site_agent.report.answer import counted, listed
 
 DIGEST_SHOWN = 12
@@ -78,12 +78,12 @@ WORDS = {
     "in this test.",
     "F1": "The harmonic mean of recall and precision.",
     "95 % interval": "How much the number might change with other women of the same kind, and with other seeds. "
-    f"With fewer than {WOMEN_MIN} test women of a class, or only one in a fold, there is none.",
+    f"With fewer than {WOMEN_MIN} test women of a class, or {FOLD_WOMEN_MIN} in a fold, there is none.",
     "corrected p": "The chance of a difference this large or larger if there were none, corrected for the number of "
     "comparisons.",
     "better, worse, close, not shown": "See “The paper's claims in this data”. “Not shown” never means “no "
     "difference”.",
-    "detectable": "A difference of this size would be found in four of five studies.",
+    "detectable": "A difference of this size would be found in four of five studies, after the same correction.",
     "cell": "One training: a cervix model or a classifier. Named by the digest of all that it depends on.",
     "train, valid, test": "Women for training, for making choices, and for the final scores. No woman is in two of "
     "these parts.",
@@ -111,7 +111,7 @@ def provenance(findings: StudyFindings) -> Iterable[Block]:
         ("classifiers per encoder", ", ".join(map(str, study.axes.classifier_seeds))),
         ("folds", str(study.axes.folds) if study.axes.folds else "none: one division of the women"),
         ("trained with", versions),
-        ("judged with", f"{judged}; {findings.draws:,} draws, seed {findings.seed}"),
+        ("judged with", judged),
         ("begun on", f"{study.host}: {study.machine}, {counted(study.cores, 'core')}"),
         *(
             ("cells made on", f"{host}: {machine} ({counted(cells_, 'cell')})")

@@ -23,7 +23,7 @@ from cervix_study.report.document import (
     columns,
 )
 from cervix_study.report.wording import NOTHING, measure, with_interval
-from site_agent.classifier.intervals import WOMEN_MIN, Estimate
+from site_agent.classifier.intervals import FOLD_WOMEN_MIN, WOMEN_MIN, Estimate
 from site_agent.report.answer import signed
 from site_agent.report.figures import Stroke
 from site_agent.report.page import three
@@ -71,15 +71,16 @@ def table_two(findings: StudyFindings) -> Iterable[Block]:
 
 def _interval_words(findings: StudyFindings) -> str:
     seeds = len(findings.study.axes.seeds) * len(findings.study.axes.classifier_seeds)
-    drawn = "women and of seeds" if seeds > 1 else "women"
+    others = "other women and other trainings" if seeds > 1 else "other women"
     return (
-        f"Intervals: {findings.draws:,} draws of {drawn} (not of images: two images of one woman are not "
-        "independent), cases and controls separately. They show how much a number varies; Wilson's interval is "
-        f"calculated from this. There is no interval with fewer than {WOMEN_MIN} test women of a class, where a fold "
-        "tests only one woman of a class, where all draws agree, and at the end of a scale (an AUC of 1). The "
-        "trainings of a start are averaged. Over the folds of one training, counts are added and AUCs are averaged. "
-        "Scatter: standard deviation over seeds (with one seed, over folds). Images are classified as case from a "
-        "probability of .5, as in the paper, unless said otherwise."
+        f"Intervals say how much a number would change with {others}. They are by woman (two images of one woman are "
+        "not independent), cases and controls separately. There is no interval with fewer than "
+        f"{WOMEN_MIN} test women of a class, fewer than {FOLD_WOMEN_MIN} of a class in a fold, "
+        "where all test women give the same number, and at the end of a scale (an AUC of 1): in simulations, "
+        "intervals that were calculated from so little held the true value too rarely or too often. The trainings of "
+        "a start are averaged. Over the folds of one training, counts are added and AUCs are averaged. Scatter: "
+        "standard deviation over seeds (with one seed, over folds). Images are classified as case from a probability "
+        "of .5, as in the paper, unless said otherwise."
     )
 
 
@@ -148,9 +149,10 @@ def calibrations(findings: StudyFindings, by_start: dict[str, Stroke]) -> Iterab
         "Does a probability of .8 mean that eight of ten such images are cases? **Brier score**: mean squared "
         "distance of probability and truth, 0 is best; it is reliability (0 is best) − resolution (more is better) "
         "+ uncertainty (due to the data) + the variation within bins. **ECE**: mean distance of a bin's share of "
-        f"cases from its mean probability, over {BINS} bins of equal width; with few images it is above 0 even for a "
-        "perfect classifier. Classifiers here are trained with reverse class weights (as in the paper): they learn "
-        "the probability of a case when there are as many cases as controls. Where cases are rarer, the "
+        f"cases from its mean probability, over {BINS} bins of equal width. With few images it is above 0 even for a "
+        "perfect classifier: below it stands about what chance alone would give. It has no interval, because one "
+        "around it would be too high. Classifiers here are trained with reverse class weights (as in the paper): they "
+        "learn the probability of a case when there are as many cases as controls. Where cases are rarer, the "
         "probabilities are too high by construction."
     )
     for found in findings.sites:
@@ -177,7 +179,7 @@ def _calibration_table(chosen: list[Scores], name: str) -> Table:
         cells(
             scores.label,
             with_interval("brier", scores.calibration.brier),
-            with_interval("ece", scores.calibration.ece),
+            TableCell(three(scores.calibration.ece), (f"by chance {three(scores.calibration.ece_by_chance)}",)),
             *(three(getattr(scores.calibration, part)) for part in parts),
             signed(scores.calibration.within),
         )

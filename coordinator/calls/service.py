@@ -39,6 +39,7 @@ from fedcervix.core.events import (
     ModelAdopted,
     ModelUnusable,
     ReleaseStored,
+    Rewrapped,
     ScoreReported,
     SiteFailed,
     SiteOpened,
@@ -62,6 +63,7 @@ from fedcervix.transport.versions import HERE, Build, agreed
 from fedcervix.trust.fingerprints import SiteKeys
 from fedcervix.trust.key_texts import private_key
 from fedcervix.trust.ledger import NOT_SIGNED, Signed
+from fedcervix.trust.seals import shown_to
 from fedcervix.trust.sum_papers import opening_event
 from fedcervix.wire import federation_pb2 as wire
 
@@ -329,6 +331,8 @@ class Service:
                 if report.masked is not None and answer_to(self._engine.run, report) is Answer.ACCEPTED:
                     self._engine.secrets.check(report)
                 return self._engine.models.take_update(report, signed)
+            case Rewrapped():
+                return self._engine.models.take_passed_on(report, signed)
             case BoxesStored() | ReleaseStored() | CloseSigned():
                 return self._take_signed(report, signed)
             case ScoreReported() | ModelUnusable() | ModelAdopted() | SiteFailed():
@@ -444,7 +448,9 @@ class Service:
         digest = codec.read_digest(request.digest)
         if digest != self._task(site).base:
             raise RunError(f"the model {digest[:12]} is not for this site now", cause="the run is at a later step")
-        return codec.write_packed(self._form(site, digest))
+        form = self._form(site, digest)
+        sealed = form is not None and self._engine.run.plan.terms.sealed
+        return codec.write_packed(form, shown_to(self._engine.run, site, digest) if sealed else ())
 
     def _form(self, site: str, model: str) -> Packed | None:
         form = packed_form(self._engine.run, site, model)

@@ -371,7 +371,7 @@ def _stop(engine: Engine) -> None:
 def _announce(home: Home, run: str, outcome: Outcome, reason: str) -> None:
     has_model = results.model_of(home.results, run).exists()
     say(f"{outcome.value}: {reason}")
-    say(f"{'model and record' if has_model else 'record (there is no model)'}: {home.results / run}")
+    say(f"{'model and record' if has_model else 'record (there is no model here)'}: {home.results / run}")
     if outcome is not Outcome.OK:
         say(f"see who was missing, when and why: {home.command('status')}")
     sys.exit(EXIT_OF_OUTCOME[outcome])
@@ -451,7 +451,9 @@ def export(home: Home, run: str | None, folder: Path | None) -> None:
     files = results.export(home.results, run, folder)
     say(f"wrote {' and '.join(map(str, files))}")
     if not results.model_of(home.results, run).exists():
-        say(f"run {run} has no model: it was aborted before a round was completed")
+        at_sites = results.read(home.results, run).model
+        why = "the sites alone have it, under seal" if at_sites else "it was aborted before a round was completed"
+        say(f"run {run} has no model here: {why}")
 
 
 def _not_to_export(home: Home, run: str, there: list[str]) -> RunError:

@@ -40,6 +40,12 @@ def taken_in(home: Home, blobs: BlobStore, plan: Plan) -> str:
     if not named:
         return ""
     file = home.folder / named
+    if plan.terms.sealed:
+        raise ConfigError(
+            f"[run] base names {file}, but the run is sealed",
+            cause="in a sealed run the sites take no model from the coordinator that it can read",
+            next_step=f"remove base from [run] in {home.config_file}; a site then makes the first model",
+        )
     if not home.has(file):
         raise ConfigError(
             f"[run] base names {file}, which does not exist",

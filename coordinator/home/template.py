@@ -46,6 +46,7 @@ REMARKS = {
     "run.terms.server_momentum": "csfssl only: share of the last step added to the average",
     "run.terms.ring_result": "ppfssl only",
     "run.terms.compression": "fewer bytes over the network",
+    "run.terms.sealed": "ppfssl only: models that the coordinator cannot read",
     "run.terms.step_max": "refuse an update farther from its base than this many times the base's size",
     "run.terms.quorum": "sites that a round needs; default: all (csfssl), any one (ppfssl)",
     "run.terms.lease_s": "a site without a sign of life for this long is silent",

@@ -65,7 +65,7 @@ class Engine:
         self._state = state = RunState(self._replayed(record))
         self.ledger = RunLedger(journal, record.run)
         self.sites = SiteStreams(state, self.submit, clock_s, steady_s)
-        self.models = ModelWork(state, blobs, self.submit)
+        self.models = ModelWork(state, blobs, self.ledger, self.submit)
         self.secrets = SecureRounds(state, self.ledger, self.models.layout_of)
         self._stopping = False
         self._trouble = ""

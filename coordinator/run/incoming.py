@@ -15,6 +15,7 @@ from fedcervix.core.compression import kept_form
 from fedcervix.core.events import Task, TaskKind
 from fedcervix.core.rounds.coordinator_work import last_step
 from fedcervix.core.rounds.instructions import instruction
+from fedcervix.core.rounds.readers import earlier_models, seals
 from fedcervix.core.rounds.state import Presence, Run
 from fedcervix.core.rounds.unusable import fallback
 from fedcervix.errors import FullDiskError, RunError
@@ -34,9 +35,17 @@ def needed(run: Run) -> set[str]:
         kept |= {run.current.candidate, run.current.base, fallback(run)}
     if run.best_round:
         kept.add(run.best.candidate)
+    if run.plan.terms.sealed:
+        return _sealed_files(run, kept)
     kept |= {form.digest for form in (kept_form(run, model) for model in kept) if form}
     kept |= {round_.residual for round_ in run.rounds[-2:]}
     return kept - {""}
+
+
+def _sealed_files(run: Run, kept: set[str]) -> set[str]:
+    """Return the files of models under seal: also of those that the ring may go back to."""
+    models = {*kept, *(earlier_models(run) if run.rounds else ())}
+    return {seal.file for model in models for _, seal in seals(run, model)[:1]}
 
 
 def derived_from(run: Run) -> set[str]:

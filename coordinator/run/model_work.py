@@ -11,8 +11,19 @@ from pathlib import Path
 from coordinator.run.incoming import Unreported, needed
 from coordinator.run.refused import Refused
 from coordinator.run.round_average import hop_measured
+from coordinator.run.run_ledger import RunLedger
 from coordinator.run.run_state import RunState
-from fedcervix.core.events import Answer, Event, ReleaseStored, SiteRevoked, Task, TaskKind, UpdateStored
+from coordinator.run.sealed_updates import check_passed_on, check_sealed
+from fedcervix.core.events import (
+    Answer,
+    Event,
+    ReleaseStored,
+    Rewrapped,
+    SiteRevoked,
+    Task,
+    TaskKind,
+    UpdateStored,
+)
 from fedcervix.core.rounds.instructions import instruction
 from fedcervix.core.rounds.objections import objection
 from fedcervix.core.rounds.state import Run
@@ -52,8 +63,10 @@ class _Uploads:
 class ModelWork:
     """The models of one run. Thread-safe; `submit` journals an update that is fit."""
 
-    def __init__(self, state: RunState, blobs: BlobStore, submit: Callable[[Event, Signed], Answer]) -> None:
-        self._state, self._blobs, self._submit = state, blobs, submit
+    def __init__(
+        self, state: RunState, blobs: BlobStore, ledger: RunLedger, submit: Callable[[Event, Signed], Answer]
+    ) -> None:
+        self._state, self._blobs, self._ledger, self._submit = state, blobs, ledger, submit
         self._log = logger(run=state.run.run)
         self._unreported = Unreported(blobs)
         self._uploads = {site: _Uploads() for site in state.run.plan.sites}
@@ -73,6 +86,8 @@ class ModelWork:
     def arriving(self, site: str, size_bytes: int) -> Arriving:
         """Return what looks at a model of a site while it arrives; it is to be closed. Raises StorageError."""
         run = self._state.run
+        if run.plan.terms.sealed:
+            return Arriving(size_bytes)  # which finds nothing in it
         task = instruction(run, site)
         base = task.base if isinstance(task, Task) and task.kind is TaskKind.TRAIN else ""
         like = self.layout_of(run) if run.layout else None
@@ -92,7 +107,7 @@ class ModelWork:
         """Return how long what a site sends may be. Raises StorageError."""
         if not run.layout:
             return codec.model_bytes_max(0)
-        bound = codec.model_bytes_max(self._blobs.size_bytes(run.layout))
+        bound = codec.model_bytes_max(self._blobs.size_bytes(run.seal.file if run.seal else run.layout))
         return max(bound, vector_form(self.layout_of(run)).bytes) if run.plan.terms.secure_sum else bound
 
     # --- it is reported ---
@@ -119,13 +134,21 @@ class ModelWork:
                 uploads.refused.note(update, error)
                 raise
             except StorageError as error:
-                if not self._blobs.has(update.digest):  # it went while it was looked at
+                if not self._blobs.has(_stored(update)):  # it went while it was looked at
                     raise _not_here(update.packed or update.digest, update.task) from error
                 raise
         with self._state.changed:  # no model goes from here on: see `expect`
-            if not self._blobs.has(update.digest):
+            if not self._blobs.has(_stored(update)):
                 raise _not_here(update.packed or update.digest, update.task)
             return self._submit(update, signed)
+
+    def take_passed_on(self, event: Rewrapped, signed: Signed) -> Answer:
+        """Check boxes for the key of a model, then submit them. Raises RemoteError, StorageError."""
+        answer = answer_to(self._state.run, event)
+        if answer is not Answer.ACCEPTED:
+            return answer
+        check_passed_on(self._state.run, self._ledger.known, event)
+        return self._submit(event, signed)
 
     def take_release(self, release: ReleaseStored, signed: Signed = NOT_SIGNED) -> Answer:
         """Vet a holder's masks that have arrived, then submit them. Raises RemoteError, RunError, StorageError."""
@@ -158,6 +181,9 @@ class ModelWork:
 
     def _vet(self, run: Run, update: UpdateStored, uploads: _Uploads) -> UpdateStored:
         """Return the update with what was measured of it. Raises RemoteError where its model is not fit."""
+        if run.plan.terms.sealed:
+            check_sealed(run, self._ledger.known, self._blobs, update)
+            return update
         if update.packed:
             self._unpack(run, update)
         path, sound = self._blobs.path(update.digest), uploads.sound
@@ -215,6 +241,11 @@ class ModelWork:
     def trouble(self) -> str:
         """Return which uploads wait for room, in words; empty where none does."""
         return self._unreported.words(self._state.run)
+
+
+def _stored(update: UpdateStored) -> str:
+    """Return which file must be here once an update counts."""
+    return update.packed if update.seal else update.digest
 
 
 def _step_of(run: Run) -> tuple[int, int]:

@@ -11,7 +11,7 @@ from fedcervix import __version__
 from fedcervix.core.rounds.state import Run
 from fedcervix.disk.files import copy_file, digest_file, in_place_of, make_folder, write_whole
 from fedcervix.disk.reserve import Reserve
-from fedcervix.disk.storage import damaged, disk
+from fedcervix.disk.storage import damaged, disk, read_file
 from fedcervix.errors import RunError
 from fedcervix.json_text import parsed
 from fedcervix.runtime.record import LedgerLine, RecordedRun, SoftwareLine, stored_record
@@ -53,7 +53,7 @@ def store(run: Run, blobs: BlobStore, results: Path) -> Path:
     """
     reserve = Reserve.beside(results)
     folder = reserve.spend(lambda: make_folder(results / run.run))
-    if run.best_round:
+    if run.best_round and not run.plan.terms.sealed:  # which the sites alone have
         _link(blobs.path(run.best.candidate), folder / MODEL_FILE)
     text = to_text(record(run), indent=2).encode()
     reserve.spend(lambda: write_whole(folder / RECORD_FILE, text))
@@ -69,8 +69,7 @@ def is_stored(results: Path, run: str) -> bool:
 def read(results: Path, run: str) -> RecordedRun:
     """Return the record of an ended run. Raises StorageError."""
     file = results / run / RECORD_FILE
-    with disk(file, "read"):
-        text = file.read_bytes()
+    text = read_file(file)
     try:
         return stored_record(text)
     except ValueError as error:

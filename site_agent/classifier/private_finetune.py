@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fedcervix.errors import TrainingError
 from site_agent.classifier.finetune import Classifier, Finetuned, OnStep, validation_loss
 from site_agent.classifier.privacy_accounting import Privacy
 from site_agent.classifier.private_heads import WomensFeatures, fit
@@ -32,10 +33,18 @@ def private_finetune(
 ) -> Finetuned:
     """Fit the output neuron to `train`, with differential privacy, and leave it in `classifier`.
 
-    The backbone does not change. `valid` chooses nothing. Raises ValueError where `privacy` is of other women.
+    The backbone does not change. `valid` chooses nothing. Raises TrainingError where a feature is no finite number,
+    ValueError where `privacy` is of other women.
     """
     started, device = time.monotonic(), next(classifier.parameters()).device
-    women = WomensFeatures.of(features(classifier, train.pixels, device), train.labels, train.patients)
+    found = features(classifier, train.pixels, device)
+    if not np.isfinite(found).all():  # the length of such a gradient could not be cut
+        raise TrainingError(
+            "the encoder gives features that are not finite numbers",
+            cause="its weights diverged, or the weights file is damaged",
+            next_step="use another start: site-agent history lists the models",
+        )
+    women = WomensFeatures.of(found, train.labels, train.patients)
     if women.count != privacy.women:
         raise ValueError(f"privacy was promised for {privacy.women} women; these are {women.count}")
     head = torch.from_numpy(fit(women, privacy, draws, lambda step, of: on_step(1, step, of))).to(device)

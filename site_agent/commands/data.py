@@ -22,6 +22,7 @@ from PIL import Image as Pillow
 from PIL import ImageDraw
 from rich.table import Table
 
+from fedcervix.core.grouped import grouped
 from fedcervix.disk.files import check_writable, write_secret
 from fedcervix.errors import DataError, StorageError
 from fedcervix.runtime.printing import console, say
@@ -247,9 +248,7 @@ def _advice(collection: Collection, source: Source) -> str:
 
 def _pairs(collection: Collection) -> list[str]:
     """Return one line per set of patients who share pictures, the contradictory first."""
-    by_patients: dict[tuple[str, ...], list[CrossPatientPicture]] = {}
-    for shared in collection.shared_pictures:
-        by_patients.setdefault(shared.patients, []).append(shared)
+    by_patients = grouped((shared.patients, shared) for shared in collection.shared_pictures)
     ordered = sorted(by_patients.items(), key=lambda item: (not any(shared.conflicting for shared in item[1]), item[0]))
     return [f"{' = '.join(patients)}: {_shared(shared_pictures)}" for patients, shared_pictures in ordered]
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from fedcervix.core.rounds.state import Outcome
 from fedcervix.disk.files import make_folder, write_secret, write_whole
-from fedcervix.disk.storage import disk
+from fedcervix.disk.storage import read_file
 from fedcervix.errors import (
     EXIT_OF_OUTCOME,
     INTERRUPTED,
@@ -45,8 +45,7 @@ def join(
     Everything is checked before the invitation is used up, and until the certificate has arrived only the new key is
     written: a site that works goes on working. Raises a FedcervixError.
     """
-    with disk(invitation, "read"):
-        invited = invitations.Invitation.parse(invitation.read_bytes())
+    invited = invitations.Invitation.parse(read_file(invitation))
     now = datetime.now(UTC)
     identity.check_validity(identity.identify(invited.certificate_pem), now)
     check_home(home, invited)

@@ -20,6 +20,7 @@ from itertools import accumulate, pairwise
 import numpy as np
 import numpy.typing as npt
 
+from fedcervix.core.grouped import grouped
 from fedcervix.core.seeds import derive
 from fedcervix.errors import TrainingError
 
@@ -111,7 +112,5 @@ def _deal(count: int, sizes: list[int], seed: int, women: Sequence[str] | None) 
 
 def _woman_by_woman(order: Indices, women: Sequence[str]) -> Indices:
     """Bring the images of each woman together; women stand in the order of their first image."""
-    images: dict[str, list[int]] = {}
-    for image in order:
-        images.setdefault(women[image], []).append(int(image))
+    images = grouped((women[image], int(image)) for image in order)
     return np.array([image for hers in images.values() for image in hers], dtype=np.int64)

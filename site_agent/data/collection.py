@@ -25,9 +25,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+from fedcervix.core.grouped import grouped
 from fedcervix.disk.files import write_secret
 from fedcervix.disk.ownership import made_readable
-from fedcervix.disk.storage import disk
+from fedcervix.disk.storage import disk, read_file
 from fedcervix.errors import DataError
 from site_agent.data.duplicates import Copy, CrossPatientPicture, Duplicates, IndexedImage, find_duplicates
 from site_agent.data.filenames import FileNames
@@ -184,12 +185,8 @@ class Collection:
 
     def census(self) -> tuple[CensusRow, ...]:
         """Count women and images per split and stratum; strata without women are left out."""
-        women: dict[str, list[Image]] = {}
-        for image in self.images:
-            women.setdefault(image.woman, []).append(image)
-        cells: dict[tuple[Split, Stratum], list[list[Image]]] = {}
-        for images in women.values():
-            cells.setdefault((images[0].split, stratum(image.label for image in images)), []).append(images)
+        women = grouped((image.woman, image) for image in self.images).values()
+        cells = grouped(((hers[0].split, stratum(image.label for image in hers)), hers) for hers in women)
         return tuple(
             _census_row(split, name, cells[split, name])
             for split, name in itertools.product(SPLITS, STRATA)
@@ -404,19 +401,14 @@ def _images(
 
 def _pictures(seen: Iterable[tuple[ManifestRow, ImageFingerprint]]) -> dict[str, Set[str]]:
     """Return the pictures of every patient, as splits.csv keeps them."""
-    found: dict[str, set[str]] = {}
-    for row, look in seen:
-        found.setdefault(row.patient, set()).add(short(look.digest))
+    found = grouped((row.patient, short(look.digest)) for row, look in seen)
     return {patient: frozenset(pictures) for patient, pictures in found.items()}
 
 
 def _labels(
     seen: Iterable[tuple[ManifestRow, ImageFingerprint]], women: Mapping[str, str]
 ) -> dict[str, list[int | None]]:
-    found: dict[str, list[int | None]] = {}
-    for row, _ in seen:
-        found.setdefault(women[row.patient], []).append(row.label)
-    return found
+    return grouped((women[row.patient], row.label) for row, _ in seen)
 
 
 def _census_row(split: Split, name: Stratum, women: Sequence[Sequence[Image]]) -> CensusRow:
@@ -532,10 +524,8 @@ def _look(
 
 
 def _odd_images(looks: Sequence[tuple[ManifestRow, ImageFingerprint | str]]) -> dict[str, tuple[str, ...]]:
-    found: dict[str, list[str]] = {}
-    for row, look in looks:
-        for name in look.oddities if isinstance(look, ImageFingerprint) else ():
-            found.setdefault(name, []).append(row.image)
+    seen = ((row, look) for row, look in looks if isinstance(look, ImageFingerprint))
+    found = grouped((name, row.image) for row, look in seen for name in look.oddities)
     return {name: tuple(images) for name, images in found.items()}
 
 
@@ -564,9 +554,7 @@ MEND = (
 
 
 def _strata(seen: Sequence[tuple[ManifestRow, ImageFingerprint]], disputed: frozenset[str]) -> dict[str, Stratum]:
-    labels: dict[str, list[int | None]] = {}
-    for row, _ in seen:
-        labels.setdefault(row.patient, []).append(None if row.image in disputed else row.label)
+    labels = grouped((row.patient, None if row.image in disputed else row.label) for row, _ in seen)
     return {patient: stratum(known) for patient, known in labels.items()}
 
 
@@ -623,9 +611,7 @@ def _drawn(
 def _read_splits(splits_file: Path | None) -> dict[str, Kept]:
     if splits_file is None or not splits_file.exists():
         return {}
-    with disk(splits_file, "read"):
-        raw = splits_file.read_bytes()
-    return parse_splits(decode_text(raw, splits_file.name), splits_file.name)
+    return parse_splits(decode_text(read_file(splits_file), splits_file.name), splits_file.name)
 
 
 def _write_splits(settings: IndexSettings, earlier: Mapping[str, Kept], now: Mapping[str, Kept]) -> None:

@@ -13,7 +13,6 @@ import numpy as np
 
 from fedcervix.core.plan import Recipe
 from site_agent.data import pixel_arrays, pixel_cache
-from site_agent.data.audited_women import chosen_for_audit
 from site_agent.data.collection import Collection, Image, IndexSettings, index, require
 from site_agent.data.pixel_store import Kind
 from site_agent.data.pixels import Pixels
@@ -105,18 +104,13 @@ def _barred(collections: Sequence[Collection], split: str) -> set[str]:
     return {image.digest for collection in collections for image in collection.images if image.split != split}
 
 
-def audited(
-    home: SiteHome, collection: Collection, recipe: Recipe, seed: int, on_progress: OnCount = silent
-) -> tuple[Images, Images]:
-    """Return the images of training women, and of test women, on which an update is audited (see `audited_women`)."""
+def of_women(
+    home: SiteHome, collection: Collection, recipe: Recipe, chosen: tuple[Image, ...], on_progress: OnCount = silent
+) -> Images:
+    """Return some images of the collection, with whose they are."""
     from site_agent.data.image_sets import Images
 
-    sides = chosen_for_audit(collection, seed)
-    train, test = (
-        Images(_pixels(home, collection, side, recipe, on_progress), tuple(image.woman for image in side))
-        for side in sides
-    )
-    return train, test
+    return Images(_pixels(home, collection, chosen, recipe, on_progress), tuple(image.woman for image in chosen))
 
 
 def labelled(

@@ -27,6 +27,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from fedcervix.core.grouped import grouped
 from fedcervix.errors import DataError
 from site_agent.data.not_same import Pair
 from site_agent.images.decode import OnCount, silent
@@ -97,9 +98,7 @@ def find_duplicates(
 
     `declared` are pairs of images that show two women. All copies of an image are declared with it.
     """
-    same: dict[str, list[IndexedImage]] = {}
-    for one in seen:
-        same.setdefault(one.digest, []).append(one)
+    same = grouped((one.digest, one) for one in seen)
     kept = {digest: min(group, key=lambda one: one.label is None) for digest, group in same.items()}
     used = tuple(one for one in seen if kept[one.digest] is one)
     copies = tuple(Copy(one.image, kept[one.digest].image) for one in seen if kept[one.digest] is not one)

@@ -24,6 +24,7 @@ from typing import Protocol
 
 import numpy as np
 
+from fedcervix.core.grouped import grouped
 from fedcervix.core.plan import Fit
 from fedcervix.disk.storage import FULL
 from fedcervix.errors import DataError, FullDiskError, StorageError
@@ -162,10 +163,8 @@ def _absent(store: Store, digests: Sequence[bytes], held: Bytes | None) -> dict[
         scratch = np.empty((store.kind.side_px, store.kind.side_px, 3), np.uint8)
         return [k for k in part if not store.read(digests[k], scratch if held is None else held[k])]
 
-    absent: dict[bytes, list[int]] = {}
-    for k in itertools.chain.from_iterable(each(read, range(0, len(digests), _READ_IMAGES))):
-        absent.setdefault(digests[k], []).append(k)
-    return absent
+    absent = itertools.chain.from_iterable(each(read, range(0, len(digests), _READ_IMAGES)))
+    return grouped((digests[k], k) for k in absent)
 
 
 def _decode_square(asked: _Asked, image: StoredImage) -> Bytes:

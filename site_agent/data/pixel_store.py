@@ -38,6 +38,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from fedcervix.core.grouped import grouped
 from fedcervix.core.plan import Fit
 from fedcervix.disk.files import FILE_MODE
 from fedcervix.json_text import parsed
@@ -228,10 +229,8 @@ def _tidy(stem: Path) -> None:
     """Remove what a killed process left half-written, and the stores that were not used for longest."""
     for rest in stem.parent.glob(f".{stem.name}.*"):
         rest.unlink(missing_ok=True)
-    stores: dict[str, list[Path]] = {}
-    for file in stem.parent.glob("pixels-*"):
-        if file.suffix != LOCK and file.stem != stem.name:
-            stores.setdefault(file.stem, []).append(file)
+    files = stem.parent.glob("pixels-*")
+    stores = grouped((file.stem, file) for file in files if file.suffix != LOCK and file.stem != stem.name)
     newest_first = sorted(stores.values(), key=lambda files: max(map(_mtime_ns, files)), reverse=True)
     for file in itertools.chain.from_iterable(newest_first[STORES_MAX - 1 :]):
         file.unlink(missing_ok=True)

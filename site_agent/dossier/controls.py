@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Set
 
-from site_agent.dossier.papers import PaperCell, Section, table
+from site_agent.dossier.papers import BLANK, PaperCell, Section, table
 
 ISO = "ISO/IEC 27001"
 IEC = "IEC 81001-5-1"
@@ -46,10 +46,14 @@ CONTROLS: tuple[tuple[str, str, str, str], ...] = (
 """(standard, number, title, the file that is evidence; empty: the software has none)"""
 
 
+WHEN_FILLED_IN = {"dpia.html": ", once people have filled it in"}
+"""what is said beside a file that is no evidence by itself"""
+
+
 def control_map(evidence: Set[str]) -> Section:
     """Return the map. `evidence`: the files of the dossier that hold something; other links stay blank."""
     rows = [
-        (number, standard, title, PaperCell(file, file) if file in evidence else PaperCell())
+        (number, standard, title, PaperCell(file + WHEN_FILLED_IN.get(file, ""), file) if file in evidence else BLANK)
         for standard, number, title, file in CONTROLS
     ]
     return table("Controls", ("number", "standard", "control", "evidence in this dossier"), rows)

@@ -227,7 +227,10 @@ def _approvals(stored: StoredLedger) -> Iterator[Approval]:
 
 def _signed_ready(stored: StoredLedger) -> Iterable[tuple[str, str, bytes]]:
     for line in stored.lines:
-        record = str(read(line.text).get("record", ""))
-        values = read(record) if record else {}
+        try:
+            record = str(read(line.text).get("record", ""))
+            values = read(record) if record else {}
+        except ValueError:  # the verdict names the first entry that does not hold
+            return
         if values.get("what") == "ready":
             yield str(values.get("site", "")), record, line.signature

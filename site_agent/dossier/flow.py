@@ -40,7 +40,7 @@ def flow(facts: Facts) -> str:
         ),
         *_arrow((180, 135), (180, 198)),
         *_arrow((180, 260), (180, 298)),
-        *_box(640, 60, 300, 90, "Coordinator", (facts.coordinator or "not named yet", "no images; averages models")),
+        *_box(640, 60, 300, 90, "Coordinator", (facts.coordinator or "not named yet", "has no images")),
         *_box(640, 270, 300, 90, "Other sites", _partners(facts)),
         *_arrow((332, 332), (638, 135)),
         *_lines(420, 310, (model, "counts, losses, signed reports")),

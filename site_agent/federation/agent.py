@@ -312,8 +312,11 @@ class Agent:
         self._session = session.instructed(self._session, instruction)
 
     def _shown(self, paper: codec.Paper) -> None:
-        """Keep what a run with secure sums shows before a task. Raises RemoteError in any other run."""
+        """Keep what is shown before a task where a run hides something. Raises RemoteError in any other run."""
         run = self._membership.run
+        if run is not None and run.sealed is not None and isinstance(paper, Openings):
+            run.sealed.take(paper)
+            return
         if run is None or run.secure is None:
             raise RemoteError(f"the coordinator shows {type(paper).__name__} in a run that has no secure sums")
         run.secure.take(paper)

@@ -33,6 +33,8 @@ from fedcervix.disk.storage import disk
 
 AGAIN_MAX = 8
 FILE = "asked.jsonl"
+OF_A_ROUND = (TaskKind.SCORE, TaskKind.REWRAP)
+"""kinds of work whose repetitions count for each round by itself"""
 ONE_BASE = (TaskKind.TRAIN, TaskKind.SEED)
 """kinds of work of which a model leaves the site"""
 
@@ -125,13 +127,13 @@ def objection(turns: Turns, task: Task, plan: Plan) -> str:
 
 
 def _again(turns: Turns, task: Task, plan: Plan) -> int:
-    """Return the repetitions so far: of scores those of the round, else those of the run."""
+    """Return the repetitions so far: of scores and keys those of the round, else those of the run."""
     within = [turn for (kind, round_), turn in turns.items() if kind == task.kind and _counts(task, round_)]
     return sum(max(0, turn.tries - 1 - turn.withdrawn - min(turn.unusable, len(plan.sites))) for turn in within)
 
 
 def _counts(task: Task, round_: int) -> bool:
-    return task.kind is not TaskKind.SCORE or round_ == task.round
+    return task.kind not in OF_A_ROUND or round_ == task.round
 
 
 # --- the file -----------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from fedcervix.core.rounds.state import Outcome
 from fedcervix.errors import FedcervixError, LinkError, StorageError
 from fedcervix.transport import codec
 from site_agent.federation.heartbeat import Hung
+from site_agent.federation.sealed_run import SealedRun
 from site_agent.federation.secure_run import SecureRun
 from site_agent.store.run_store import RunStore
 
@@ -25,7 +26,9 @@ class Participation:
     plan: Plan
     run_store: RunStore
     secure: SecureRun | None = field(default=None, compare=False)
-    """None: the plan hides nothing from the coordinator"""
+    """None: the plan has no secure sums"""
+    sealed: SealedRun | None = field(default=None, compare=False)
+    """None: models travel in the open"""
     over: threading.Event = field(default_factory=threading.Event, compare=False)
     """set: the agent has ended, or takes part in another run"""
 

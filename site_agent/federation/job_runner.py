@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TypeVar
 
 from fedcervix.core import session
@@ -17,13 +18,14 @@ from fedcervix.core.events import (
     ModelAdopted,
     ModelUnusable,
     ReleaseStored,
+    Rewrapped,
     ScoreReported,
     Task,
     TaskKind,
     UpdateStored,
 )
 from fedcervix.core.rounds.state import Outcome
-from fedcervix.errors import FedcervixError, RunError, StorageError
+from fedcervix.errors import FedcervixError, RemoteError, RunError, StorageError
 from fedcervix.runtime.worker_protocol import OnProgress, WorkProgress
 from fedcervix.transport import codec
 from fedcervix.trust.sum_reports import three_digits
@@ -128,11 +130,25 @@ class JobRunner:
     def _work(self, job: Job, task: Task) -> JobEnded:
         self._context.show(shown.Working(task))
         self._with_room(job, task, lambda: self._accounting.begin_work(job.run, task))
-        if task.base:
-            self._context.again(job.cancelled, lambda: self._bring(job, task))
-        result, lines = self._done(job, task)
+        result, lines = self._refused(job, task) or self._done(job, task)
         self._context.show(shown.TaskFinished(task, lines))
         return JobEnded(job, lambda s: session.finished(s, result))
+
+    def _refused(self, job: Job, task: Task) -> tuple[session.Result, tuple[str, ...]] | None:
+        """Have a task's model here; return what is said of one under seal that is refused.
+
+        Another site may have made it: what follows is decided by what all sites find, as with a model without a loss.
+        """
+        if not task.base or task.kind is TaskKind.REWRAP:  # its file is not needed
+            return None
+        try:
+            self._context.again(job.cancelled, lambda: self._bring(job, task))
+        except RemoteError as error:
+            if job.run.sealed is None or task.kind is TaskKind.ADOPT:
+                raise
+            said = (f"this site refuses the model that it was given: {error.what}", f"  likely cause: {error.cause}")
+            return ModelUnusable(self._context.site, task, 0, time.time()), said
+        return None
 
     def _done(self, job: Job, task: Task) -> tuple[session.Result, tuple[str, ...]]:
         """Do a task whose model is here; return its result, and what a person here is told of it."""
@@ -143,6 +159,9 @@ class JobRunner:
             return ModelAdopted(self._context.site, task, time.time()), ()
         if secure is not None and task.kind in SIGNED:
             return self._context.again(job.cancelled, lambda: SIGNED[task.kind](secure, task)), ()
+        if (sealed := job.run.sealed) is not None and task.kind is TaskKind.REWRAP:
+            boxes = self._context.again(job.cancelled, lambda: sealed.pass_on(task))
+            return Rewrapped(self._context.site, task, boxes, time.time()), ()
         made = self._made(job, task)
         if isinstance(made, TrainResult | ScoreResult) and task.kind is not TaskKind.SEED:
             self._with_room(job, task, lambda: job.run.run_store.note(task.round, made))
@@ -201,6 +220,8 @@ class JobRunner:
         if job.run.secure is not None:
             if said := job.run.secure.bring(task, fetch, lambda: self._make_first(job)):
                 self._context.show(shown.Message(said))
+        elif job.run.sealed is not None:
+            job.run.sealed.bring(task, fetch)
         elif not blobs.has(task.base):
             compression.bring(link, blobs, task.base, job.run.plan, fetch)
         run_store.note_model(blobs.size_bytes(task.base))
@@ -221,6 +242,9 @@ class JobRunner:
             site, task, rounded.digest, made.images, made.steps, made.loss, made.seconds, time.time(), rounded.packed
         )
         self._with_room(job, task, lambda: compression.keep(folder, update, rounded.residual))
+        if (sealed := job.run.sealed) is not None:
+            seal = self._context.again(job.cancelled, lambda: sealed.seal(task, rounded))
+            return replace(update, packed=seal.file, seal=seal)
         return update
 
     def _deliver(self, job: Job, result: session.Result) -> JobEnded:

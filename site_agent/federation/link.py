@@ -25,6 +25,7 @@ from fedcervix.models.blobs import BlobStore
 from fedcervix.transport import codec, identity, rpc
 from fedcervix.transport.codec import FIRST_MODEL_BYTES_MAX
 from fedcervix.transport.versions import HERE, Build, agreed
+from fedcervix.trust.seals import Signed
 from fedcervix.wire import federation_pb2 as wire
 from site_agent.federation.privacy import outgoing
 from site_agent.federation.site_ledger import SiteLedger
@@ -65,6 +66,9 @@ class Link(Protocol):
 
     def packed(self, digest: str) -> Packed | None:
         """Return the packed form in which the task's model is to be had; None: it travels itself."""
+
+    def sealed(self, digest: str) -> tuple[Signed, ...]:
+        """Return what the coordinator shows of the task's model, which is under seal; nothing is checked yet."""
 
     def renew(self, request_pem: bytes) -> bytes:
         """Ask for a certificate (PEM) that lives longer, with a signing request (PEM) for the key of this line."""
@@ -269,6 +273,10 @@ class GrpcLink:
         if self._egress:
             self._egress.talk("question", request.ByteSize(), self._run)
         return request
+
+    def sealed(self, digest: str) -> tuple[Signed, ...]:
+        """Return what the coordinator shows of the task's model, which is under seal; nothing is checked yet."""
+        return codec.read_seals(self._call(rpc.PACKED, wire.PackedRequest(digest=digest)))
 
     def close(self) -> None:
         """Cut the line; whoever listens on it gets a LinkError."""

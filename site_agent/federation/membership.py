@@ -19,6 +19,7 @@ from site_agent.federation.context import AgentContext
 from site_agent.federation.inbox import JobEnded, Participation
 from site_agent.federation.partners import Partners, doubts, known_keys, partners
 from site_agent.federation.policy import check_welcome, objections
+from site_agent.federation.sealed_run import SealedRun
 from site_agent.federation.secure_run import SecureParts, SecureRun
 from site_agent.store import ledger
 from site_agent.store.run_store import RunStore, last_federation
@@ -106,11 +107,12 @@ class Membership:
     def _enter(self, plan: Plan, run_store: RunStore) -> None:
         kept = run_store.kept()
         self.leave()
-        self.run, self.kept = Participation(plan, run_store, self._secure(plan, run_store)), kept
+        sealed = SealedRun(self._context, self._federation, plan, run_store) if plan.terms.sealed else None
+        self.run, self.kept = Participation(plan, run_store, self._secure(plan, run_store), sealed), kept
 
     def _secure(self, plan: Plan, run_store: RunStore) -> SecureRun | None:
-        """Return what a run needs that hides something from the coordinator; None: the plan hides nothing."""
-        if not plan.hides_from_coordinator:
+        """Return what a run with secure sums needs; None: the plan has none."""
+        if not plan.terms.secure_sum:
             return None
         context = self._context
         assert context.ledger is not None
@@ -142,6 +144,8 @@ class Membership:
             raise RemoteError(f"asked to {task}: rounds are counted from 1, and the first model is made before them")
         if (task.kind in OF_SECURE_SUMS or task.attempt > 1) and not run.plan.terms.secure_sum:
             raise RemoteError(f"asked to {task}, but the plan has no secure sums")
+        if task.kind is TaskKind.REWRAP and not run.plan.terms.sealed:
+            raise RemoteError(f"asked to {task}, but the plan seals no models")
 
     # --- what is written down ---
 
@@ -178,8 +182,8 @@ class Membership:
         if (run := self.run) is not None:
             record = self._fitting(leave.record, run)
             self._when_there_is_room(lambda: run.run_store.end(leave.outcome.value, record))
-            if run.secure is not None:
-                run.secure.end()
+            if (hides := run.secure or run.sealed) is not None:
+                hides.end()
 
     def _fitting(self, record: str, run: Participation) -> str:
         """Return a run's record as it came; nothing where it is none, and say so."""

@@ -33,6 +33,8 @@ def objections(policy: Policy, plan: Plan, site: str, pins: Pins = NOBODY) -> li
         found.append(f"the plan asks up to {epochs} epochs; [policy] epochs_max is {policy.epochs_max}")
     if plan.terms.average == "by-images" and plan.terms.share_max > policy.share_max:
         found.append(f"the plan's share_max is {plan.terms.share_max:g}; [policy] share_max is {policy.share_max:g}")
+    if policy.sealed == "required" and not plan.terms.sealed:
+        found.append("the plan's models travel in the open; [policy] sealed is required")
     if effective(policy.pins, hides_from_coordinator=plan.hides_from_coordinator) == "required":
         unpinned = pins.unpinned(name for name in plan.sites if name != site)
         found += [

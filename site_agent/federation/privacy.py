@@ -33,13 +33,16 @@ from fedcervix.core.events import (
     ModelAdopted,
     ModelUnusable,
     ReleaseStored,
+    Rewrapped,
     ScoreReported,
+    Seal,
     SiteFailed,
     Task,
     UpdateStored,
 )
 from fedcervix.core.plan import SITE_NAME
 from fedcervix.transport import codec
+from fedcervix.trust.sealed_models import Header
 from fedcervix.trust.sum_roster import Opening
 
 GAUGES = frozenset({"zero_rows", "dead_units", "unit_std", "effective_rank", "alignment", "uniformity"})
@@ -219,6 +222,18 @@ def task(value: Task) -> Task:
     return value
 
 
+def seal(value: Seal | None) -> Seal | None:
+    """What this site has signed of a model under seal: a header with nothing else in it, digests and boxes.
+
+    Raises TypeError, ValueError for anything else.
+    """
+    if value is not None:
+        if not isinstance(value, Seal):
+            raise TypeError("not a seal")
+        Header.parse(value.header)
+    return value
+
+
 def signed(value: Opening | Masked | None) -> Opening | Masked | None:
     """What the site signs of a secure sum: keys, digests and rounded figures. It checks itself when it is built."""
     return value if isinstance(value, Opening | Masked) else None
@@ -266,6 +281,7 @@ LEAVES: Mapping[type, Mapping[str, Rule]] = {
         "loss": number,
         "seconds": number,
         "packed": matching(DIGEST),
+        "seal": seal,
         "masked": signed,
     },
     BoxesStored: {"task": task, "roster": matching(DIGEST), "boxes": boxes},
@@ -280,6 +296,7 @@ LEAVES: Mapping[type, Mapping[str, Rule]] = {
     },
     ModelUnusable: {"task": task, "steps": number},
     ModelAdopted: {"task": task},
+    Rewrapped: {"task": task, "seal": seal},
     SiteFailed: {"stage": text, "hint": text, "incident": matching(INCIDENT), "kind": class_name, "goes_on": yes_or_no},
 }
 """What leaves of each report, field by field, and as what. No other field is written into a message."""

@@ -74,10 +74,10 @@ class Readiness:
 
     def _opening(self, run: Participation) -> Opening | None:
         """Return what this site opens the run with. Raises PolicyError, which the coordinator is told."""
-        if run.secure is None:
+        if (hides := run.secure or run.sealed) is None:
             return None
         try:
-            return run.secure.opening(self._images)
+            return hides.opening(self._images)
         except PolicyError as error:
             with contextlib.suppress(FedcervixError):
                 self._context.link.report(codec.Refusal(run.run, error.what))

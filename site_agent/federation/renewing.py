@@ -57,7 +57,8 @@ class Renewing:
 
     def _step(self) -> float:
         """Renew where it is due; return how long to wait, in seconds. Raises ConfigError, StorageError."""
-        certificate = self._context.home.certificate()
+        with self._lock:  # else the newest file could be taking its place at this moment
+            certificate = self._context.home.certificate()
         now = datetime.fromtimestamp(self._context.clock_s(), UTC)
         wait_s = (renewal.due_at(certificate) - now).total_seconds()
         if wait_s > 0:

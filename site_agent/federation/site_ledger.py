@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from fedcervix.core.events import Event, SiteAttached, SiteRefused, Task
+from fedcervix.core.rounds.state import Run
 from fedcervix.disk.files import write_whole
 from fedcervix.disk.storage import disk
 from fedcervix.errors import IdentityError, LedgerError
@@ -166,6 +167,13 @@ class SiteLedger:
         """
         checked = self._checked
         return checked.told.known_round(checked.ledger.heads, number)
+
+    def told(self) -> Run | None:
+        """Return the run as it stands by the ledger, up to the last head that was checked; None: nothing is here.
+
+        Only in a run whose plan hides something from the coordinator.
+        """
+        return self._checked.told.state
 
     def began_with(self, model: str, before: int) -> bool:
         """Say whether a round before this one began with a model. In runs as `known_round`."""

@@ -33,6 +33,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal, TypeVar, cast
 
+from fedcervix.core.grouped import grouped
 from fedcervix.errors import DataError
 from site_agent.manifest.identifiers import written_alike
 from site_agent.manifest.reading import SPLITS, ManifestRow, Split, at_most
@@ -107,9 +108,7 @@ def groups(patients: Iterable[P], links: Iterable[tuple[P, P]]) -> tuple[tuple[P
     for one, other in links:
         if one in parent and other in parent:
             parent[root(one)] = root(other)
-    members: dict[P, list[P]] = {}
-    for patient in sorted(parent):
-        members.setdefault(root(patient), []).append(patient)
+    members = grouped((root(patient), patient) for patient in sorted(parent))
     return tuple(sorted(tuple(group) for group in members.values()))
 
 
@@ -171,21 +170,14 @@ def recognise(now: Mapping[str, Set[str]], earlier: Mapping[str, Kept], named: I
 
 def _owners(earlier: Mapping[str, Kept]) -> dict[str, list[str]]:
     """Return the patients of each picture."""
-    owners: dict[str, list[str]] = {}
-    for name, kept in sorted(earlier.items()):
-        for picture in kept.pictures:
-            owners.setdefault(picture, []).append(name)
-    return owners
+    return grouped((picture, name) for name, kept in sorted(earlier.items()) for picture in kept.pictures)
 
 
 def _holders(now: Mapping[str, Set[str]], owners: Mapping[str, Sequence[str]]) -> dict[str, set[str]]:
     """Return which patients of today have pictures that were kept under each identifier."""
-    holders: dict[str, set[str]] = {}
-    for one, pictures in now.items():
-        for picture in pictures:
-            for name in owners.get(picture, ()):
-                holders.setdefault(name, set()).add(one)
-    return holders
+    held = ((one, picture) for one, pictures in now.items() for picture in pictures)
+    holders = grouped((name, one) for one, picture in held for name in owners.get(picture, ()))
+    return {name: set(ones) for name, ones in holders.items()}
 
 
 def _known_as(
@@ -241,17 +233,14 @@ def given(rows: Sequence[ManifestRow], source: str) -> dict[str, Split] | None:
 
     Raises DataError if only some rows give one, or if a patient is in two splits.
     """
-    found: dict[str, set[Split]] = {}
-    for row in rows:
-        if row.split is not None:
-            found.setdefault(row.patient, set()).add(row.split)
+    found = grouped((row.patient, row.split) for row in rows if row.split is not None)
     if not found:
         return None
     _check_all_given(rows, source)
     crossing = [
         f"{patient} ({', '.join(split for split in SPLITS if split in splits)})"
         for patient, splits in sorted(found.items())
-        if len(splits) > 1
+        if len(set(splits)) > 1
     ]
     if crossing:
         raise DataError(
@@ -259,7 +248,7 @@ def given(rows: Sequence[ManifestRow], source: str) -> dict[str, Split] | None:
             cause="the split was drawn by image; images of one woman in training and test make every score too good",
             next_step=f"give all images of a patient one split, or empty the column, then fedcervix draws it: {source}",
         )
-    return {patient: next(iter(splits)) for patient, splits in found.items()}
+    return {patient: splits[0] for patient, splits in found.items()}
 
 
 def _check_all_given(rows: Sequence[ManifestRow], source: str) -> None:

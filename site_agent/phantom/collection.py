@@ -29,10 +29,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from fedcervix.core.grouped import grouped
 from fedcervix.core.seeds import derive
 from fedcervix.errors import DataError, StorageError
 from site_agent.manifest.reading import Split
-from site_agent.manifest.splits import Stratum, stratum
+from site_agent.manifest.splits import stratum
 from site_agent.phantom.anatomy import Woman, draw_woman
 from site_agent.phantom.camera import CERVIGRAPH, COLPOSCOPE, Camera, photograph
 from site_agent.phantom.labels import MOSTLY_DENSITY, MOSTLY_EXTENT, Criterion
@@ -150,12 +151,8 @@ def attendance(
 
 def _divided(visits: list[Visit]) -> list[Visit]:
     """Let every fifth woman of a stratum validate and the others train."""
-    labels: dict[int, list[int | None]] = {}
-    for visit in visits:
-        labels.setdefault(visit.woman, []).append(visit.label)
-    strata: dict[Stratum, list[int]] = {}
-    for woman in sorted(labels):
-        strata.setdefault(stratum(labels[woman]), []).append(woman)
+    labels = grouped((visit.woman, visit.label) for visit in visits)
+    strata = grouped((stratum(labels[woman]), woman) for woman in sorted(labels))
     valid = {woman for women in strata.values() for woman in women[1::ONE_VALIDATES_OF]}
     return [dataclasses.replace(visit, split="valid" if visit.woman in valid else "train") for visit in visits]
 

@@ -5,8 +5,9 @@ Rules
    ImageNet weights, contrastive learning on its own images (SSL). "Yes" needs all of these comparisons to be decided
    for the federated start, random weights and SSL among them. One that is decided against it is a "No". Everything else
    is "not shown".
-2. A "Yes" to all needs no correction for the number of comparisons (an intersection-union test: Berger, Technometrics
-   24:295, 1982). A "No" is the worst of several comparisons, not corrected for their number, which the page says.
+2. Every comparison of the report is corrected for their number (Holm), so a "No" is as well: it is the worst of
+   several. A "Yes" to all would need no correction (an intersection-union test: Berger, Technometrics 24:295, 1982),
+   but one rule for every verdict on the page is easier to read.
 3. The headline names the start with the highest AUC wherever that is not the federated one.
 4. Where the compared models were trained differently, the answer is neither "yes" nor "no", and no comparison has a
    conclusion (`SiteReport.conclusion`).

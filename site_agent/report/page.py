@@ -231,7 +231,7 @@ def _cell(measure: str, label: str, counts: tuple[int, int] | None, estimate: Es
 
 
 def _women(found: Evaluation) -> Women:
-    return Women(found.case_women, found.women - found.case_women)
+    return Women.of_one_part(found.case_women, found.women - found.case_women)
 
 
 # --- women that it misses, and what its probabilities are worth ---------------------------------------------------

@@ -67,7 +67,7 @@ def site_report(
     federation = unread.part("The plan of the federation's run", lambda: _federation(home, found), None)
     federated = found.federated.start if found.federated else ""
     scored = scores.predictions(collection, found.stored, test, device, tell)
-    by_image, by_woman = scores.evaluations(scored, seed, tell)
+    by_image, by_woman = scores.evaluations(scored, tell)
     maps, no_map = _maps(home, collection, mapped_model(found), device, tell)
     no_losses: tuple[content.Losses, ...] = ()
     return content.SiteReport(
@@ -85,7 +85,7 @@ def site_report(
         set_aside=_set_aside(collection),
         evaluations=by_image,
         by_woman=by_woman,
-        comparisons=scores.comparisons(scored, federated, seed, tell),
+        comparisons=scores.comparisons(scored, federated, tell),
         predictions=scored,
         differences=found.differences,
         reservations=found.reservations,

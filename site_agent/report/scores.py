@@ -51,15 +51,13 @@ def predictions(
     return Predictions(images, tuple(scored))
 
 
-def evaluations(
-    found: Predictions, seed: int, tell: Tell = silent
-) -> tuple[tuple[Evaluation, ...], tuple[Evaluation, ...]]:
+def evaluations(found: Predictions, tell: Tell = silent) -> tuple[tuple[Evaluation, ...], tuple[Evaluation, ...]]:
     """Return every classifier's evaluation on images, and on women; none on women where all of them are cases."""
     labels, names = [image.label for image in found.images], [image.woman for image in found.images]
     by_image, by_woman = [], []
     for number, one in enumerate(found.classifiers, 1):
         tell(f"intervals of {one.start}: classifier", number, len(found.classifiers))
-        judge = functools.partial(evaluate, one.start, threshold_validation=one.threshold, seed=seed)
+        judge = functools.partial(evaluate, one.start, threshold_validation=one.threshold)
         by_image.append(judge(labels, one.scores, names))
         own = women(found.images, one.scores)
         if len({woman.label for woman in own}) > 1:
@@ -67,13 +65,10 @@ def evaluations(
     return tuple(by_image), tuple(by_woman)
 
 
-def comparisons(found: Predictions, federated: str, seed: int, tell: Tell = silent) -> tuple[Comparison, ...]:
+def comparisons(found: Predictions, federated: str, tell: Tell = silent) -> tuple[Comparison, ...]:
     """Compare the federated start with every other one, on images; nothing where `federated` is empty."""
-    others = [one.start for one in found.classifiers if one.start != federated] if federated else []
+    if not federated:
+        return ()
+    tell(f"{federated} beside the others", 1, 1)
     labels, names = [image.label for image in found.images], [image.woman for image in found.images]
-    scores = {one.start: one.scores for one in found.classifiers}
-    made = []
-    for number, other in enumerate(others, 1):
-        tell(f"{federated} beside {other}: comparison", number, len(others))
-        made.append(compare(federated, other, labels, scores, names, seed=seed))
-    return tuple(made)
+    return compare(federated, labels, {one.start: one.scores for one in found.classifiers}, names)

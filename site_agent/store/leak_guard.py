@@ -21,10 +21,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fedcervix.core.grouped import grouped
 from fedcervix.core.plan import canonical_json
 from fedcervix.disk.descriptors import check_used_up
 from fedcervix.disk.files import make_folder, write_new, write_secret
-from fedcervix.disk.storage import damaged, disk
+from fedcervix.disk.storage import damaged, read_file
 from fedcervix.errors import ModelError
 from fedcervix.json_text import parsed
 from site_agent.manifest.identifiers import forms
@@ -98,9 +99,7 @@ class SiteKey:
 
     def known(self, images: Iterable[Image], seen: Seen) -> set[str]:
         """Return the women of these images who are among the seen, by an identifier or by a picture."""
-        by_woman: dict[str, list[Image]] = {}
-        for image in images:
-            by_woman.setdefault(image.woman, []).append(image)
+        by_woman = grouped((image.woman, image) for image in images)
         return {woman for woman, hers in by_woman.items() if self._met(hers, seen)}
 
     def _met(self, hers: Sequence[Image], seen: Seen) -> bool:
@@ -134,8 +133,7 @@ def site_key(home: SiteHome) -> SiteKey:
 
 
 def _read_key(file: Path) -> SiteKey:
-    with disk(file, "read"):
-        secret = file.read_bytes()
+    secret = read_file(file)
     if len(secret) != KEY_BYTES:
         next_step = f"restore it from a backup, or delete it (rm {file}) and make the models again"
         raise damaged(file, f"it holds {len(secret)} bytes instead of {KEY_BYTES}", next_step=next_step)

@@ -20,7 +20,7 @@ from fedcervix.core.plan import Plan
 from fedcervix.core.session import PersistentState, Result
 from fedcervix.disk.files import append_line, write_whole
 from fedcervix.disk.paths import Below
-from fedcervix.disk.storage import damaged, disk, later, read_back, read_kept
+from fedcervix.disk.storage import damaged, disk, later, read_back, read_file, read_kept
 from fedcervix.errors import FormatError, StorageError
 from fedcervix.json_text import parsed
 from fedcervix.runtime.record import LedgerLine, RecordedRun
@@ -62,8 +62,7 @@ class RunStore:
     def plan(self) -> Plan:
         """Return the run's plan. Raises StorageError."""
         file = self.folder / "plan.json"
-        with disk(file, "read"):
-            content = file.read_bytes()
+        content = read_file(file)
         try:
             return Plan.parse(content.decode())
         except UnknownFormat as error:
@@ -126,8 +125,7 @@ class RunStore:
         """Return how long this run's models are; 0 before the first one was here. Raises StorageError."""
         if not self._model.exists():
             return 0
-        with disk(self._model, "read"):
-            content = self._model.read_bytes()
+        content = read_file(self._model)
         if not content.isdigit():
             next_step = f"delete it: rm {self._model}; the next model writes it again"
             raise damaged(self._model, "it holds no number of bytes", next_step=next_step)

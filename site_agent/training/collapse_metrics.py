@@ -44,7 +44,7 @@ class Gauges:
     alignment: float
     """mean squared distance of the two views of an image on the unit sphere (Wang and Isola 2020); small is good"""
     uniformity: float
-    """log of the mean of exp(-2 d^2) over all pairs (ibid.): 0 all alike, about -4 at the very best"""
+    """log of the mean of exp(-2 d^2) over all pairs of images (ibid.): 0 all alike, about -4 at the very best"""
 
 
 def gauges(f: Tensor) -> Gauges:
@@ -58,7 +58,7 @@ def gauges(f: Tensor) -> Gauges:
         unit_std=float(units.var(dim=0, correction=0).sum().sqrt()),
         effective_rank=_effective_rank(rows),
         alignment=float((one - two).square().sum(dim=1).mean()),
-        uniformity=_uniformity(units),
+        uniformity=(_uniformity(one) + _uniformity(two)) / 2,
     )
 
 
@@ -119,7 +119,10 @@ def _effective_rank(rows: Tensor) -> float:
 
 
 def _uniformity(units: Tensor) -> float:
+    """Return it for one view of every image: an image's own other view would come near it, however the images lie."""
     lengths, n = units.square().sum(dim=1), len(units)
+    if n < 2:
+        return 0.0  # one image is all in one place
     squares = (lengths[:, None] + lengths - 2 * units @ units.T).clamp_min(0)  # (n, n); 0 to itself
     nearness = squares.mul(-2).exp().sum() - n
     return float((nearness / (n * (n - 1))).log())

@@ -83,10 +83,10 @@ def attacks(
     """
     if min(sides.women) < WOMEN_MIN:
         return ()
-    scores = _Measured(encoder, sides, context, on_progress).scores(base, update)
+    measured = scores(encoder, base, update, sides, context, on_progress)
     women, count = (*sides.members.patients, *sides.others.patients), sides.women[0]
     found = []
-    for name, of_images in scores.items():
+    for name, of_images in measured.items():
         means = by_woman(of_images, women)
         values = np.array([means[woman] for woman in dict.fromkeys(women)])  # training women first
         if not np.isfinite(values).all():
@@ -97,6 +97,21 @@ def attacks(
             )
         found.append(attack(name, values[:count], values[count:], derive(context.seed, "audit-draws", name)))
     return tuple(found)
+
+
+def scores(
+    encoder: nn.Module,
+    base: State,
+    update: State,
+    sides: Sides,
+    context: TrainingContext,
+    on_progress: OnCount = silent,
+) -> dict[str, Floats]:
+    """Return the score of each image, training women's first, by attack; higher for an image that was trained on.
+
+    Takes what `attacks` takes, and tells nothing of women. (n,) each. Raises ModelError.
+    """
+    return _Measured(encoder, sides, context, on_progress).scores(base, update)
 
 
 class _Measured:
@@ -110,7 +125,7 @@ class _Measured:
         place(encoder, context.device)
 
     def scores(self, base: State, update: State) -> dict[str, Floats]:
-        """Return the score of each image (n,), by attack; higher for an image that was trained on."""
+        """Return the scores (see above)."""
         self._load(base, "the model that the round began with")
         views_before, loss_before = self._pass(self._views_and_loss)
         step = {name: update[name].to(value) - value for name, value in _parameters(self._encoder).items()}

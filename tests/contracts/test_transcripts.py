@@ -64,8 +64,9 @@ REMARKS = {
 SECRET = {
     *("Opening", "Openings", "SiteOpening", "Box", "Boxes", "Boxed", "Attempt", "Closing", "HolderSignature"),
     *("SumLine", "Masked", "Summed", "Release", "Released", "Closed"),
+    *("Seal", "KeyBox", "Rewrapped"),
 }
-"""messages of runs with secure sums: they are full of keys and digests that are others in each run"""
+"""messages of runs that hide something from the coordinator: full of keys and digests that are others in each run"""
 
 Settle = Callable[[str, int, str], None]
 

@@ -35,6 +35,7 @@ VARYING = {
     **dict.fromkeys(("calls_open", "calls_refused", "connections"), "<count>"),
     **dict.fromkeys(("software", "software_version"), "<version>"),
     **dict.fromkeys(("instance", "fedcervix-instance"), "<token>"),
+    "hash": "<hash of an entry>",
 }
 """fields, headers and keys of JSON documents that are other in each run, and what stands in their place"""
 WITHIN = {

@@ -281,7 +281,9 @@ class Federation:
         return found
 
     def result(self) -> str:
-        """Return the digest of the one finished run's model."""
+        """Return the digest of the one finished run's model; under seal, where only sites have it, by the record."""
+        if self.record()["plan"]["terms"].get("sealed"):
+            return str(self.record()["model"])
         [file] = self.home.results.glob("*/cervix-model.safetensors")
         return digest_file(file)
 

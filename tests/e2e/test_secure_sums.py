@@ -9,6 +9,10 @@ from typing import Any
 
 import pytest
 
+from fedcervix.core.rounds.state import Outcome
+from fedcervix.errors import EXIT_OF_OUTCOME
+from fedcervix.models.weights import write_tensors
+from tests.e2e.light_worker import seed_model
 from tests.e2e.loopback import Federation, Process, call, until
 from tests.unit.independent_verifier import verify as verify_independently
 
@@ -97,3 +101,28 @@ def test_a_holder_that_stays_away_costs_an_attempt(federate: Federate, light_rig
     terms = {**TERMS, "rounds": 1}
     assert made.result() == light_right("csfssl", numbers=NUMBERS, sites=SITES, attempt=2, **terms)
     assert made.last("ReleaseStored")["task"]["attempt"] == 2
+
+
+@pytest.mark.long
+def test_another_run_may_begin_with_the_model_of_a_run_that_was_aborted_in_its_first_round(federate: Federate) -> None:
+    """The holders close the round first, and all sites learn it: their vectors are in no sum."""
+    made = federate(sites=SITES, terms={**TERMS, "rounds": 1}, run={"base": "first.safetensors"})
+    first = made.home.folder / "first.safetensors"
+    digest = write_tensors(first, seed_model(made.home.plan("csfssl"), NUMBERS))
+    coordinator = made.coordinate("--mode", "csfssl")
+    for site in SITES:
+        made.enrol(site, first_model=digest)
+    made.know()
+    slow = {"cleo": ("--pace-s", "2.0")}
+    agents = [made.light(site, *LIGHT, *slow.get(site, ())) for site in SITES]
+    until("two vectors have arrived", lambda: made.events("UpdateStored") > 1, seen=made.texts)
+    code, said = call("coordinator", "--home", made.home.folder, "abort", cwd=made.folder)
+    assert "as soon as its holders have promised" in said, said
+    assert code == 0
+    made.finish(*agents, coordinator, code=EXIT_OF_OUTCOME[Outcome.ABORTED])
+    assert made.events("CloseSigned") == 2
+    again = made.coordinate("--mode", "csfssl")
+    for site in SITES:
+        made.settle(site, first_model=digest)
+    made.know()
+    made.finish(*(made.light(site, *LIGHT) for site in SITES), again)

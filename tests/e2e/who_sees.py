@@ -51,7 +51,7 @@ class Kind:
     terms: Mapping[str, Any] = field(default_factory=dict)
 
 
-KINDS = {"csfssl": Kind("csfssl"), "ppfssl": Kind("ppfssl")}
+KINDS = {"csfssl": Kind("csfssl"), "ppfssl": Kind("ppfssl"), "sealed": Kind("ppfssl", terms={"sealed": True})}
 
 Pieces = Callable[[], Iterable[bytes]]
 """what an asset is recognised by: as far as it exists by now"""
@@ -164,7 +164,7 @@ def light_assets(federation: Federation, trained: Path) -> dict[str, Pieces]:
     home = federation.site(OWNER)
     return {
         "the site's own weights of a round": lambda: weights(trained / "train-1"),
-        "the result": lambda: (p for f in federation.home.results.glob("*/*.safetensors") for p in weights(f)),
+        "the result": lambda: (p for f in home.models.glob("*/cervix-model.safetensors") for p in weights(f)),
         "its exact loss": lambda: (repr(LOSS).encode(), struct.pack("<d", LOSS)),
         "its number of images": lambda: (f'"images":{IMAGES}'.encode(), f'"images": {IMAGES}'.encode()),
         "its private key": lambda: (home.pem("site.key").splitlines()[1],),
@@ -204,6 +204,7 @@ def play(folder: Path, kind: Kind, *, real: bool = False) -> tuple[dict[str, set
         for site in SITES:
             run.enrol(site, manifests.get(site))
             run.settle(site, manifests.get(site), port=line.port)
+        run.know()
         options = {OWNER: ["--images", IMAGES, "--loss", LOSS, "--keep", trained]}
         agents = {s: run.agent(s) if real else run.light(s, *map(str, options.get(s, ()))) for s in SITES}
         places = {"coordinator": (coordinator, run.home.folder)} | {

@@ -8,7 +8,7 @@ from dataclasses import replace
 from fedcervix.core.modes import MODES
 from fedcervix.core.plan import Plan, Recipe, Terms
 from fedcervix.core.rounds.state import Outcome
-from tests.simulation.oracle import digest_of, undisturbed
+from tests.simulation.oracle import digest_of, scorers, undisturbed
 from tests.simulation.world import Faults, History, Rules, ViolationError, simulate
 
 NAMES = ("ada", "bob", "cleo", "dora", "emil", "fay", "gus", "hal", "ida")
@@ -92,6 +92,14 @@ def draw_culprits(dice: random.Random, plan: Plan, faults: Faults) -> Faults:
     return faults
 
 
+def draw_sealed(dice: random.Random, plan: Plan) -> Plan:
+    """Let half of the rings travel under seal; the coordinator averages nothing then, nor does it begin them."""
+    if not plan.mode_rules.in_turns or dice.random() < 0.5:
+        return plan
+    packing = "none" if plan.terms.compression == "int8" else plan.terms.compression
+    return replace(plan, terms=replace(plan.terms, sealed=True, ring_result="last", compression=packing))
+
+
 def faults_in(faults: Faults) -> bool:
     return faults != Faults(delay_s=faults.delay_s)
 
@@ -107,6 +115,8 @@ def history(seed: int, rules: Rules | None = None) -> History:
     if plan.terms.compression != "int8":  # a copied home folder carries on what its own agent rounded away, no other's
         faults = draw_twins(dice, faults)
     faults = draw_culprits(dice, plan, faults)
+    plan = draw_sealed(dice, plan)
+    base = "" if plan.terms.sealed else base
     try:
         found = simulate(plan, faults, seed, base=base, rules=rules)
         _check_end(found)
@@ -130,7 +140,7 @@ def _check_end(found: History) -> None:
     left_out = {missing.site for round_ in counting for missing in round_.missing}
     if everyone and found.plan.mode_rules.needs_all and not left_out <= {site for site, _ in found.faults.revoked}:
         raise ViolationError(f"every site is needed; without having been revoked, left out were: {left_out}")
-    scored = all(len(round_.scores) == len(found.plan.sites) for round_ in run.rounds)
+    scored = all({score.site for score in round_.scores} == {*scorers(found.plan)} for round_ in run.rounds)
     if run.outcome is Outcome.OK and scored:
         result = (run.best.candidate, run.best_round, len(run.rounds))
         if result != undisturbed(found.plan, found.base):

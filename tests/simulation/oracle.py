@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from fedcervix.core.events import Task, TaskKind
+from fedcervix.core.events import Task, TaskKind, UpdateStored
 from fedcervix.core.plan import Compression, Plan
 from fedcervix.core.rounds.state import Outcome, Phase, Round, Run
 
@@ -77,8 +77,16 @@ def weight_of(plan: Plan, site: str) -> float:
 
 
 def mean_loss(plan: Plan, model: str) -> float:
-    weights = [weight_of(plan, site) for site in plan.sites]
-    return sum(w * loss_of(model, site) for w, site in zip(weights, plan.sites, strict=True)) / sum(weights)
+    judges = scorers(plan)
+    weights = [weight_of(plan, site) for site in judges]
+    return sum(w * loss_of(model, site) for w, site in zip(weights, judges, strict=True)) / sum(weights)
+
+
+def scorers(plan: Plan) -> tuple[str, ...]:
+    """Return who scores the model of an undisturbed round: all; of a ring under seal who made it, and who is next."""
+    if not plan.terms.sealed:
+        return plan.sites
+    return tuple(dict.fromkeys((plan.sites[0], plan.sites[-1])))
 
 
 def averages_as(plan: Plan) -> Compression:
@@ -146,12 +154,21 @@ def faults_of_ledger(run: Run, first: str) -> Iterator[str]:
             model = round_.contributions[-1].digest
         elif run.plan.mode_rules.goes_on_from_average:
             model = round_.candidate or model
-    if model != run.model:
+    if model != run.model and not (run.rounds and went_back(run.current)):
         yield f"the model is {run.model[:8]}; the accepted updates give {model[:8]}"
+
+
+def went_back(round_: Round) -> bool:
+    """Say whether a ring under seal went back to an earlier model in this round."""
+    return any("went back" in note for note in round_.notes)
 
 
 def _nobody_counts(run: Run, number: int) -> bool:
     return number > 0 and bool(run.rounds[number - 1].candidate) and not run.rounds[number - 1].contributions
+
+
+def _hops(round_: Round) -> tuple[UpdateStored, ...]:
+    return (*round_.contributions, *round_.dropped)
 
 
 def _faults_of_round(run: Run, round_: Round, bases: Sequence[str], left: Left, *, after_nobody: bool) -> Iterator[str]:
@@ -165,7 +182,9 @@ def _faults_of_round(run: Run, round_: Round, bases: Sequence[str], left: Left, 
         yield f"{name}: begins from {round_.base[:8]}, not from {model[:8]}"
     if round_.candidate and {*counted, *missing} != {*run.plan.sites}:
         yield f"{name}: a declared site is neither counted nor missing: {counted}, missing {missing}"
+    earlier = {hop.digest for one in run.rounds for hop in _hops(one)} if went_back(round_) else {}
     for update in round_.contributions:
+        model = update.task.base if update.task.base in earlier else model
         if update.task != Task(run.run, TaskKind.TRAIN, round_.number, model):
             yield f"{name}: {update.site} trained {update.task} from {update.task.base[:8]}, not {model[:8]}"
         elif update.digest != left.update(model, update.site, round_.number):

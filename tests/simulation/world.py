@@ -31,9 +31,12 @@ from fedcervix.core.events import (
     Event,
     ModelAdopted,
     ModelUnusable,
+    Rewrapped,
     ScoreReported,
+    Seal,
     SiteAttached,
     SiteFailed,
+    SiteOpened,
     SiteRevoked,
     SiteSilent,
     Task,
@@ -46,12 +49,14 @@ from fedcervix.core.events import (
 from fedcervix.core.plan import Plan
 from fedcervix.core.rounds.coordinator_work import AverageWork, coordinator_work
 from fedcervix.core.rounds.instructions import Finish, Instruction, instruction
+from fedcervix.core.rounds.readers import next_reader, readers, seals
 from fedcervix.core.rounds.state import Presence, Run, begin
 from fedcervix.core.rounds.step import step
 from fedcervix.core.rounds.waits import deadline, waits
 from fedcervix.transport.codec import SUCCEEDS_MAX, InstanceClaim
 from tests.simulation.oracle import (
     averaged,
+    digest_of,
     drawn,
     faults_of_ledger,
     faults_of_outcome,
@@ -362,7 +367,7 @@ class Coordinator:
             if {*old.contributions, *old.dropped} - {*new.contributions, *new.dropped}:
                 found.append(f"round {old.number}: an accepted update is gone")
         found.extend(self._faults_of_blame(after))
-        wanted = {task.base for task in self.wanted.values() if isinstance(task, Task)} - {""}
+        wanted = {self._file(task.base) for task in self.wanted.values() if isinstance(task, Task) and task.base}
         if not wanted <= self.blobs:
             found.append(f"sites are asked for models that are not kept: {wanted - self.blobs}")
         found.extend(self._faults_of_forms(after))
@@ -373,6 +378,10 @@ class Coordinator:
             if known.presence is Presence.SILENT and stream.sound_for_s(known.since) > FORGOTTEN_S:
                 found.append(f"{known.name} listens, but is taken for silent since {known.since:.0f}")
         _check(found)
+
+    def _file(self, model: str) -> str:
+        """Return which file there is of a model: the sealed one, where the plan seals."""
+        return seals(self.run, model)[0][1].file if self.plan.terms.sealed else model
 
     def _faults_of_blame(self, run: Run) -> Iterator[str]:
         """Yield whom the ledger of a finished round blames though it did nothing, where nobody lies.
@@ -394,6 +403,8 @@ class Coordinator:
         """
         came_back = any(round_.void for round_ in run.rounds)
         for site, task in self.wanted.items():
+            if self.plan.terms.sealed and isinstance(task, Task) and task.base and site not in readers(run, task.base):
+                yield f"{site} is asked to {task}, and cannot read the model"
             form = self.rules.packed_form(run, site, task.base) if isinstance(task, Task) and task.base else None
             if form is not None and form.digest not in self.blobs and not came_back:
                 yield f"{site} may have a packed form that is not kept"
@@ -411,19 +422,26 @@ class Coordinator:
         self._heard(site.name)
         match request:
             case "ready":
+                if self.plan.hides_from_coordinator:
+                    self.submit(SiteOpened(site.name, digest_of("key", site.name), 10, digest_of("rho"), "30", 0.0))
                 return self.submit(SiteAttached(site.name, self.world.now))
             case ("fetch", digest):
-                return digest in self.blobs
+                return bool(self._readable(site.name, str(digest)))
             case ("push", digest):
                 self.displaced[site.name] = (self.displaced[site.name] | self.brought[site.name]) - {str(digest)}
                 self.brought[site.name] = {str(digest)}
                 self._clear()
                 self.blobs.add(str(digest))
                 return True
-            case UpdateStored() | ScoreReported() | ModelUnusable() | ModelAdopted() | SiteFailed():
+            case UpdateStored() | ScoreReported() | ModelUnusable() | ModelAdopted() | Rewrapped() | SiteFailed():
                 return self._take(replace(request, at=self.world.now))
             case _:
                 return True
+
+    def _readable(self, site: str, model: str) -> bool:
+        if not self.plan.terms.sealed:
+            return model in self.blobs
+        return site in readers(self.run, model) and self._file(model) in self.blobs
 
     def _heard(self, name: str) -> None:
         self.liveness.heard(name)  # the lease runs out later than the driving thread thinks: it will see
@@ -437,8 +455,8 @@ class Coordinator:
                 if pushed in self.displaced[report.site]:
                     return SEND_AGAIN
                 raise ViolationError(f"{report.task} of {report.site}: the model pushed before the report is gone")
-            self.blobs.add(report.digest)
-            self.brought[report.site].add(report.digest)
+            self.blobs.add(report.packed if report.seal else report.digest)
+            self.brought[report.site].add(report.packed if report.seal else report.digest)
             report = replace(report, step=self.world.step_of(report))
         return self.submit(report)
 
@@ -835,7 +853,7 @@ class Site:
                 if task.kind is TaskKind.TRAIN and self.trained_from.get(task.round, task.base) != task.base:
                     raise ViolationError(f"{self.name} is asked to {task} again, from another model")
                 self._beat(job)
-                if task.base and task.base not in self.models:
+                if task.base and task.base not in self.models and task.kind is not TaskKind.REWRAP:
                     self._call_again(("fetch", task.base), lambda found: self._fetched(job, task, found), job)
                 else:
                     self._settle_earlier(job, task)
@@ -892,7 +910,7 @@ class Site:
         if self.world.chance(self.world.faults.work_failure):
             self._break(job, task)
             return
-        if task.base and task.kind is not TaskKind.ADOPT and self.world.cannot_use(self.name, task):
+        if task.kind in (TaskKind.TRAIN, TaskKind.SCORE) and self.world.cannot_use(self.name, task):
             result: session.Result = ModelUnusable(self.name, task, 0, 0.0)
         else:
             result = _result(self.name, task, self.world.coordinator.plan, self.carried)
@@ -937,16 +955,30 @@ def _result(site: str, task: Task, plan: Plan, carried: economy.ErrorFeedback) -
     match task.kind:
         case TaskKind.SEED:
             packed = "" if compression == "int8" else packed_of(compression, seeded(plan))
-            return UpdateStored(site, task, seeded(plan), 0, 0, 0.0, 1.0, 0.0, packed)
+            return _sealed(plan, UpdateStored(site, task, seeded(plan), 0, 0, 0.0, 1.0, 0.0, packed))
         case TaskKind.TRAIN:
             residual = economy.residual_for(carried, task.round)
             model = rounded(compression, trained(task.base, site, task.round), residual)
             packed = packed_of(compression, model)
-            return UpdateStored(site, task, model, images_of(site), 1, 0.5, 1.0, 0.0, packed)
+            return _sealed(plan, UpdateStored(site, task, model, images_of(site), 1, 0.5, 1.0, 0.0, packed))
+        case TaskKind.REWRAP:
+            return Rewrapped(site, task, _seal(task.base, task.readers), 0.0)
         case TaskKind.SCORE:
             return ScoreReported(site, task, 8 * loss_of(task.base, site), 8, images_of(site), (), 0.0)
         case TaskKind.ADOPT:
             return ModelAdopted(site, task, 0.0)
+
+
+def _sealed(plan: Plan, update: UpdateStored) -> UpdateStored:
+    """Return an update with its seal, where the plan seals."""
+    if not plan.terms.sealed:
+        return update
+    seal = _seal(update.digest, (next_reader(plan.sites, update.site),))
+    return replace(update, packed=seal.file, seal=seal)
+
+
+def _seal(model: str, names: tuple[str, ...]) -> Seal:
+    return Seal("header", digest_of("sealed", model), tuple((name, "b0" * 48) for name in names), "5e")
 
 
 def _short(event: Event) -> str:

@@ -16,6 +16,7 @@ from fedcervix.core.rounds.state import Outcome
 from fedcervix.errors import FedcervixError, RunError
 from fedcervix.models.blobs import BlobStore
 from fedcervix.transport import codec
+from fedcervix.trust.seals import Signed
 from site_agent.federation.link import OnBytes
 
 RUN = "20300101-000000-csfssl-00000000"
@@ -56,6 +57,7 @@ class FakeLink:
         self.bounds: list[int] = []
         """how long a model might be, at each fetch"""
         self.models = {digest(content): content for content in (BASE, TRAINED)}
+        self.seals: tuple[Signed, ...] = ()
         self.forms: dict[str, Packed] = {}
         self.answers: Callable[[codec.Report], tuple[Answer, str]] = lambda _report: (Answer.ACCEPTED, "")
         self.arrived: set[str] = set()
@@ -113,6 +115,9 @@ class FakeLink:
 
     def packed(self, digest: str) -> Packed | None:
         return self.forms.get(digest)
+
+    def sealed(self, _digest: str) -> tuple[Signed, ...]:
+        return self.seals
 
     def renew(self, request_pem: bytes) -> bytes:
         self._tell(("renew", request_pem))

@@ -82,8 +82,8 @@ WHOLE = Synthetic(
     starts=("random", "ssl", "cssl", "csfssl", "ppfssl-from-nhs"),
     label_fractions=(0.1,),
     controls=("shuffled-labels", "equal-updates", "one-site-batches", "site-predictability"),
-    case_women=12,
-    control_women=20,
+    case_women=24,
+    control_women=40,
 )
 """a study of every start, with all controls"""
 

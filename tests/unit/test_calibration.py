@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 from sklearn.metrics import brier_score_loss
 
 from cervix_study.evidence.calibration import BINS, Calibration, bin_of, calibration
-from site_agent.classifier.resampling import Part, Scored, draw, roster
+from site_agent.classifier.by_woman import Part, Scored, roster
+from site_agent.classifier.intervals import TOO_FEW_WOMEN
 
 
-def measured(scored: Scored, draws: int = 50) -> Calibration:
-    return calibration([scored], draw(roster([{Part(1, 0, 0): scored}]), seed=0, draws=draws))
+def measured(scored: Scored) -> Calibration:
+    return calibration([scored], roster([{Part(1, 0, 0): scored}]))
 
 
 def each_her_own(labels, scores) -> Scored:
@@ -28,7 +29,7 @@ def test_ten_images_by_hand():
     """
     found = measured(each_her_own([1, 0, 0, 0, 0, 1, 1, 1, 1, 0], [0.2] * 5 + [0.9] * 5))
     assert found.brier.value == pytest.approx(0.165)
-    assert found.ece.value == pytest.approx(0.05)
+    assert found.ece == pytest.approx(0.05)
     assert (found.reliability, found.resolution, found.uncertainty) == pytest.approx((0.005, 0.09, 0.25))
     assert found.within == pytest.approx(0, abs=1e-15)
     assert [(b.images, b.mean_probability, b.share_of_cases.value) for b in found.bins] == [
@@ -52,7 +53,7 @@ def test_the_edges_of_the_bins():
 def test_a_prophet_scores_nothing_and_a_coin_a_quarter():
     assert measured(each_her_own([1, 0, 1, 0], [1.0, 0.0, 1.0, 0.0])).brier.value == 0
     coin = measured(each_her_own([1, 0, 1, 0], [0.5] * 4))
-    assert (coin.brier.value, coin.ece.value, coin.resolution) == (0.25, 0, 0)
+    assert (coin.brier.value, coin.ece, coin.resolution) == (0.25, 0, 0)
 
 
 @settings(max_examples=50, deadline=None)
@@ -61,7 +62,7 @@ def test_the_parts_add_up_and_the_whole_is_scikit_learns(images):
     """What bins leave over is Stephenson's: variance within the bins minus twice the covariance within them."""
     labels = np.array([True, False, *[label for label, _ in images]])
     scores = np.array([0.6, 0.4, *[score for _, score in images]])
-    found = measured(each_her_own(labels, scores), draws=2)
+    found = measured(each_her_own(labels, scores))
     assert found.brier.value == pytest.approx(brier_score_loss(labels, scores, pos_label=True))
     row = bin_of(scores)
     within = 0.0
@@ -75,8 +76,7 @@ def test_the_parts_add_up_and_the_whole_is_scikit_learns(images):
 
 def test_the_images_of_all_seeds_are_taken_together():
     one, two = each_her_own([1, 0], [0.9, 0.1]), each_her_own([1, 0], [0.6, 0.4])
-    drawn = draw(roster([{Part(1, 0, 0): one, Part(2, 0, 0): two}]), seed=0, draws=5)
-    found = calibration([one, two], drawn)
+    found = calibration([one, two], roster([{Part(1, 0, 0): one, Part(2, 0, 0): two}]))
     assert found.images == 4
     assert found.brier.value == pytest.approx((0.01 + 0.01 + 0.16 + 0.16) / 4)
 
@@ -84,8 +84,33 @@ def test_the_images_of_all_seeds_are_taken_together():
 def test_the_interval_is_by_woman():
     """Two equal images of every woman give the interval of one."""
     rng = np.random.default_rng(0)
-    labels, scores = np.arange(40) % 2 == 0, rng.uniform(size=40)
-    once = measured(each_her_own(labels, scores), draws=500).brier
-    women = [f"{place // 2:04d}" for place in range(80)]
-    twice = measured(Scored.of(np.repeat(labels, 2), np.repeat(scores, 2), women), draws=500).brier
+    labels, scores = np.arange(80) % 2 == 0, rng.uniform(size=80)
+    once = measured(each_her_own(labels, scores)).brier
+    women = [f"{place // 2:04d}" for place in range(160)]
+    twice = measured(Scored.of(np.repeat(labels, 2), np.repeat(scores, 2), women)).brier
+    assert once.low is not None
     assert (twice.low, twice.high) == pytest.approx((once.low, once.high))
+
+
+def test_the_ece_of_a_calibrated_classifier_is_what_chance_gives():
+    """300 times 100 women whose probabilities are right: above 0, and about as far above as is printed beside it."""
+    rng = np.random.default_rng(0)
+    found = []
+    for _ in range(300):
+        scores = rng.uniform(size=100)
+        found.append(measured(each_her_own(rng.uniform(size=100) < scores, scores)))
+    assert np.mean([one.ece for one in found]) > 0.08
+    assert np.mean([one.ece for one in found]) == pytest.approx(np.mean([one.ece_by_chance for one in found]), rel=0.05)
+
+
+def test_chance_counts_women_not_images():
+    """Two equal images of every woman: the same ECE, and the same by chance."""
+    labels, scores = [1, 0] * 30, np.linspace(0.05, 0.95, 60)
+    once = measured(each_her_own(labels, scores))
+    women = [f"{place // 2:04d}" for place in range(120)]
+    twice = measured(Scored.of(np.repeat(labels, 2), np.repeat(scores, 2), women))
+    assert (twice.ece, twice.ece_by_chance) == pytest.approx((once.ece, once.ece_by_chance))
+
+
+def test_with_few_women_the_brier_score_has_no_interval():
+    assert measured(each_her_own([1, 0] * 8, np.linspace(0, 1, 16))).brier.why == TOO_FEW_WOMEN

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,7 +15,9 @@ from fedcervix.core.events import (
     Masked,
     ModelAdopted,
     ReleaseStored,
+    Rewrapped,
     ScoreReported,
+    Seal,
     SiteFailed,
     Task,
     TaskKind,
@@ -39,7 +40,13 @@ from fedcervix.trust.sum_roster import Opening
 from fedcervix.wire import federation_pb2 as wire
 
 BASE, MADE = "b" * 64, "d" * 64
-TASKS = [Task("run", kind, 0 if kind in WITHOUT_BASE else 3, "" if kind in WITHOUT_BASE else BASE) for kind in TaskKind]
+REWRAP = Task("run", TaskKind.REWRAP, 3, BASE, readers=("bob", "cleo"))
+SEAL = Seal('{"header":1}', MADE, (("bob", "b0" * 48), ("cleo", "c0" * 48)), "5e")
+TASKS = [
+    Task("run", kind, 0 if kind in WITHOUT_BASE else 3, "" if kind in WITHOUT_BASE else BASE)
+    for kind in TaskKind
+    if kind is not TaskKind.REWRAP
+]
 TRAIN = TASKS[1]
 KEYS = [ec.derive_private_key(number, ec.SECP256R1()).public_key() for number in (2, 3)]
 PLAN = Plan(mode="ppfssl", sites=("ada", "bob"), profile="paper", terms=Terms(quorum=2), recipe=Recipe())
@@ -59,6 +66,8 @@ REPORTS: list[Report] = [
     UpdateStored(SITE, TASKS[0], MADE, 0, 0, 0.0, 1.0, AT),
     ScoreReported(SITE, TASKS[2], 8.0, 4, 10, (("alignment", 0.5), ("unit_std", 0.9)), AT),
     ModelAdopted(SITE, TASKS[3], AT),
+    Rewrapped(SITE, REWRAP, SEAL, AT),
+    UpdateStored(SITE, TRAIN, MADE, 10, 7, 0.25, 60.0, AT, MADE, seal=SEAL),
     SiteFailed(SITE, "training", "diverged", "INC-1", AT),
     SiteFailed(SITE, "training", "hung", "INC-2", AT, "TrainingError", goes_on=True),
     Ready("run", MADE, OPENINGS[SITE]),
@@ -85,7 +94,13 @@ def test_a_report_arrives_as_it_was_said(report: Report) -> None:
 
 @pytest.mark.parametrize(
     "instruction",
-    [*TASKS, *AGAIN, Idle("round 1: waiting for bob"), *(Finish(outcome, "why", '{"run": 1}') for outcome in Outcome)],
+    [
+        *TASKS,
+        REWRAP,
+        *AGAIN,
+        Idle("round 1: waiting for bob"),
+        *(Finish(outcome, "why", '{"run": 1}') for outcome in Outcome),
+    ],
     ids=str,
 )
 def test_an_instruction_arrives_as_it_was_said(instruction: Instruction) -> None:
@@ -150,7 +165,8 @@ def test_an_answer_arrives_as_it_was_said(answer: Answer) -> None:
 
 def test_who_speaks_and_when_is_never_read_from_a_message() -> None:
     """The design: "the servicer takes the site's name from the verified certificate and never from a message"."""
-    message = codec.write_report(replace(REPORTS[4], site="mallory", at=5.0), 7.0)
+    update = UpdateStored("mallory", TRAIN, MADE, 10, 7, 0.25, 60.0, 5.0)
+    message = codec.write_report(update, 7.0)
     found = codec.read_report(message, site="ada", at=AT)
     assert isinstance(found, UpdateStored)
     assert (found.site, found.at) == ("ada", AT)

@@ -62,13 +62,25 @@ def test_representations_on_one_line_raise_the_alarm() -> None:
 
 
 def test_gauges_of_four_orthogonal_images_by_hand() -> None:
-    """Mean row 1/4 each: 1 - 4/16 = 3/4 of variance. 28 pairs: 4 at distance 0, 24 at squared distance 2."""
+    """Mean row 1/4 each: 1 - 4/16 = 3/4 of variance. All 6 pairs of a view are at squared distance 2."""
     found = gauges(torch.eye(4).repeat(2, 1))
     assert found.zero_rows == found.dead_units == 0
     assert found.unit_std == pytest.approx(math.sqrt(3 / 4))
     assert found.effective_rank == pytest.approx(4)
     assert found.alignment == 0
-    assert found.uniformity == pytest.approx(math.log((4 + 24 * math.exp(-4)) / 28))
+    assert found.uniformity == pytest.approx(-4)
+
+
+def test_uniformity_takes_the_views_apart() -> None:
+    """Wang and Isola: the mean over both views. Eight images, far apart: -4 is reached with few of them."""
+    spread = unit_rows(torch.eye(8))
+    assert gauges(torch.cat([spread, unit_rows(spread + 0.05 * random(8, 8))])).uniformity < -3.8
+    one, two = torch.eye(2), torch.tensor([[1.0, 0.0], [1.0, 0.0]])
+    assert gauges(torch.cat([one, two])).uniformity == pytest.approx((-4 + 0) / 2)
+
+
+def test_one_image_has_a_uniformity_that_json_can_hold() -> None:
+    assert gauges(torch.eye(2)).uniformity == 0
 
 
 def test_alignment_is_the_mean_squared_distance_of_the_two_views() -> None:

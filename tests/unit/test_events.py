@@ -22,8 +22,10 @@ from fedcervix.core.events import (
     ModelAdopted,
     ModelUnusable,
     ReleaseStored,
+    Rewrapped,
     RunAborted,
     ScoreReported,
+    Seal,
     SiteAttached,
     SiteFailed,
     SiteOpened,
@@ -46,6 +48,7 @@ SEED = Task("run", TaskKind.SEED, 0, "")
 TRAIN = Task("run", TaskKind.TRAIN, 3, BASE)
 SCORE = Task("run", TaskKind.SCORE, 3, BASE)
 ADOPT = Task("run", TaskKind.ADOPT, 3, BASE)
+SEAL = Seal("{}", MADE, (("bob", "b0" * 48),), "5e")
 
 ONE_OF_EACH: list[Event] = [
     SiteAttached("ada", 1.5),
@@ -62,6 +65,8 @@ ONE_OF_EACH: list[Event] = [
     ModelUnusable("ada", TRAIN, 7, 1.5),
     ScoreReported("ada", SCORE, 8.0, 4, 10, (("alignment", 0.5), ("unit_std", 0.9)), 1.5),
     ModelAdopted("ada", ADOPT, 1.5),
+    UpdateStored("ada", TRAIN, MADE, 10, 7, 0.25, 60.0, 1.5, MADE, seal=SEAL),
+    Rewrapped("ada", Task("run", TaskKind.REWRAP, 3, BASE, readers=("bob",)), SEAL, 1.5),
     SiteOpened("ada", BASE, 12, MADE, "3045", 1.5),
     BoxesStored("ada", Task("run", TaskKind.BOX, 0, ""), MADE, (("bob", "ab" * 48), ("cleo", "cd" * 48)), 1.5),
     UpdateStored("ada", replace(TRAIN, attempt=2), MADE, 10, 7, 0.25, 60.0, 1.5, masked=Masked(BASE, 0.5, "", "30")),

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cervix_study.evidence.holm import holm
+from site_agent.classifier.intervals import holm
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,9 @@ from fedcervix.core.events import (
     ModelAdopted,
     ModelUnusable,
     ReleaseStored,
+    Rewrapped,
     ScoreReported,
+    Seal,
     SiteFailed,
     Task,
     TaskKind,
@@ -27,6 +29,7 @@ from fedcervix.core.events import (
 )
 from fedcervix.transport import codec
 from fedcervix.trust.boxes import OwnKey
+from fedcervix.trust.sealed_models import Header
 from fedcervix.trust.sum_roster import Opening
 from site_agent.federation.link import _message
 from site_agent.federation.privacy import (
@@ -210,6 +213,8 @@ def test_only_listed_finite_gauges_leave():
 
 OUTWARD_KEYS = GAUGES.union(*({name for name, rule in row.items() if rule is number} for row in LEAVES.values()))
 """the only numbers that a site reports, by name; beside them the round in a task, and the time of the report"""
+HEADER = Header("demo", RUN, "a" * 64, 1, 1, "nhs", "b" * 64, "c" * 64, "c" * 64, 100)
+SEAL = Seal(HEADER.text, "c" * 64, (("alts", "b0" * 48),), "5e")
 OPENING = Opening(site="nhs", key=OwnKey("nhs", b"k" * 32).public, images=40, rho="a" * 64, signature=b"s")
 HONEST = (
     codec.Ping(),
@@ -224,6 +229,7 @@ HONEST = (
     ScoreReported("nhs", SCORE, 12.5, 5, 40, (("alignment", 0.5), ("unit_std", 1.0)), 1.0),
     ModelUnusable("nhs", TRAIN, 3, 1.0),
     ModelAdopted("nhs", ADOPT, 1.0),
+    Rewrapped("nhs", Task(RUN, TaskKind.REWRAP, 1, "b" * 64, readers=("alts",)), SEAL, 1.0),
     SiteFailed("nhs", "training", "the GPU has no memory left", "INC-7F3A-0002", 1.0, "TrainingError", True),
 )
 BY_TYPE = {type(report): report for report in HONEST}
@@ -275,6 +281,11 @@ def test_what_is_not_allowed_does_not_reach_the_wire(kind, name, rule):
         assert outgoing(forged(honest, name, CANARY)).goes_on is False
     else:
         assert CANARY.encode() not in sent(forged(honest, name, f"/data/{CANARY}/x"))
+
+
+def test_a_header_says_nothing_that_headers_do_not_say():
+    chatty = dataclasses.replace(SEAL, header=HEADER.text.replace('{"base"', f'{{"a":"{CANARY}","base"'))
+    assert sent(dataclasses.replace(BY_TYPE[Rewrapped], seal=chatty)) == b""
 
 
 @pytest.mark.parametrize("report", HONEST, ids=lambda report: type(report).__name__)

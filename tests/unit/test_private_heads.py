@@ -13,12 +13,17 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 from numpy.typing import NDArray
 from scipy.stats import kstest, norm
 
+from fedcervix.core.plan import Recipe
+from fedcervix.errors import TrainingError
 from site_agent.classifier import classifier_store
 from site_agent.classifier.comparable import comparable
+from site_agent.classifier.finetune import build_classifier
 from site_agent.classifier.privacy_accounting import EPOCHS, PrivateSteps, epsilon, promised
+from site_agent.classifier.private_finetune import private_finetune
 from site_agent.classifier.private_heads import WomensFeatures, clipped_sum, fit
 from site_agent.classifier.secret_draws import SecretDraws
 from site_agent.data import dataset
+from site_agent.data.image_sets import Labelled
 from site_agent.metrics import auc
 from site_agent.network.encoder import load_weights
 from tests.unit.sites import site as clinic
@@ -149,6 +154,17 @@ def test_the_order_of_the_images_does_not_matter() -> None:
     assert found.place.tolist() == [0, 1, 1, 2]
     taken = np.array([False, True, False])
     assert np.allclose(clipped_sum(found, np.ones(3), taken, 1.0), clipped_sum(turned, np.ones(3), taken, 1.0))
+
+
+def test_features_that_are_no_numbers_are_refused() -> None:
+    """NaN has no length that could be cut: one woman would decide the whole head."""
+    classifier, _ = build_classifier(Recipe(architecture="resnet18", image_px=32), 0, None)
+    with torch.no_grad():
+        next(classifier.backbone.parameters()).fill_(float("nan"))
+    part = Labelled(np.zeros((2, 32, 32, 3), np.uint8), np.array([0, 1]), ("a", "b"))
+    privacy = promised(PrivateSteps(2), 8.0)
+    with pytest.raises(TrainingError, match="not finite numbers"):
+        private_finetune(classifier, part, part, privacy, SecretDraws(bytes(32)), lambda *_: None)
 
 
 def test_noise_has_the_length_that_was_promised() -> None:

@@ -18,7 +18,7 @@ DECIDED = {"better": (0.02, 0.2), "worse": (-0.2, -0.02), "not shown": (-0.1, 0.
 
 def compared(versus: str, verdict: str) -> Comparison:
     low, high = DECIDED[verdict]
-    return Comparison("CSFSSL", versus, Estimate((low + high) / 2, low, high))
+    return Comparison("CSFSSL", versus, Estimate((low + high) / 2, low, high), 0.9 if low <= 0 <= high else 0.01)
 
 
 def judged(aucs: dict[str, float], verdicts: dict[str, str], **more: object) -> SiteReport:
@@ -72,7 +72,7 @@ def test_a_pooled_start_that_is_ahead_is_named_and_forbids_no_yes() -> None:
 def test_too_few_women_decide_nothing_and_the_headline_says_so() -> None:
     few = tuple(Comparison("CSFSSL", name, Estimate.alone(0.25, TOO_FEW_WOMEN)) for name in ("Random", "SSL"))
     found = answer(report(comparisons=few))
-    assert (found.tone, found.headline) == ("not shown", "No conclusion: fewer than 8 test women of a class.")
+    assert (found.tone, found.headline) == ("not shown", "No conclusion: fewer than 20 test women of a class.")
 
 
 def test_without_a_start_of_our_own_images_there_is_no_yes() -> None:

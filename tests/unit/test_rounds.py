@@ -19,10 +19,13 @@ from fedcervix.core.events import (
     Answer,
     Event,
     ModelAdopted,
+    Rewrapped,
     RunAborted,
     ScoreReported,
+    Seal,
     SiteAttached,
     SiteFailed,
+    SiteOpened,
     SiteRefused,
     SiteRevoked,
     SiteSilent,
@@ -35,8 +38,10 @@ from fedcervix.core.events import (
 )
 from fedcervix.core.plan import Plan, Recipe, Terms
 from fedcervix.core.rounds.coordinator_work import coordinator_work
+from fedcervix.core.rounds.holders import has_opened
 from fedcervix.core.rounds.instructions import Finish, Idle, instruction
 from fedcervix.core.rounds.objections import objection
+from fedcervix.core.rounds.readers import next_reader
 from fedcervix.core.rounds.scores import improves, mean_loss
 from fedcervix.core.rounds.state import Outcome, Phase, Presence, Run, begin
 from fedcervix.core.rounds.step import replay, step
@@ -45,6 +50,7 @@ from fedcervix.core.rounds.waits import OnTimeout, deadline, waits
 
 A, B, C = "ada", "bob", "cleo"
 MODES = ("csfssl", "ppfssl")
+SEALED = "ppfssl with models under seal"
 GIVEN = "9" * 64
 ACCEPTED, DUPLICATE, STALE, REFUSED = Answer.ACCEPTED, Answer.DUPLICATE, Answer.STALE, Answer.REFUSED
 
@@ -62,6 +68,11 @@ def plan(mode: str = "csfssl", sites: tuple[str, ...] = (A, B, C), *, epochs_max
         terms=Terms(**{"rounds": 3, **terms}),
         recipe=Recipe(epochs_max=epochs_max),
     )
+
+
+def sealed(model: str, *readers: str) -> Seal:
+    """Return a seal of a model with boxes for sites."""
+    return Seal("header", digest(f"f{model[:8]}"), tuple((reader, "b" * 96) for reader in readers), "5e")
 
 
 def fresh(mode: str = "csfssl", *, base: str = GIVEN, at: float = 0.0, **given: Any) -> Run:
@@ -810,7 +821,9 @@ SITES = st.sampled_from([A, B, C, "mallory"])
 DIGESTS = st.sampled_from([GIVEN, *map(digest, ("ada1", "bob1", "average1", "average2"))])
 TIMES = st.floats(0, 1e6)
 TASKS = st.builds(
-    lambda kind, round_, base, run: Task(run, kind, round_, "" if kind in WITHOUT_BASE else base),
+    lambda kind, round_, base, run: Task(
+        run, kind, round_, "" if kind in WITHOUT_BASE else base, readers=(C,) if kind is TaskKind.REWRAP else ()
+    ),
     st.sampled_from(TaskKind),
     st.integers(0, 4),
     DIGESTS,
@@ -844,22 +857,26 @@ UNTOLD = st.one_of(
         TIMES,
     ),
     st.builds(ModelAdopted, SITES, tasks(TaskKind.ADOPT), TIMES),
+    st.builds(
+        lambda site, task, at: Rewrapped(site, task, sealed(task.base, C), at), SITES, tasks(TaskKind.REWRAP), TIMES
+    ),
     st.builds(Tick, TIMES),
 )
 """Anything anyone might say at any time."""
 
 RUNS = st.builds(
     lambda mode, quorum, base, grace_s, ring, share: fresh(
-        mode,
-        base=base,
+        "ppfssl" if mode == SEALED else mode,
+        base="" if mode == SEALED else base,
         quorum=quorum,
         grace_s=grace_s,
-        ring_result=ring,
+        ring_result="last" if mode == SEALED else ring,
         rounds=2,
+        sealed=mode == SEALED,
         give_up_s=5e5,
         server_momentum=share if mode == "csfssl" else 0.0,
     ),
-    st.sampled_from(MODES),
+    st.sampled_from([*MODES, SEALED]),
     st.sampled_from([None, 1, 2, 3]),
     st.sampled_from(["", GIVEN]),
     st.sampled_from([0.0, 300.0]),
@@ -875,14 +892,19 @@ def next_report(run: Run, dice: random.Random, at: float) -> Event:
         return AggregateStored(work.round, digest(f"average{work.round}"), at)
     site = dice.choice(run.plan.sites)
     asked = instruction(run, site)
+    if run.plan.hides_from_coordinator and not has_opened(run, site):
+        return SiteOpened(site, digest(site), 10, "0" * 64, "30", at)
     if run.site(site).presence is not Presence.PRESENT or dice.random() < 0.15:
         return dice.choice([SiteAttached(site, at), SiteAttached(site, at), SiteSilent(site, at), Tick(at)])
     if not isinstance(asked, Task):
         return Tick(at)
     name = digest(f"{site}{asked.round}")
+    seal = sealed(name, next_reader(run.plan.sites, site)) if run.plan.terms.sealed else None
+    packed = seal.file if seal else ""
     return {
-        TaskKind.SEED: lambda: UpdateStored(site, asked, name, 0, 0, 0.0, 1.0, at),
-        TaskKind.TRAIN: lambda: UpdateStored(site, asked, name, 5, 1, 0.5, 1.0, at),
+        TaskKind.SEED: lambda: UpdateStored(site, asked, name, 0, 0, 0.0, 1.0, at, packed, seal=seal),
+        TaskKind.TRAIN: lambda: UpdateStored(site, asked, name, 5, 1, 0.5, 1.0, at, packed, seal=seal),
+        TaskKind.REWRAP: lambda: Rewrapped(site, asked, sealed(asked.base, *asked.readers), at),
         TaskKind.SCORE: lambda: ScoreReported(site, asked, dice.random(), 1, 5, (), at),
         TaskKind.ADOPT: lambda: ModelAdopted(site, asked, at),
     }[asked.kind]()

@@ -22,7 +22,7 @@ def model(folder: Path, size: int = 300_000) -> tuple[Path, Header, bytes]:
     file = folder / "model"
     file.write_bytes(data)
     digest = hashlib.sha256(data).hexdigest()
-    header = Header("cervix", "run-1", "a" * 64, 1, 1, "nhs", "b" * 64, digest, size)
+    header = Header("cervix", "run-1", "a" * 64, 1, 1, "nhs", "b" * 64, digest, digest, size)
     return file, header, content_key(SECRET, header)
 
 

@@ -42,6 +42,7 @@ def header_of(model: bytes, **changes: object) -> Header:
         "sender": "nhs",
         "base": "b" * 64,
         "digest": hashlib.sha256(model).hexdigest(),
+        "content": hashlib.sha256(model).hexdigest(),
         "size_bytes": len(model),
     }
     return Header(**{**values, **changes})  # type: ignore[arg-type]
@@ -150,7 +151,7 @@ def test_a_model_opens_under_its_own_header_alone() -> None:
 
 def test_a_key_that_opens_shows_a_model_of_another_digest() -> None:
     """Whoever has the key, and lies in the header that the key was made for, is found at the end."""
-    header = header_of(MODEL, digest="e" * 64)
+    header = header_of(MODEL, content="e" * 64)
     cipher = ChaCha20Poly1305(content_key(SECRET, header))
     cut = [MODEL[at : at + CHUNK_BYTES] for at in range(0, len(MODEL), CHUNK_BYTES)]
     forged = b"".join(

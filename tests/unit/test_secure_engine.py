@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from coordinator.calls.service import Service
+from coordinator.home.registry import Registry
 from coordinator.run.engine import Engine
 from coordinator.run.run_ledger import first_entries
 from coordinator.run.secure_rounds import PaperStream
@@ -36,15 +38,16 @@ from fedcervix.core.events import (
 from fedcervix.core.plan import Plan, Recipe, Terms
 from fedcervix.core.rounds.coordinator_work import coordinator_work
 from fedcervix.core.rounds.instructions import instruction
-from fedcervix.core.rounds.state import Phase, Run
+from fedcervix.core.rounds.state import Phase, Presence, Run
 from fedcervix.disk.journal import Journal, RunRecord
-from fedcervix.errors import RemoteError
+from fedcervix.errors import RemoteError, RunError
 from fedcervix.models.blobs import BlobStore
 from fedcervix.models.secure_averages import Summed, derive
 from fedcervix.models.secure_sums import open_sum
 from fedcervix.models.secure_updates import quantise
 from fedcervix.models.weights import read_layout, read_tensors, write_tensors
 from fedcervix.transport import codec, identity
+from fedcervix.trust.boxes import OwnKey
 from fedcervix.trust.contexts import RoundContext, RunContext
 from fedcervix.trust.fixed_point import Share
 from fedcervix.trust.key_texts import private_key, public_pem
@@ -55,6 +58,7 @@ from fedcervix.trust.records import RECORD, SAID, record_of
 from fedcervix.trust.statements import sign
 from fedcervix.trust.sum_lists import signed_release
 from fedcervix.trust.sum_papers import AttemptShown, Boxes, Openings, SumShown, line_of, opening_event
+from fedcervix.trust.sum_roster import signed_opening
 from site_agent.federation.sum_site import SigningSite, SumSite, TrainedUpdate
 from site_agent.home import SiteHome
 from site_agent.store.sum_journal import SumJournal
@@ -71,7 +75,7 @@ class Table:
 
     def __init__(self, folder: Path, *, restarts: bool = False, **terms: Any) -> None:
         self.folder, self.restarts, self.at = folder, restarts, 1.0
-        home = made(folder / "coordinator", sites=SITES)
+        self.home = home = made(folder / "coordinator", sites=SITES)
         self.blobs = BlobStore(folder / "blobs")
         chance = np.random.default_rng(7)
         first = self.blobs.scratch("first")
@@ -367,6 +371,23 @@ def test_an_opening_that_another_key_has_signed_is_refused(table: Callable[..., 
         with pytest.raises(RemoteError, match="what site ada has signed does not hold: its opening is not signed"):
             run.say(wrong)
     assert run.run.openings == ()
+
+
+def test_a_site_is_ready_only_with_its_opening_and_always_with_the_same(table: Callable[..., Table]) -> None:
+    run = table()
+    service = Service(run.home, Registry(run.home.registry), run.engine, run.blobs)
+    bare = codec.Ready(RUN, run.plan.digest)
+    with pytest.raises(RemoteError, match="a site opens a run with its own key"):
+        service._take_ready(bare, "ada", run.at, NOT_SIGNED)
+    assert run.run.site("ada").presence is Presence.ABSENT
+    ready = replace(bare, opening=run.sites["ada"].opening(IMAGES["ada"]))
+    event = run.signed(SiteAttached("ada", run.at))
+    assert service._take_ready(ready, "ada", run.at, event) is Answer.ACCEPTED
+    assert service._take_ready(ready, "ada", run.at, event) is Answer.DUPLICATE
+    context = RunContext(federation="cervix", run=RUN, plan=run.plan.digest)
+    other = signed_opening(run.keys["ada"], context, OwnKey("ada", b"k" * 32), IMAGES["ada"], b"r" * 32)
+    with pytest.raises(RunError, match="site ada has opened this run with another key before"):
+        service._take_ready(replace(bare, opening=other), "ada", run.at, event)
 
 
 def test_boxes_over_other_openings_are_refused(table: Callable[..., Table]) -> None:

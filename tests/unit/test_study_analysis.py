@@ -12,7 +12,7 @@ from cervix_study.analysis.analysis import judge, mean_roc
 from cervix_study.analysis.comparing import TESTED
 from cervix_study.analysis.findings import StudyFindings
 from cervix_study.analysis.result_rows import Finished, benches
-from site_agent.classifier.resampling import Part, Scored
+from site_agent.classifier.by_woman import Part, Scored
 from site_agent.metrics import Confusion, auc
 from tests.unit.synthetic_study import WHOLE, Synthetic, write
 
@@ -26,7 +26,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def findings(folder: Path) -> StudyFindings:
-    return judge(Finished.read(folder), draws=DRAWS)
+    return judge(Finished.read(folder))
 
 
 def test_every_score_is_the_mean_over_seeds_of_its_predictions(folder: Path, findings: StudyFindings):
@@ -41,7 +41,7 @@ def test_every_score_is_the_mean_over_seeds_of_its_predictions(folder: Path, fin
 
 
 def test_the_same_folder_gives_the_same_findings(folder: Path, findings: StudyFindings):
-    assert judge(Finished.read(folder), draws=DRAWS) == findings
+    assert judge(Finished.read(folder)) == findings
 
 
 def test_findings_name_no_woman_and_no_image(findings: StudyFindings):
@@ -53,7 +53,7 @@ def test_findings_name_no_woman_and_no_image(findings: StudyFindings):
 
 def test_a_site_is_described_by_its_test_part(findings: StudyFindings):
     nhs = findings.sites[0]
-    assert (nhs.women, nhs.case_women, nhs.images, nhs.cases) == (32, 12, 64, 24)
+    assert (nhs.women, nhs.case_women, nhs.images, nhs.cases) == (64, 24, 128, 48)
 
 
 def test_each_profile_is_a_family_of_its_own(findings: StudyFindings):
@@ -128,6 +128,6 @@ def test_a_mean_curve_by_hand():
 
 def test_a_study_of_one_seed_and_few_women_shows_nothing(tmp_path: Path):
     small = Synthetic(starts=("random", "ssl"), batch_images=(8,), seeds=(1,), case_women=3, control_women=4)
-    found = judge(Finished.read(write(tmp_path, small)), draws=DRAWS)
+    found = judge(Finished.read(write(tmp_path, small)))
     assert {e.verdict for c in found.comparisons for e in c.effects.values()} == {"not shown"}
     assert found.sites[0].scores[0].spread_over == "nothing"

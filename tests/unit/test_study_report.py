@@ -54,7 +54,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def findings(folder: Path) -> StudyFindings:
-    return judge(Finished.read(folder), draws=200, paper_audit=True)
+    return judge(Finished.read(folder), paper_audit=True)
 
 
 @pytest.fixture(scope="module")
@@ -232,7 +232,7 @@ def test_what_weakens_an_answer_stands_beside_it(findings: StudyFindings):
 
 def test_a_study_that_has_only_begun_can_be_reported(tmp_path: Path):
     bare = Synthetic(starts=("random",), seeds=(1,), batch_images=(8,), case_women=2, control_women=3)
-    found = judge(Finished.read(write(tmp_path, bare)), draws=20)
+    found = judge(Finished.read(write(tmp_path, bare)))
     assert "Not measured" in as_page(compose(found))
 
 
@@ -240,7 +240,7 @@ def test_a_study_that_has_only_begun_can_be_reported(tmp_path: Path):
 def few(tmp_path_factory: pytest.TempPathFactory) -> StudyFindings:
     """Everything a study can ask, of three women who are cases and four who are not."""
     small = dataclasses.replace(WHOLE, profiles=("paper",), case_women=3, control_women=4)
-    return judge(Finished.read(write(tmp_path_factory.mktemp("few"), small)), draws=50)
+    return judge(Finished.read(write(tmp_path_factory.mktemp("few"), small)))
 
 
 def estimates(found: object) -> Iterator[dict[str, object]]:
@@ -254,7 +254,7 @@ def estimates(found: object) -> Iterator[dict[str, object]]:
             yield from estimates(part)
 
 
-def test_a_study_of_fewer_than_eight_women_prints_no_interval_no_test_and_no_detectable_difference(
+def test_a_study_of_fewer_than_twenty_women_prints_no_interval_no_test_and_no_detectable_difference(
     few: StudyFindings, tmp_path: Path
 ):
     page, text, findings = (path.read_text("utf-8") for path in write_report(few, tmp_path))
@@ -271,7 +271,7 @@ def test_a_study_of_fewer_than_eight_women_prints_no_interval_no_test_and_no_det
         plain = html.unescape(re.sub(r"<[^>]*>", " ", source))
         tables = plain[plain.rindex(SECTIONS[1]) : plain.rindex("What was chosen, and by what")]
         assert not re.search(r"\d to [+−]?\d", tables), "an interval"
-        assert "No intervals and no tests: fewer than 8 test women of a class" in tables
+        assert "No intervals and no tests: fewer than 20 test women of a class" in tables
         assert "would find a difference in AUC of about" not in plain
         assert "nan" not in plain.split()
 

@@ -11,7 +11,7 @@ from cervix_study import records
 from cervix_study.analysis.result_rows import Finished, Variant, benches, labels
 from cervix_study.records import Selection
 from fedcervix.errors import DataError
-from site_agent.classifier.resampling import Part
+from site_agent.classifier.by_woman import Part
 from tests.unit.synthetic_study import Synthetic, write
 
 SMALL = Synthetic(starts=("random", "ssl", "csfssl"), case_women=4, control_women=6)

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from cervix_study import records
 from cervix_study.analysis.analysis import judge
@@ -26,6 +27,7 @@ from fedcervix.errors import ModelError
 from site_agent.classifier.finetune import build_classifier, predict
 from site_agent.classifier.intervals import TOO_FEW_WOMEN, Estimate
 from site_agent.classifier.onnx_export import TOLERANCE, _Answers, fixed_pixels, parity, to_onnx
+from site_agent.images.decode import decode, square
 from site_agent.network.encoder import apply_weights, build_encoder, load_weights, save_weights, snapshot
 from tests.unit.synthetic_study import Synthetic, write
 
@@ -121,6 +123,28 @@ def test_whoever_follows_the_card_reports_to_nobody(exported: Path):
     assert text.index('os.environ["ORT_DISABLE_TELEMETRY"] = "1"') < text.index("import numpy as np, onnxruntime")
 
 
+def test_the_cards_example_gives_the_networks_own_answer(exported: Path, monkeypatch: pytest.MonkeyPatch):
+    """A photograph that lies on its side by EXIF, larger than the network's input: the example is run as it stands."""
+    pytest.importorskip("onnxruntime")
+    rough = np.random.default_rng(3).integers(0, 256, (9, 12, 3), np.uint8)
+    photograph = Image.fromarray(rough).resize((640, 480), Image.Resampling.NEAREST)
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    picture = exported / "picture.jpg"
+    photograph.save(picture, exif=turned, quality=95)
+    example = next(part for part in (exported / CARD_FILE).read_text().split("```") if "InferenceSession" in part)
+    monkeypatch.chdir(exported)
+    told: dict[str, object] = {}
+    exec(example.partition("\n")[2], told)
+    recipe = parse_recipe(json.loads((exported / CARD_JSON_FILE).read_text())["recipe"])
+    built, _ = build_classifier(recipe, 0, None)
+    apply_weights(built, load_weights(exported / "classifier.safetensors"), what="the exported classifier")
+    pixels = square(decode(picture), recipe.image_px, recipe.fit)[None]
+    expected = predict(built, pixels, device=torch.device("cpu"))
+    np.testing.assert_allclose(told["probability"], expected, atol=TOLERANCE)
+    picture.unlink()
+
+
 def test_the_onnx_file_says_nothing_of_the_machine_that_made_it(exported: Path):
     content = (exported / "classifier.onnx").read_bytes()
     for trace in (b"site_agent", b"portable.py", b".venv", str(Path.home()).encode() + b"/"):
@@ -166,7 +190,7 @@ def test_the_card_says_what_is_known(classifier: Released, exported: Path):
 
 def test_card_and_report_print_the_same_intervals(tmp_path: Path):
     """One classifier, one training: the same numbers to the last digit, by whatever road."""
-    folder = with_weights(write(tmp_path, dataclasses.replace(SMALL, case_women=9, control_women=12)))
+    folder = with_weights(write(tmp_path, dataclasses.replace(SMALL, case_women=24, control_women=30)))
     (judged,) = find(records.cell_folder(folder, of(folder, "classifier").key)).judged
     findings = judge(Finished.read(folder))
     site = next(found for found in findings.sites if found.site == judged.site)
@@ -188,7 +212,7 @@ def test_a_card_of_few_test_women_has_no_interval(classifier: Released, exported
     analyses = text[text.index("## Quantitative analyses") : text.index("## Ethical considerations")]
     assert "no interval" in analyses
     assert " to " not in analyses
-    assert "10 women: fewer than 8 test women of a class, so there is no interval and no conclusion." in text
+    assert "10 women: fewer than 20 test women of a class, so there is no interval and no conclusion." in text
 
 
 def test_the_card_for_programs_holds_the_same(classifier: Released, exported: Path):

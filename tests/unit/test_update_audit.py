@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 
 from fedcervix.core.events import Task, TaskKind, UpdateStored
 from fedcervix.errors import PolicyError, RunError
+from fedcervix.json_text import parsed
 from fedcervix.models.blobs import BlobStore
 from fedcervix.runtime.typed_json import from_json
 from fedcervix.transport import codec
@@ -20,6 +22,7 @@ from site_agent.network.encoder import build_encoder, save_weights, snapshot
 from site_agent.store.audit_sheets import AuditSheet
 from site_agent.store.run_store import RunStore
 from site_agent.store.task_results import TrainResult
+from site_agent.worker.messages import result_from_json, result_to_json
 from site_agent.worker.tasks import TaskContext, do
 from tests.unit.agents import Site
 from tests.unit.audit_sheets import sheet
@@ -64,6 +67,11 @@ def test_an_update_that_tells_little_or_of_which_nobody_can_tell_leaves(
     site.link.hears(update(TRAIN))
 
 
+def test_a_sheet_comes_through_the_workers_pipe() -> None:
+    made = TrainResult(digest="", images=1, steps=1, loss=1.0, seconds=1.0, audit=sheet(0.7))
+    assert result_from_json(parsed(json.dumps(result_to_json(made)))) == made
+
+
 def test_nothing_of_an_audit_leaves(tmp_path: Path) -> None:
     site = Site(tmp_path / "site")
     site.worker.audit = dataclasses.replace(sheet(0.7), training_women=4711)
@@ -102,6 +110,12 @@ def test_training_women_stand_against_test_women_who_chose_nothing() -> None:
     assert {image.split for image in others} == {"test"}
     assert all(image.label is not None for image in members)
     assert (len(members), len(others)) == (18, 8)
+
+
+def test_a_site_without_test_women_or_without_labels_has_nobody_to_compare() -> None:
+    members, others = chosen_for_audit(collection({"train": 9}), 0)
+    assert (len(members), others) == (9, ())
+    assert chosen_for_audit(collection({}, unlabelled=7), 0) == ((), ())
 
 
 def test_an_audit_has_an_end_whatever_a_site_has() -> None:

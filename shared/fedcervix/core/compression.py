@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from fedcervix.core.events import Answer, Task, UpdateStored, event_from_json, event_to_json
 from fedcervix.core.formats import contents
 from fedcervix.core.plan import canonical_json
+from fedcervix.core.rounds.readers import readers, seals
 from fedcervix.core.rounds.state import Round, Run
 from fedcervix.json_text import parsed
 
@@ -40,13 +41,18 @@ class Packed:
 
 
 def packed_form(run: Run, site: str, model: str) -> Packed | None:
-    """Return the packed form in which this site may be sent a model; None: the model itself travels."""
+    """Return the packed form in which this site may be sent a model; None: the model itself travels.
+
+    A model under seal has the sealed file in place of one, for those that can read it.
+    """
+    if run.plan.terms.sealed:
+        return Packed(seals(run, model)[0][1].file, "") if site in readers(run, model) else None
     found = kept_form(run, model)
     return found if found and (not found.base or _has_held(run, site, found.base)) else None
 
 
 def kept_form(run: Run, model: str) -> Packed | None:
-    """Return the packed form of a model that the run still needs; None where it has none."""
+    """Return the packed form of a model that the run still needs; None where it has none. Not of one under seal."""
     int8 = run.plan.terms.compression == "int8"
     for digest, packed, base in _forms(run):
         if digest == model and packed:

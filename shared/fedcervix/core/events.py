@@ -20,7 +20,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 from fedcervix.core.formats import FIRST, KEY, UnknownFormat, contents
 from fedcervix.core.measures import Measures
 from fedcervix.core.modes import MODES
-from fedcervix.core.plan import SITE_NAME, check
+from fedcervix.core.plan import SITE_NAME, SITES_MAX, check
 from fedcervix.json_text import parsed
 from fedcervix.printable import QUOTED_CHARS_MAX, quoted, shortened
 
@@ -34,6 +34,10 @@ RUN_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?")
 
 RUN_OF_COORDINATOR = re.compile(rf"[0-9]{{8}}-[0-9]{{6}}-(?:{'|'.join(MODES)})-[0-9a-f]{{8}}")
 """How a coordinator names its runs: moment, mode and the plan's digest. No model that a site makes has such a name."""
+
+KEY_BOX = re.compile(r"[0-9a-f]{96}")
+"""32 bytes of a key and 16 of its tag, in hexadecimal"""
+SEAL_HEADER_CHARS_MAX = 4096
 
 ROUND_MAX = 1_000_000
 ATTEMPTS_MAX = 4
@@ -68,6 +72,7 @@ class TaskKind(StrEnum):
     TRAIN = "train"  # E epochs from the given model
     SCORE = "score"  # contrastive loss of the given model on the site's validation images
     ADOPT = "adopt"  # keep the given model: it is the result
+    REWRAP = "rewrap"  # pass the key of the given model, which is under seal, on to other sites
     BOX = "box"  # put the site's secret bytes of this run into a box for each other site
     RELEASE = "release"  # release the masks of the round's list
     CLOSE = "close"  # promise to release nothing in this attempt at the round
@@ -88,6 +93,8 @@ class Task:
     """digest of the model to work on; empty for `seed` and `box`"""
     attempt: int = 1
     """at the round: with secure sums a round is done again where a holder is lost"""
+    readers: tuple[str, ...] = ()
+    """of `rewrap` alone: the sites that are to read the model"""
 
     def __post_init__(self) -> None:
         check(1 <= self.attempt <= ATTEMPTS_MAX, f"attempt must be 1 to {ATTEMPTS_MAX}; found {self.attempt}")
@@ -97,9 +104,11 @@ class Task:
             self.base == "" if self.kind in WITHOUT_BASE else bool(DIGEST.fullmatch(self.base)),
             f"not a base digest: {quoted(self.base)}",
         )
+        check(bool(self.readers) == (self.kind == TaskKind.REWRAP), "only a key is passed on, and to somebody")
+        _check_readers(self.readers)
 
     def __str__(self) -> str:
-        return _WORDS[self.kind].format(self.round)
+        return _WORDS[self.kind].format(self.round, ", ".join(self.readers))
 
 
 _WORDS = {
@@ -107,10 +116,47 @@ _WORDS = {
     TaskKind.TRAIN: "train in round {}",
     TaskKind.SCORE: "score the model of round {}",
     TaskKind.ADOPT: "adopt the model of round {}",
+    TaskKind.REWRAP: "pass on the key of the model of round {} to {}",
     TaskKind.BOX: "exchange secrets with the other sites",
     TaskKind.RELEASE: "release the masks of round {}",
     TaskKind.CLOSE: "close an attempt at round {}",
 }
+
+
+def _check_readers(readers: tuple[str, ...]) -> None:
+    check(len(readers) <= SITES_MAX and len({*readers}) == len(readers), "a site is named twice, or there are too many")
+    for site in readers:
+        check(SITE_NAME.fullmatch(site) is not None, f"not a site name: {quoted(site)}")
+
+
+@dataclass(frozen=True, slots=True)
+class Seal:
+    """What a site signs of a model under seal: its header, the file, and its key in a box for each reader.
+
+    The core only carries it; see `fedcervix.trust.seals`.
+    """
+
+    header: str
+    """the text of the file's header"""
+    file: str
+    """digest of the sealed file"""
+    boxes: tuple[tuple[str, str], ...]
+    """reader, and its box in hexadecimal"""
+    signature: str
+    """DER, in hexadecimal"""
+
+    def __post_init__(self) -> None:
+        check(0 < len(self.header) <= SEAL_HEADER_CHARS_MAX, "a seal has no header, or a long one")
+        check(bool(DIGEST.fullmatch(self.file)), f"not a digest: {quoted(self.file)}")
+        _check_readers(self.readers)
+        for _, box in self.boxes:
+            check(bool(KEY_BOX.fullmatch(box)), f"not the box of a key: {quoted(box)}")
+        _check_signature(self.signature)
+
+    @property
+    def readers(self) -> tuple[str, ...]:
+        """The sites that it has boxes for."""
+        return tuple(reader for reader, _ in self.boxes)
 
 
 class Answer(StrEnum):
@@ -311,12 +357,15 @@ class UpdateStored:
     measures: Measures | None = None
     """in a ring: of the hop's step. Where updates are averaged, `AggregateStored` has them"""
     rules: int = RULES
+    seal: Seal | None = None
+    """of a model under seal: `packed` is then the sealed file"""
     masked: Masked | None = None
     """with secure sums: `digest` is that of the masked vector"""
 
     def __post_init__(self) -> None:
         check(bool(DIGEST.fullmatch(self.digest)), f"not a digest: {quoted(self.digest)}")
         _check_optional(self.packed)
+        check(self.seal is None or self.seal.file == self.packed, "the seal is that of another file")
         _check_measure("step", self.step)
         check(self.task.kind in (TaskKind.SEED, TaskKind.TRAIN), f"{self.task.kind} makes no model")
         check(0 <= self.images <= 2**40, f"images must be 0 to 2^40; found {self.images}")
@@ -419,6 +468,20 @@ class ModelAdopted:
 
 
 @dataclass(frozen=True, slots=True)
+class Rewrapped:
+    """A site has passed the key of a model under seal on to others."""
+
+    site: str
+    task: Task
+    seal: Seal
+    at: float
+
+    def __post_init__(self) -> None:
+        check(self.task.kind == TaskKind.REWRAP, f"{self.task.kind} passes no key on")
+        check(self.seal.readers == self.task.readers, "the boxes are for other sites than it was asked for")
+
+
+@dataclass(frozen=True, slots=True)
 class RunAborted:
     """The operator ends the run before its time, or the coordinator cannot go on with it."""
 
@@ -449,6 +512,7 @@ Event = (
     | ScoreReported
     | ModelUnusable
     | ModelAdopted
+    | Rewrapped
     | RunAborted
     | Tick
 )
@@ -467,6 +531,9 @@ SINCE: Mapping[str, int] = dict.fromkeys(
         "Task.attempt",
         "UpdateStored.masked",
         "AggregateStored.total",
+        "Rewrapped",
+        "Task.readers",
+        "UpdateStored.seal",
     ),
     2,
 )

@@ -46,6 +46,8 @@ SITE_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 PROFILE_NAME = re.compile(r"[a-z0-9_-]{1,40}")
 
 SITES_MAX = 256
+SEALED_SITES_MIN = 2
+"""A ring of one site hands its model to nobody."""
 ROUNDS_MAX = 100_000
 EPOCHS_MAX = 100_000
 
@@ -185,6 +187,8 @@ class Terms:
     compression: Compression = "none"
     """of the models that travel: `bfloat16` halves the bytes, `int8` quarters them; a model is rounded where it is
     made, and arrives as it was made"""
+    sealed: bool = False
+    """in a ring: a model travels encrypted, and only the site that is next can read it (docs/sealed-ring.md)"""
     step_max: Annotated[float, Within(above=0, most=1e36)] = 1000.0
     """how far an update may lie from the model that it was trained from, relative to that model's size: weights and
     biases, running means and running deviations, each together (see `fedcervix.models.step_norms`)"""
@@ -252,11 +256,25 @@ class Plan:
         check(from_average or not (trims or terms.clip), "trimmed-mean and clip are for csfssl alone")
         for asked, key, least in ((trims, "trimmed-mean", TRIMMED_SITES_MIN), (terms.clip, "clip", CLIPPED_SITES_MIN)):
             check(not asked or sites >= least, f"{key} needs at least {least} sites; found {sites}")
+        self._check_sealed()
         if terms.quorum is not None:
             least = TRIMMED_QUORUM_MIN if trims else 1
             words = f"trimmed-mean needs a quorum of at least {least}: of two updates, none can be left out"
             check(terms.quorum >= least, words)
             check(terms.quorum <= sites, f"quorum {terms.quorum} exceeds the {sites} sites")
+
+    def _check_sealed(self) -> None:
+        """Check what goes together with models that the coordinator cannot read."""
+        terms = self.terms
+        packs = 'does not go with compression = "int8": the next site could not read the model that it differs from'
+        faults = (
+            (not self.mode_rules.in_turns, "is for ppfssl: the coordinator cannot average what it cannot read"),
+            (self.averages, 'needs ring_result = "last": the coordinator cannot average what it cannot read'),
+            (len(self.sites) < SEALED_SITES_MIN, f"needs at least {SEALED_SITES_MIN} sites"),
+            (terms.compression == "int8", f'{packs}; use "bfloat16"'),
+        )
+        for is_fault, words in faults:
+            check(not (terms.sealed and is_fault), f"sealed {words}")
 
     def _check_sums(self) -> None:
         """Check what does not go together with secure sums: all of it is said at once."""
@@ -293,7 +311,7 @@ class Plan:
     @property
     def hides_from_coordinator(self) -> bool:
         """Say whether the coordinator is not to see what single sites have trained. Then each site opens the run."""
-        return self.terms.secure_sum
+        return self.terms.secure_sum or self.terms.sealed
 
     @property
     def rounds_max(self) -> int:

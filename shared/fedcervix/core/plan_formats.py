@@ -53,6 +53,7 @@ CHANGES: Final = (
     Change(1, "terms.trim", (0.2,)),
     Change(1, "terms.clip", (0.0,)),
     Change(1, "terms.step_max", (1e36,)),
+    Change(2, "terms.sealed", (False,)),
     Change(2, "terms.secure_sum", (False,)),
     Change(2, "terms.holders", ((),)),
     Change(2, "terms.colluders", (0,)),

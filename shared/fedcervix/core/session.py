@@ -24,6 +24,7 @@ from fedcervix.core.events import (
     ModelAdopted,
     ModelUnusable,
     ReleaseStored,
+    Rewrapped,
     ScoreReported,
     Task,
     TaskKind,
@@ -31,7 +32,9 @@ from fedcervix.core.events import (
 )
 from fedcervix.core.rounds.instructions import Finish, Idle, Instruction
 
-Result = UpdateStored | ScoreReported | ModelUnusable | ModelAdopted | BoxesStored | ReleaseStored | CloseSigned
+Result = (
+    UpdateStored | ScoreReported | ModelUnusable | ModelAdopted | BoxesStored | ReleaseStored | CloseSigned | Rewrapped
+)
 """A finished task, in the words in which it is reported (`at`: when it was finished, by the site's clock)."""
 
 
@@ -176,6 +179,7 @@ _GIVES = {
     TaskKind.TRAIN: "the result of round {}",
     TaskKind.SCORE: "the score of round {}",
     TaskKind.ADOPT: "the adoption of round {}'s model",
+    TaskKind.REWRAP: "the key of round {}'s model",
     TaskKind.BOX: "what the other sites need of this one",
     TaskKind.RELEASE: "the masks of round {}",
     TaskKind.CLOSE: "the word that closes an attempt at round {}",

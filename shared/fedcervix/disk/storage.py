@@ -69,10 +69,15 @@ def damaged(file: Path, why: object, *, next_step: str) -> StorageError:
     )
 
 
+def read_file(file: Path) -> bytes:
+    """Return what is in a file. Raises StorageError."""
+    with disk(file, "read"):
+        return file.read_bytes()
+
+
 def read_back(file: Path, read: Callable[[bytes], T], *, next_step: str) -> T:
     """Return what `read` makes of a file of ours. Raises StorageError where it cannot be read or is damaged."""
-    with disk(file, "read"):
-        content = file.read_bytes()
+    content = read_file(file)
     try:
         return read(content)
     except (ValueError, TypeError, KeyError, AttributeError) as error:

@@ -30,6 +30,7 @@ from fedcervix.core.events import (
     REASON_CHARS_MAX,
     ROUND_MAX,
     RUN_NAME,
+    SEAL_HEADER_CHARS_MAX,
     Answer,
     BoxesStored,
     CloseSigned,
@@ -38,7 +39,9 @@ from fedcervix.core.events import (
     ModelAdopted,
     ModelUnusable,
     ReleaseStored,
+    Rewrapped,
     ScoreReported,
+    Seal,
     SiteFailed,
     Task,
     TaskKind,
@@ -212,6 +215,8 @@ SINCE: Mapping[str, int] = {
             "Task.Kind.KIND_BOX",
             "Task.Kind.KIND_RELEASE",
             "Task.Kind.KIND_CLOSE",
+            "FromSite.rewrapped",
+            "Task.Kind.KIND_REWRAP",
         ),
         2,  # in runs whose plan hides something from the coordinator: since format 2 of plans
     ),
@@ -318,6 +323,7 @@ _KINDS = {
     TaskKind.TRAIN: wire.Task.KIND_TRAIN,
     TaskKind.SCORE: wire.Task.KIND_SCORE,
     TaskKind.ADOPT: wire.Task.KIND_ADOPT,
+    TaskKind.REWRAP: wire.Task.KIND_REWRAP,
     TaskKind.BOX: wire.Task.KIND_BOX,
     TaskKind.RELEASE: wire.Task.KIND_RELEASE,
     TaskKind.CLOSE: wire.Task.KIND_CLOSE,
@@ -335,13 +341,20 @@ _ANSWERS_BACK = {number: answer for answer, number in _ANSWERS.items()}
 
 def write_task(task: Task) -> wire.Task:
     """Return the message of a task."""
-    later = task.attempt if task.attempt > 1 else None
-    return wire.Task(run=task.run, kind=_KINDS[task.kind], round=task.round, base=task.base, attempt=later)
+    return wire.Task(
+        run=task.run,
+        kind=_KINDS[task.kind],
+        round=task.round,
+        base=task.base,
+        attempt=task.attempt if task.attempt > 1 else None,
+        readers=task.readers,
+    )
 
 
 def _task(message: wire.Task) -> Task:
     check(message.kind in _KINDS_BACK, f"not a kind of task: {message.kind}")
-    return Task(_run(message.run), _KINDS_BACK[message.kind], message.round, message.base, message.attempt or 1)
+    kind, attempt, readers = _KINDS_BACK[message.kind], message.attempt or 1, tuple(message.readers)
+    return Task(_run(message.run), kind, message.round, message.base, attempt, readers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -746,7 +759,7 @@ class Stopped:
 
 
 Heartbeat = Ping | Progress
-SecretsReport = BoxesStored | ReleaseStored | CloseSigned
+SecretsReport = BoxesStored | ReleaseStored | CloseSigned | Rewrapped
 """only in runs that hide something from the coordinator"""
 PlainReport = (
     Heartbeat | Stopped | Ready | Refusal | UpdateStored | ScoreReported | ModelUnusable | ModelAdopted | SiteFailed
@@ -756,7 +769,7 @@ Report = PlainReport | SecretsReport
 
 def write_report(report: Report, at: float, version: int = HERE.wire_max) -> wire.FromSite:
     """Return the message of a report, in the version that was agreed; `at`: Unix seconds by the site's clock."""
-    if isinstance(report, BoxesStored | ReleaseStored | CloseSigned):
+    if isinstance(report, SecretsReport):
         return spoken(_secrets_report(report, at), version)
     return spoken(_report(report, at), version)
 
@@ -797,12 +810,26 @@ def _secrets_report(report: SecretsReport, at: float) -> wire.FromSite:
         case CloseSigned():
             signature = bytes.fromhex(report.signature)
             return wire.FromSite(at=at, closed=wire.Closed(task=task, remaining=report.remaining, signature=signature))
+        case Rewrapped():
+            return wire.FromSite(at=at, rewrapped=wire.Rewrapped(task=task, seal=_write_seal(report.seal)))
 
 
 def _write_judgement(report: ScoreReported | ModelUnusable, at: float) -> wire.FromSite:
     if isinstance(report, ScoreReported):
         return wire.FromSite(at=at, score=_write_score(report))
     return wire.FromSite(at=at, unusable=wire.Unusable(task=write_task(report.task), steps=report.steps))
+
+
+def _write_seal(seal: Seal, site: str = "") -> wire.Seal:
+    boxes = [wire.KeyBox(reader=reader, box=bytes.fromhex(box)) for reader, box in seal.boxes]
+    signature = bytes.fromhex(seal.signature)
+    return wire.Seal(site=site, header=seal.header.encode(), file=seal.file, boxes=boxes, signature=signature)
+
+
+def _seal(said: wire.Seal) -> Seal:
+    header = _ascii(said.header, SEAL_HEADER_CHARS_MAX, "a header")
+    boxes = tuple((one.reader, one.box.hex()) for one in said.boxes)
+    return Seal(header, read_digest(said.file), boxes, _signature(said.signature).hex())
 
 
 def _write_progress(report: Progress) -> wire.Progress:
@@ -837,6 +864,7 @@ def _write_update(report: UpdateStored) -> wire.Update:
         loss=report.loss,
         seconds=report.seconds,
         packed=report.packed,
+        seal=_write_seal(report.seal) if report.seal else None,
         masked=_write_masked(report.masked) if report.masked else None,
     )
 
@@ -905,7 +933,9 @@ def _read_update(message: wire.FromSite, site: str, at: float) -> UpdateStored:
     seconds = _within(said.seconds, 0, SECONDS_MAX, "seconds")
     masked = _masked(said.masked) if said.HasField("masked") else None
     task = _task(said.task)
-    return UpdateStored(site, task, said.digest, images, said.steps, loss, seconds, at, said.packed, masked=masked)
+    seal = _seal(said.seal) if said.HasField("seal") else None
+    update = UpdateStored(site, task, said.digest, images, said.steps, loss, seconds, at, said.packed)
+    return replace(update, masked=masked, seal=seal)
 
 
 def _masked(said: wire.Masked) -> Masked:
@@ -949,6 +979,10 @@ def _read_adopted(message: wire.FromSite, site: str, at: float) -> ModelAdopted:
     return ModelAdopted(site, _task(message.adopted.task), at)
 
 
+def _read_rewrapped(message: wire.FromSite, site: str, at: float) -> Rewrapped:
+    return Rewrapped(site, _task(message.rewrapped.task), _seal(message.rewrapped.seal), at)
+
+
 def _read_failure(message: wire.FromSite, site: str, at: float) -> SiteFailed:
     said = message.failure
     kind = _text(said.kind, KIND_CHARS_MAX, "kind")
@@ -967,6 +1001,7 @@ _READ: dict[str, Callable[[wire.FromSite, str, float], Report]] = {
     "score": _read_score,
     "unusable": _read_unusable,
     "adopted": _read_adopted,
+    "rewrapped": _read_rewrapped,
     "failure": _read_failure,
     "boxed": _read_boxed,
     "released": _read_released,
@@ -1009,9 +1044,12 @@ def read_size(text: str, bytes_max: int) -> int:
     return int(text)
 
 
-def write_packed(form: Packed | None) -> wire.PackedReply:
-    """Return the message of a packed form, or of none."""
-    return wire.PackedReply(digest=form.digest, base=form.base) if form else wire.PackedReply()
+def write_packed(form: Packed | None, seals: Iterable[tuple[str, Seal]] = ()) -> wire.PackedReply:
+    """Return the message of a packed form, or of none. `seals`: what goes with a model under seal, by who signed it."""
+    reply = wire.PackedReply(seals=(_write_seal(seal, site) for site, seal in seals))
+    if form is not None:
+        reply.digest, reply.base = form.digest, form.base
+    return reply
 
 
 @_reads
@@ -1020,6 +1058,13 @@ def read_packed(message: wire.PackedReply) -> Packed | None:
     if not message.digest and not message.base:
         return None
     return Packed(read_digest(message.digest), read_digest(message.base) if message.base else "")
+
+
+@_reads
+def read_seals(message: wire.PackedReply) -> tuple[tuple[str, Seal], ...]:
+    """Return what goes with a model under seal, by who signed it; it is not checked yet."""
+    check(len(message.seals) <= SITES_MAX + 1, "there are more seals than a round can have")
+    return tuple((_text(one.site, 64, "site"), _seal(one)) for one in message.seals)
 
 
 @_reads

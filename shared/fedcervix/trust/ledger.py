@@ -31,6 +31,7 @@ from fedcervix.core.events import (
     ModelAdopted,
     ModelUnusable,
     ReleaseStored,
+    Rewrapped,
     ScoreReported,
     UpdateStored,
     event_from_json,
@@ -45,9 +46,18 @@ from fedcervix.trust.statements import PublicKey, holds
 LEDGER = Chain("fedcervix ledger 1")
 SCHEME = "fedcervix://"
 """of the names of parties in certificates"""
+OF_A_TASK = (
+    BoxesStored,
+    UpdateStored,
+    ReleaseStored,
+    CloseSigned,
+    ScoreReported,
+    ModelUnusable,
+    ModelAdopted,
+    Rewrapped,
+)
 READERS_MAX = 2**14
 """in one round; of 64 sites each may read 256 models"""
-OF_A_TASK = (BoxesStored, UpdateStored, ReleaseStored, CloseSigned, ScoreReported, ModelUnusable, ModelAdopted)
 
 
 @dataclass(frozen=True, slots=True)

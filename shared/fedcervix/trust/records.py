@@ -18,6 +18,7 @@ from fedcervix.core.events import (
     ModelAdopted,
     ModelUnusable,
     ReleaseStored,
+    Rewrapped,
     ScoreReported,
     SiteAttached,
     SiteFailed,
@@ -45,6 +46,7 @@ SAID: Mapping[type[Event], tuple[str, tuple[str, ...]]] = {
     ScoreReported: ("score", ("task", "loss_sum", "count", "images", "gauges")),
     ModelUnusable: ("unusable", ("task", "steps")),
     ModelAdopted: ("adopted", ("task",)),
+    Rewrapped: ("rewrapped", ("task",)),
     SiteFailed: ("failure", ("stage", "hint", "incident", "kind", "goes_on")),
 }
 """event -> what its record calls it, and the fields that the site itself says"""
@@ -75,8 +77,9 @@ def place_of(head: Head | None, egress: End | None) -> Values:
 def _value(found: Any) -> Value:
     """Return a field of an event as a record has it."""
     if isinstance(found, Task):
-        later = {"attempt": found.attempt} if found.attempt > 1 else {}
-        return {"kind": found.kind.value, "round": found.round, "base": found.base, **later}
+        later: Values = {"attempt": found.attempt} if found.attempt > 1 else {}
+        passed_on: Values = {"readers": [*found.readers]} if found.readers else {}
+        return {"kind": found.kind.value, "round": found.round, "base": found.base, **later, **passed_on}
     if isinstance(found, Masked):
         return {name: _value(value) for name, value in dataclasses.asdict(found).items()}
     if isinstance(found, tuple):

@@ -1,14 +1,14 @@
 """A model under seal: whoever carries it sees who sent it and how long it is; only those who have its key can read it.
 
 Format (docs/sealed-ring.md): `MAGIC`, the number of bytes of the header (4 bytes, big-endian), the header, then the
-model in chunks. A chunk is CHUNK_BYTES of the model, encrypted with ChaCha20-Poly1305 (RFC 8439), and TAG_BYTES longer
-by it. The nonce is the chunk's number (11 bytes, big-endian) and a byte that is 1 for the last chunk: the STREAM
-construction (Hoang, Reyhanitabar, Rogaway, Vizar 2015) as the file format age has it. So a chunk that is missing, moved
-or one too many is found.
+model, or its packed form, in chunks. A chunk is CHUNK_BYTES of it, encrypted with ChaCha20-Poly1305 (RFC 8439), and
+TAG_BYTES longer by it. The nonce is the chunk's number (11 bytes, big-endian) and a byte that is 1 for the last chunk:
+the STREAM construction (Hoang, Reyhanitabar, Rogaway, Vizar 2015) as the file format age has it. So a chunk that is
+missing, moved or one too many is found.
 
 Rules
-1. A key is used for one header, and a header names the digest of one model. So no nonce is used twice, and a sender
-   that begins again after a crash makes the same bytes.
+1. A key is used for one header, and a header names the digest of what is sealed. So no nonce is used twice, and a
+   sender that begins again after a crash makes the same bytes.
 2. Nothing of a model is to be used before `opened` has ended: its digest is checked with the last chunk.
 """
 
@@ -63,13 +63,15 @@ class Header:
     """digest of the model that it was trained from, as plain text; empty for a first model"""
     digest: str
     """SHA-256 of the model"""
+    content: str
+    """SHA-256 of what is sealed: the model, or its packed form where the plan compresses"""
     size_bytes: int
-    """of the model"""
+    """of what is sealed"""
 
     def __post_init__(self) -> None:
         for name in ("federation", "run", "sender"):
             check(bool(getattr(self, name)), f"{name} is empty")
-        for name in ("plan", "digest", *(["base"] if self.base else [])):
+        for name in ("plan", "digest", "content", *(["base"] if self.base else [])):
             check(_DIGEST.fullmatch(getattr(self, name)) is not None, f"{name} is no digest")
         check(0 <= self.round <= INTEGER_MAX and 0 <= self.hop <= INTEGER_MAX, "round or hop is out of range")
         check(0 < self.size_bytes <= INTEGER_MAX, "size_bytes is out of range")
@@ -147,7 +149,7 @@ def sealed(header: Header, key: bytes, model: Iterable[bytes]) -> Iterator[bytes
     for number, chunk, last in _numbered(model, CHUNK_BYTES):
         digest.update(chunk)
         size_bytes += len(chunk)
-        if last and (size_bytes, digest.hexdigest()) != (header.size_bytes, header.digest):
+        if last and (size_bytes, digest.hexdigest()) != (header.size_bytes, header.content):
             raise BrokenSealError("the model is not the one that its header names")
         yield cipher.encrypt(_nonce(number, last), chunk, None)
 
@@ -169,7 +171,7 @@ def opened(header: Header, key: bytes, chunks: Iterable[bytes]) -> Iterator[byte
         size_bytes += len(plain)
         if size_bytes > header.size_bytes:
             raise BrokenSealError("it is longer than its header says")
-        if last and (size_bytes, digest.hexdigest()) != (header.size_bytes, header.digest):
+        if last and (size_bytes, digest.hexdigest()) != (header.size_bytes, header.content):
             raise BrokenSealError("it holds another model than its header names")
         yield plain
     if not size_bytes:

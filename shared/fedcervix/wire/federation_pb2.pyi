@@ -262,7 +262,7 @@ class Release(_message.Message):
     def __init__(self, site: _Optional[str] = ..., listed: _Optional[str] = ..., masks: _Optional[str] = ..., signature: _Optional[bytes] = ...) -> None: ...
 
 class Task(_message.Message):
-    __slots__ = ("run", "kind", "round", "base", "attempt")
+    __slots__ = ("run", "kind", "round", "base", "attempt", "readers")
     class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         KIND_UNSPECIFIED: _ClassVar[Task.Kind]
@@ -272,6 +272,7 @@ class Task(_message.Message):
         KIND_ADOPT: _ClassVar[Task.Kind]
         KIND_RELEASE: _ClassVar[Task.Kind]
         KIND_CLOSE: _ClassVar[Task.Kind]
+        KIND_REWRAP: _ClassVar[Task.Kind]
         KIND_BOX: _ClassVar[Task.Kind]
     KIND_UNSPECIFIED: Task.Kind
     KIND_SEED: Task.Kind
@@ -280,18 +281,21 @@ class Task(_message.Message):
     KIND_ADOPT: Task.Kind
     KIND_RELEASE: Task.Kind
     KIND_CLOSE: Task.Kind
+    KIND_REWRAP: Task.Kind
     KIND_BOX: Task.Kind
     RUN_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     ROUND_FIELD_NUMBER: _ClassVar[int]
     BASE_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    READERS_FIELD_NUMBER: _ClassVar[int]
     run: str
     kind: Task.Kind
     round: int
     base: str
     attempt: int
-    def __init__(self, run: _Optional[str] = ..., kind: _Optional[_Union[Task.Kind, str]] = ..., round: _Optional[int] = ..., base: _Optional[str] = ..., attempt: _Optional[int] = ...) -> None: ...
+    readers: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, run: _Optional[str] = ..., kind: _Optional[_Union[Task.Kind, str]] = ..., round: _Optional[int] = ..., base: _Optional[str] = ..., attempt: _Optional[int] = ..., readers: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Stand(_message.Message):
     __slots__ = ("reason",)
@@ -310,7 +314,7 @@ class Leave(_message.Message):
     def __init__(self, outcome: _Optional[str] = ..., reason: _Optional[str] = ..., record: _Optional[str] = ...) -> None: ...
 
 class FromSite(_message.Message):
-    __slots__ = ("at", "ready", "refusal", "progress", "update", "score", "adopted", "failure", "here", "stopped", "unusable", "boxed", "released", "closed", "record", "signature", "head", "countersignature")
+    __slots__ = ("at", "ready", "refusal", "progress", "update", "score", "adopted", "failure", "here", "stopped", "unusable", "boxed", "released", "closed", "rewrapped", "record", "signature", "head", "countersignature")
     AT_FIELD_NUMBER: _ClassVar[int]
     READY_FIELD_NUMBER: _ClassVar[int]
     REFUSAL_FIELD_NUMBER: _ClassVar[int]
@@ -325,6 +329,7 @@ class FromSite(_message.Message):
     BOXED_FIELD_NUMBER: _ClassVar[int]
     RELEASED_FIELD_NUMBER: _ClassVar[int]
     CLOSED_FIELD_NUMBER: _ClassVar[int]
+    REWRAPPED_FIELD_NUMBER: _ClassVar[int]
     RECORD_FIELD_NUMBER: _ClassVar[int]
     SIGNATURE_FIELD_NUMBER: _ClassVar[int]
     HEAD_FIELD_NUMBER: _ClassVar[int]
@@ -343,11 +348,12 @@ class FromSite(_message.Message):
     boxed: Boxed
     released: Released
     closed: Closed
+    rewrapped: Rewrapped
     record: bytes
     signature: bytes
     head: bytes
     countersignature: bytes
-    def __init__(self, at: _Optional[float] = ..., ready: _Optional[_Union[Ready, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., update: _Optional[_Union[Update, _Mapping]] = ..., score: _Optional[_Union[Score, _Mapping]] = ..., adopted: _Optional[_Union[Adopted, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., here: _Optional[_Union[Here, _Mapping]] = ..., stopped: _Optional[_Union[Stopped, _Mapping]] = ..., unusable: _Optional[_Union[Unusable, _Mapping]] = ..., boxed: _Optional[_Union[Boxed, _Mapping]] = ..., released: _Optional[_Union[Released, _Mapping]] = ..., closed: _Optional[_Union[Closed, _Mapping]] = ..., record: _Optional[bytes] = ..., signature: _Optional[bytes] = ..., head: _Optional[bytes] = ..., countersignature: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, at: _Optional[float] = ..., ready: _Optional[_Union[Ready, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., update: _Optional[_Union[Update, _Mapping]] = ..., score: _Optional[_Union[Score, _Mapping]] = ..., adopted: _Optional[_Union[Adopted, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., here: _Optional[_Union[Here, _Mapping]] = ..., stopped: _Optional[_Union[Stopped, _Mapping]] = ..., unusable: _Optional[_Union[Unusable, _Mapping]] = ..., boxed: _Optional[_Union[Boxed, _Mapping]] = ..., released: _Optional[_Union[Released, _Mapping]] = ..., closed: _Optional[_Union[Closed, _Mapping]] = ..., rewrapped: _Optional[_Union[Rewrapped, _Mapping]] = ..., record: _Optional[bytes] = ..., signature: _Optional[bytes] = ..., head: _Optional[bytes] = ..., countersignature: _Optional[bytes] = ...) -> None: ...
 
 class Here(_message.Message):
     __slots__ = ()
@@ -426,7 +432,7 @@ class Progress(_message.Message):
     def __init__(self, task: _Optional[_Union[Task, _Mapping]] = ..., stage: _Optional[str] = ..., done: _Optional[int] = ..., of: _Optional[int] = ..., unit: _Optional[str] = ..., loss: _Optional[float] = ..., images_per_s: _Optional[float] = ...) -> None: ...
 
 class Update(_message.Message):
-    __slots__ = ("task", "digest", "images", "steps", "loss", "seconds", "packed", "masked")
+    __slots__ = ("task", "digest", "images", "steps", "loss", "seconds", "packed", "masked", "seal")
     TASK_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     IMAGES_FIELD_NUMBER: _ClassVar[int]
@@ -435,6 +441,7 @@ class Update(_message.Message):
     SECONDS_FIELD_NUMBER: _ClassVar[int]
     PACKED_FIELD_NUMBER: _ClassVar[int]
     MASKED_FIELD_NUMBER: _ClassVar[int]
+    SEAL_FIELD_NUMBER: _ClassVar[int]
     task: Task
     digest: str
     images: int
@@ -443,7 +450,38 @@ class Update(_message.Message):
     seconds: float
     packed: str
     masked: Masked
-    def __init__(self, task: _Optional[_Union[Task, _Mapping]] = ..., digest: _Optional[str] = ..., images: _Optional[int] = ..., steps: _Optional[int] = ..., loss: _Optional[float] = ..., seconds: _Optional[float] = ..., packed: _Optional[str] = ..., masked: _Optional[_Union[Masked, _Mapping]] = ...) -> None: ...
+    seal: Seal
+    def __init__(self, task: _Optional[_Union[Task, _Mapping]] = ..., digest: _Optional[str] = ..., images: _Optional[int] = ..., steps: _Optional[int] = ..., loss: _Optional[float] = ..., seconds: _Optional[float] = ..., packed: _Optional[str] = ..., masked: _Optional[_Union[Masked, _Mapping]] = ..., seal: _Optional[_Union[Seal, _Mapping]] = ...) -> None: ...
+
+class Seal(_message.Message):
+    __slots__ = ("site", "header", "file", "boxes", "signature")
+    SITE_FIELD_NUMBER: _ClassVar[int]
+    HEADER_FIELD_NUMBER: _ClassVar[int]
+    FILE_FIELD_NUMBER: _ClassVar[int]
+    BOXES_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    site: str
+    header: bytes
+    file: str
+    boxes: _containers.RepeatedCompositeFieldContainer[KeyBox]
+    signature: bytes
+    def __init__(self, site: _Optional[str] = ..., header: _Optional[bytes] = ..., file: _Optional[str] = ..., boxes: _Optional[_Iterable[_Union[KeyBox, _Mapping]]] = ..., signature: _Optional[bytes] = ...) -> None: ...
+
+class KeyBox(_message.Message):
+    __slots__ = ("reader", "box")
+    READER_FIELD_NUMBER: _ClassVar[int]
+    BOX_FIELD_NUMBER: _ClassVar[int]
+    reader: str
+    box: bytes
+    def __init__(self, reader: _Optional[str] = ..., box: _Optional[bytes] = ...) -> None: ...
+
+class Rewrapped(_message.Message):
+    __slots__ = ("task", "seal")
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    SEAL_FIELD_NUMBER: _ClassVar[int]
+    task: Task
+    seal: Seal
+    def __init__(self, task: _Optional[_Union[Task, _Mapping]] = ..., seal: _Optional[_Union[Seal, _Mapping]] = ...) -> None: ...
 
 class Score(_message.Message):
     __slots__ = ("task", "loss_sum", "count", "images", "gauges")
@@ -547,12 +585,14 @@ class PackedRequest(_message.Message):
     def __init__(self, digest: _Optional[str] = ...) -> None: ...
 
 class PackedReply(_message.Message):
-    __slots__ = ("digest", "base")
+    __slots__ = ("digest", "base", "seals")
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     BASE_FIELD_NUMBER: _ClassVar[int]
+    SEALS_FIELD_NUMBER: _ClassVar[int]
     digest: str
     base: str
-    def __init__(self, digest: _Optional[str] = ..., base: _Optional[str] = ...) -> None: ...
+    seals: _containers.RepeatedCompositeFieldContainer[Seal]
+    def __init__(self, digest: _Optional[str] = ..., base: _Optional[str] = ..., seals: _Optional[_Iterable[_Union[Seal, _Mapping]]] = ...) -> None: ...
 
 class PushReply(_message.Message):
     __slots__ = ("size_bytes",)

@@ -1,6 +1,7 @@
 """Kill, cut, corrupt and fill real federations until so many kills are done; each must end as an undisturbed one.
 
 python -m tests.e2e.chaos --kills 200 --mode both --seed 0
+python -m tests.e2e.chaos --kills 400 --mode sealed                  rings whose models travel under seal
 python -m tests.e2e.chaos --kills 400 --mode secure --seed 0         csfssl with secure sums
 python -m tests.e2e.chaos --mode ppfssl --seed 0 --only 7 --show     one federation again
 python -m tests.e2e.chaos --scenario cut --seconds 360               a network cut for six minutes, with bytes

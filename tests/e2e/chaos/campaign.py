@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fedcervix.core.modes import Mode
-from tests.e2e.chaos.schedule import Schedule, Setting, draw
+from tests.e2e.chaos.schedule import SEALED, Kind, Schedule, Setting, draw
 from tests.e2e.chaos.storm import Ground, Story, undisturbed, weather
 from tests.e2e.chaos.verdict import Right
 from tests.e2e.institutions import draw_collections
@@ -15,11 +14,12 @@ from tests.e2e.institutions import draw_collections
 SECURE = "secure"
 """csfssl with secure sums"""
 
-MODES: dict[str, tuple[Mode, ...]] = {
+MODES: dict[str, tuple[Kind, ...]] = {
     "csfssl": ("csfssl",),
     "ppfssl": ("ppfssl",),
     "both": ("csfssl", "ppfssl"),
     SECURE: ("csfssl",),
+    SEALED: (SEALED,),
 }
 
 
@@ -37,14 +37,14 @@ class Campaign:
     told: list[Story] = field(default_factory=list)
     kept: bool = False
 
-    def stories_of(self, mode: Mode, kills: int) -> Iterator[Story]:
+    def stories_of(self, mode: Kind, kills: int) -> Iterator[Story]:
         """Yield federations until so many processes were killed. Raises ViolationError at the first one gone wrong."""
         number = 0
         while kills > 0:
             yield (story := self.story(mode, number))
             kills, number = kills - story.kills, number + 1
 
-    def story(self, mode: Mode, number: int) -> Story:
+    def story(self, mode: Kind, number: int) -> Story:
         """Let one federation happen. Raises ViolationError, which says how to see it again and where its logs are."""
         schedule = draw(self.seed, number, mode, secure=self.secure)
         if self.show is not None:

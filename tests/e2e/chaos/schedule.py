@@ -51,6 +51,10 @@ OF_SITE = (Fault.FREEZE, Fault.CUT, Fault.SILENCE, Fault.CORRUPT, Fault.FULL, Fa
 MOMENTARY = (Fault.WORKER, Fault.CUT, Fault.CORRUPT)
 ON_LINES = (Fault.CUT, Fault.SILENCE, Fault.CORRUPT)
 
+Kind = Mode | Literal["sealed"]
+"""of federations: by their mode; a ring whose models travel under seal is one of its own"""
+SEALED: Literal["sealed"] = "sealed"
+
 TRAINING_EVERY = 6
 """one federation in so many really trains; the others compute (see light_worker.py)"""
 
@@ -64,9 +68,12 @@ class Setting:
     work: Literal["light", "training"]
     secure: bool = False
     """with secure sums; then only of light sites: what is trained depends on the run's name and keys"""
+    sealed: bool = False
+    """whether its models travel under seal"""
 
     def __str__(self) -> str:
-        return f"{self.mode} {'secure ' if self.secure else ''}{self.work} {len(self.sites)}"
+        hides = "secure " if self.secure else "sealed " if self.sealed else ""
+        return f"{self.mode} {hides}{self.work} {len(self.sites)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +109,13 @@ class Schedule:
         return "\n  ".join([f"{self.setting}, seed {self.seed}, number {self.number} {has}", *map(str, self.blows)])
 
 
-def draw(seed: int, number: int, mode: Mode, *, secure: bool = False) -> Schedule:
+def draw(seed: int, number: int, kind: Kind, *, secure: bool = False) -> Schedule:
     """Return a federation's schedule."""
-    dice = random.Random(f"{seed} {number} {mode}")
+    dice = random.Random(f"{seed} {number} {kind}")
+    mode: Mode = "ppfssl" if kind == SEALED else kind
     training = number % TRAINING_EVERY == TRAINING_EVERY - 1 and not secure
     sites = SITES if secure else SITES[: 2 if training else dice.choice([2, 3])]
-    setting = Setting(mode, sites, "training" if training else "light", secure)
+    setting = Setting(mode, sites, "training" if training else "light", secure, sealed=kind == SEALED)
     lines, disks = number % 2 == 0, number % 4 in (0, 1)
     count = dice.randint(5, 8) if training else dice.randint(14, 22)
     drawn = [_blow(dice, setting, lines=lines, disks=disks) for _ in range(count)]

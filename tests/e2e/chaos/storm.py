@@ -86,12 +86,13 @@ def undisturbed(setting: Setting, ground: Ground) -> Right:
 
 def _plan(setting: Setting) -> dict[str, Any]:
     plan = PLANS[setting.work]
-    return {**plan, "terms": plan["terms"] | SECURE_TERMS} if setting.secure else plan
+    more = SECURE_TERMS if setting.secure else {"sealed": setting.sealed}
+    return {**plan, "terms": plan["terms"] | more}
 
 
 def _know(made: Federation, setting: Setting) -> None:
-    """Secure sums need partners whose keys were compared."""
-    if setting.secure:
+    """What is hidden from the coordinator needs partners whose keys were compared."""
+    if setting.secure or setting.sealed:
         made.know()
 
 

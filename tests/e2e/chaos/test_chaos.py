@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from fedcervix.core.modes import Mode
 from tests.e2e.chaos.campaign import Campaign
 from tests.e2e.chaos.cuts import Cut, complaints, cut_all
-from tests.e2e.chaos.schedule import KILLS, Blow, Fault, Schedule, Setting, draw
+from tests.e2e.chaos.schedule import KILLS, Blow, Fault, Kind, Schedule, Setting, draw
 from tests.e2e.chaos.service import Service
 from tests.e2e.chaos.storm import Storm, Story
 from tests.e2e.loopback import federation, start
@@ -21,9 +20,16 @@ CUT_NUMBERS = 3_000_000
 """a model of 12 MB"""
 
 
-@pytest.mark.parametrize(("mode", "number"), [("csfssl", 0), pytest.param("ppfssl", 4, marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    ("mode", "number"),
+    [
+        ("csfssl", 0),
+        pytest.param("ppfssl", 4, marks=pytest.mark.long),
+        pytest.param("sealed", 0, marks=pytest.mark.long),
+    ],
+)
 def test_whatever_is_done_to_a_federation_it_ends_as_if_nothing_had_been(
-    tmp_path: Path, mode: Mode, number: int
+    tmp_path: Path, mode: Kind, number: int
 ) -> None:
     story = Campaign(tmp_path, seed=0).story(mode, number)
     assert story.kills >= 5
@@ -71,8 +77,8 @@ def test_one_number_is_one_schedule() -> None:
     assert len({draw(seed, number, "csfssl").blows for seed in range(3) for number in range(3)}) == 9
 
 
-@pytest.mark.parametrize("mode", ["csfssl", "ppfssl"])
-def test_two_hundred_kills_meet_every_fault_and_role(mode: Mode) -> None:
+@pytest.mark.parametrize("mode", ["csfssl", "ppfssl", "sealed"])
+def test_two_hundred_kills_meet_every_fault_and_role(mode: Kind) -> None:
     schedules = [draw(0, number, mode) for number in range(20)]
     met = {(blow.fault, blow.victim == "coordinator") for schedule in schedules for blow in schedule.blows}
     assert met >= {(fault, False) for fault in Fault} | {(f, True) for f in (Fault.KILL, Fault.FREEZE, Fault.FULL)}

@@ -17,6 +17,7 @@ phases as their conditions allow:
 Modules, from bottom to top; each imports only from those above its line:
 
     state             what a run is: frozen values
+    readers           who can read a model under seal
     holders           secure sums: who opens a run, who holds the masks of an attempt, when it can be closed
     participants      which sites a phase is open to
     coordinator_work  the coordinator's own work: which updates are averaged, with which weights
@@ -26,6 +27,7 @@ Modules, from bottom to top; each imports only from those above its line:
     objections        why a report does not count
     transitions       the moves from phase to phase
     unusable          which updates count when a model cannot be used, or a site was revoked
+    unreadable        from which model a ring goes on where nobody that is there can read the newest one
     phases            when a phase ends: the table by phase
     recording         what an event changes: the table by event
     step              `step` and `replay`

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from fedcervix.core.events import Task, TaskKind
 from fedcervix.core.rounds.holders import all_opened, attempt, has_boxed
-from fedcervix.core.rounds.participants import listed, names_of, open_sites
+from fedcervix.core.rounds.participants import listed, may_read, names_of, open_sites, rewrap
+from fedcervix.core.rounds.readers import giver
 from fedcervix.core.rounds.state import Outcome, Phase, Presence, Run
 
 
@@ -44,7 +45,16 @@ def instruction(run: Run, site: str) -> Instruction:
         return _instruct_revoked(run)
     if run.outcome is not None and (run.ended or site in run.adopted):
         return Finish(run.outcome, run.reason)
+    if (task := rewrap(run)) is not None:
+        return _instruct_rewrap(run, site, task)
     return _INSTRUCT[run.phase](run, site)
+
+
+def _instruct_rewrap(run: Run, site: str, task: Task) -> Instruction:
+    asked = giver(run, task.base)
+    if asked is not None and asked.name == site:
+        return task
+    return Idle(f"waiting for {listed(open_sites(run))} to {task}")
 
 
 def _instruct_revoked(run: Run) -> Instruction:
@@ -72,6 +82,8 @@ def _instruct_training(run: Run, site: str) -> Instruction:
         return Idle(f"round {run.current.number} was closed without this site; it takes part again in the next round")
     if site not in names_of(open_sites(run)):
         return Idle(f"round {run.current.number}: {listed(open_sites(run))} holds the model")
+    if not may_read(run, site, run.model):  # nor is it there: else the key would be on its way
+        return Idle(f"round {run.current.number}: this site cannot read the model yet")
     return Task(run.run, TaskKind.TRAIN, run.current.number, run.model, attempt(run))
 
 
@@ -99,7 +111,7 @@ def _instruct_aggregating(run: Run, _site: str) -> Instruction:
 
 
 def _instruct_scoring(run: Run, site: str) -> Instruction:
-    if run.current.judged(site):
+    if run.current.judged(site) or not may_read(run, site, run.current.candidate):
         return Idle(f"round {run.current.number}: waiting for the score of {listed(open_sites(run))}")
     return Task(run.run, TaskKind.SCORE, run.current.number, run.current.candidate)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from fedcervix.core.quorum import Quorum
-from fedcervix.core.rounds.participants import open_sites, updates_needed
+from fedcervix.core.rounds.participants import open_sites, rewrap, updates_needed
 from fedcervix.core.rounds.scores import improves
 from fedcervix.core.rounds.state import Missing, Phase, Presence, Run, Site, with_round
 from fedcervix.core.rounds.transitions import (
@@ -18,6 +18,7 @@ from fedcervix.core.rounds.transitions import (
     next_round,
     next_round_or_end,
 )
+from fedcervix.core.rounds.unreadable import abort_if_hopeless, go_back
 from fedcervix.core.rounds.unusable import (
     base_is_unusable,
     clear_suspicion,
@@ -70,6 +71,16 @@ def _advance_seeding(run: Run, at: float) -> Run:
     return _end_phase(run, at, lambda run, _at, _open: run)
 
 
+def _advance_training(run: Run, at: float) -> Run:
+    back = go_back(run, at)
+    return back if back is not run else _end_phase(run, at, _after_training)
+
+
+def _advance_publishing(run: Run, at: float) -> Run:
+    hopeless = abort_if_hopeless(run, at) if rewrap(run) is not None else run
+    return hopeless if hopeless is not run else _end_phase(run, at, _after_publishing)
+
+
 def _after_training(run: Run, at: float, missing: tuple[Site, ...]) -> Run:
     """Close the round to the sites that are away (in a ring: the holder), or go on to the model of the round."""
     if missing:
@@ -115,10 +126,10 @@ def _ends_with(go_on: Callable[[Run, float, tuple[Site, ...]], Run]) -> Callable
 _ADVANCE: Mapping[Phase, Callable[[Run, float], Run]] = {
     Phase.GATHERING: _ends_with(_after_gathering),
     Phase.SEEDING: _advance_seeding,
-    Phase.TRAINING: _ends_with(_after_training),
+    Phase.TRAINING: _advance_training,
     Phase.RELEASING: _ends_with(_after_releasing),
     Phase.CLOSING: _ends_with(_after_closing),
     Phase.AGGREGATING: _advance_aggregating,
     Phase.SCORING: _ends_with(_after_scoring),
-    Phase.PUBLISHING: _ends_with(_after_publishing),
+    Phase.PUBLISHING: _advance_publishing,
 }

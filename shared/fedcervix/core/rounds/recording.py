@@ -16,6 +16,7 @@ from fedcervix.core.events import (
     ModelAdopted,
     ModelUnusable,
     ReleaseStored,
+    Rewrapped,
     RunAborted,
     ScoreReported,
     SiteAttached,
@@ -148,8 +149,8 @@ def _seeded(run: Run, event: UpdateStored) -> tuple[Run, Answer]:
         return run, Answer.DUPLICATE if event.digest == run.layout else Answer.STALE
     if instruction(run, event.site) != event.task:
         return run, Answer.STALE
-    first = replace(run, model=event.digest, layout=event.digest, packed=event.packed, seeded_by=event.site)
-    return first, Answer.ACCEPTED
+    first = replace(run, model=event.digest, layout=event.digest, packed=event.packed, seal=event.seal)
+    return replace(first, seeded_by=event.site), Answer.ACCEPTED
 
 
 def _aggregated(run: Run, event: AggregateStored) -> tuple[Run, Answer]:
@@ -314,6 +315,16 @@ def _adopted(run: Run, event: ModelAdopted) -> tuple[Run, Answer]:
     return replace(run, adopted=(*run.adopted, event.site)), Answer.ACCEPTED
 
 
+def _rewrapped(run: Run, event: Rewrapped) -> tuple[Run, Answer]:
+    if event.site not in run.plan.sites:
+        return run, Answer.REFUSED
+    if any((known.site, known.task) == (event.site, event.task) for known in run.rewrapped):
+        return run, Answer.DUPLICATE
+    if instruction(run, event.site) != event.task:
+        return run, Answer.STALE
+    return replace(run, rewrapped=(*run.rewrapped, event)), Answer.ACCEPTED
+
+
 RECORD: Mapping[type, Callable[[Run, Any], tuple[Run, Answer]]] = {
     SiteAttached: _attached,
     SiteSilent: _presence(Presence.SILENT, lambda event: event.reason or "no sign of life"),
@@ -330,6 +341,7 @@ RECORD: Mapping[type, Callable[[Run, Any], tuple[Run, Answer]]] = {
     ScoreReported: _scored,
     ModelUnusable: _unusable,
     ModelAdopted: _adopted,
+    Rewrapped: _rewrapped,
     RunAborted: lambda run, event: (abort(run, event.reason, event.at), Answer.ACCEPTED),
     Tick: lambda run, _: (run, Answer.ACCEPTED),
 }

@@ -12,7 +12,9 @@ from fedcervix.core.events import (
     CloseSigned,
     ModelUnusable,
     ReleaseStored,
+    Rewrapped,
     ScoreReported,
+    Seal,
     SiteFailed,
     SiteOpened,
     UpdateStored,
@@ -191,6 +193,10 @@ class Run:
     """digest of the first model's packed form, where it was made by a site and has one"""
     seeded_by: str = ""
     """the site that made the first model; empty where it was given"""
+    seal: Seal | None = None
+    """of the first model, where it is under seal"""
+    rewrapped: tuple[Rewrapped, ...] = ()
+    """the keys of models under seal that were passed on"""
     rounds: tuple[Round, ...] = ()
     best_round: int = 0
     adopted: tuple[str, ...] = ()

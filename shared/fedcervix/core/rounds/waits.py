@@ -9,13 +9,16 @@ from fedcervix.core.quorum import Quorum, quorum
 from fedcervix.core.rounds.holders import holders, may_close, unreleased
 from fedcervix.core.rounds.instructions import instruction
 from fedcervix.core.rounds.participants import (
+    judges,
     names_of,
     open_sites,
+    rewrap,
     ring_training,
     trainers,
     untrained,
     updates_needed,
 )
+from fedcervix.core.rounds.readers import readers
 from fedcervix.core.rounds.state import Phase, Presence, Run, Site
 
 
@@ -62,7 +65,7 @@ def _quorum_needed(run: Run, gone: int = 0) -> int:
     if run.phase in (Phase.RELEASING, Phase.CLOSING):
         return _holders_needed(run)
     if run.plan.terms.quorum is not None:
-        return run.plan.terms.quorum
+        return min(run.plan.terms.quorum, _may_answer(run))
     if run.phase is not Phase.GATHERING and not run.plan.mode_rules.needs_all:
         return 1
     least = updates_needed(run) if run.phase is Phase.TRAINING else 1
@@ -76,6 +79,12 @@ def _holders_needed(run: Run) -> int:
     return len(holders(run)) if run.current.releases else run.plan.terms.colluders + 1
 
 
+def _may_answer(run: Run) -> int:
+    """Return how many sites can answer at most: to score a model under seal, those that can read it."""
+    only_readers = run.phase is Phase.SCORING and run.plan.terms.sealed
+    return len(readers(run, run.current.candidate)) if only_readers else len(run.sites)
+
+
 def quorum_state(run: Run, open_: tuple[Site, ...]) -> Quorum:
     """Return whether the phase has its quorum. In a ring, the sites after the holder may still answer."""
     if run.phase is Phase.TRAINING:
@@ -87,6 +96,8 @@ def quorum_state(run: Run, open_: tuple[Site, ...]) -> Quorum:
         answered = frozenset(run.current.remaining) - names_of(open_)
     elif run.phase is Phase.SEEDING:
         answered = frozenset()
+    elif run.phase is Phase.SCORING:
+        answered = judges(run.current)
     else:
         answered = frozenset(run.plan.sites) - names_of(open_)
     revoked = frozenset([site.name for site in run.sites if site.presence is Presence.REVOKED])
@@ -110,7 +121,9 @@ def _wait(run: Run, site: Site, *, dispensable: bool) -> Wait:
 
 
 def _can_do_without(run: Run, vote: Quorum) -> bool:
-    """Say whether the phase can end without a site that is away."""
+    """Say whether the phase can end without a site that is away. Without a key it cannot."""
+    if rewrap(run) is not None:
+        return False
     if ring_training(run):
         behind = sum(site.presence is Presence.PRESENT for site in untrained(run)[1:])
         return len(run.current.contributions) + behind >= _quorum_needed(run)

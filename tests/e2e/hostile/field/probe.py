@@ -28,6 +28,10 @@ from tests.e2e.hostile.field.attacker import ATTACH, OFFER, REPORT, WIRE_VERSION
 PAUSE_S = 0.05
 CALL_S = 10.0
 THREADS = 256
+LINES = 2
+"""connections: on a busy machine more calls are under way than may be on one"""
+INSTANCE = secrets.token_hex(16)
+ONE_WRITES = threading.Lock()
 ANSWERED = ("OK", "FAILED_PRECONDITION")
 """that no model is wanted just now is an answer, too"""
 
@@ -41,8 +45,8 @@ class Probe:
         self._attach: grpc.UnaryStreamMultiCallable[wire.AttachRequest, bytes] = channel.unary_stream(
             ATTACH, wire.AttachRequest.SerializeToString
         )
-        self._who = (("fedcervix-instance", secrets.token_hex(16)),)
-        self._lock = threading.Lock()
+        self._who = (("fedcervix-instance", INSTANCE),)
+        self.calls = {"here": self.here, "offer": self.offer, "look": self.look}
 
     def here(self) -> None:
         message = wire.FromSite(at=time.time(), here=wire.Here())
@@ -63,7 +67,7 @@ class Probe:
             status, words = error.code().name, error.details() or ""
         took_s = time.monotonic() - due_s
         line = {"at_s": due_s, "call": name, "seconds": took_s, "status": status, "words": words}
-        with self._lock:
+        with ONE_WRITES:
             sys.stdout.write(json.dumps(line) + "\n")
             sys.stdout.flush()
 
@@ -79,15 +83,16 @@ def main() -> None:
         given.authority.read_bytes(), (given.keys / "party.key").read_bytes(), (given.keys / "party.crt").read_bytes()
     )
     settings = [("grpc.max_reconnect_backoff_ms", 1000), ("grpc.enable_http_proxy", 0)]
-    probe = Probe(grpc.secure_channel(f"localhost:{given.port}", credentials, options=settings))
-    calls = {"here": probe.here, "offer": probe.offer, "look": probe.look}
+    settings.append(("grpc.use_local_subchannel_pool", 1))  # a connection for each channel
+    channels = [grpc.secure_channel(f"localhost:{given.port}", credentials, options=settings) for _ in range(LINES)]
+    probes = itertools.cycle([Probe(channel) for channel in channels])
     order = itertools.cycle(["here", "here", "offer", "here", "here", "look"])
     with ThreadPoolExecutor(THREADS) as threads:
         for number in itertools.count():
             due_s = (begun_s := time.monotonic()) if number == 0 else begun_s + number * PAUSE_S
             time.sleep(max(0.0, due_s - time.monotonic()))
-            name = next(order)
-            threads.submit(probe.time_one, name, calls[name], due_s)
+            name, probe = next(order), next(probes)
+            threads.submit(probe.time_one, name, probe.calls[name], due_s)
 
 
 if __name__ == "__main__":
