@@ -21,7 +21,7 @@ from fedcervix.runtime.worker_protocol import OnProgress
 from site_agent.federation.agent import Agent, Checks
 from site_agent.federation.context import AgentContext
 from site_agent.federation.fencing import succeed
-from site_agent.federation.link import GrpcLink
+from site_agent.federation.link import Books, GrpcLink
 from site_agent.federation.site_ledger import SiteLedger
 from site_agent.home import SiteHome
 from site_agent.store.sum_journal import SumJournal
@@ -71,7 +71,7 @@ class LightWorker:
 def line(home: SiteHome, ledger: SiteLedger | None = None) -> GrpcLink:
     """Return a line as the agent has it."""
     pems = {part: home.pem(file) for part, file in PEMS.items()}
-    return GrpcLink(home.config().link.coordinator, claim=succeed(home), ledger=ledger, **pems)
+    return GrpcLink(home.config().link.coordinator, claim=succeed(home), books=Books(ledger), **pems)
 
 
 def main() -> None:

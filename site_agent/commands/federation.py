@@ -143,7 +143,7 @@ def _known_key(home: SiteHome, invited: invitations.Invitation) -> bytes:
 
 
 def _enroll(home: SiteHome, invited: invitations.Invitation, request_pem: bytes) -> bytes:
-    from site_agent.federation.link import GrpcLink
+    from site_agent.federation.link import Books, GrpcLink
     from site_agent.store.egress import Egress
 
     link = GrpcLink(
@@ -151,7 +151,7 @@ def _enroll(home: SiteHome, invited: invitations.Invitation, request_pem: bytes)
         authority_pem=invited.authority_pem,
         certificate_pem=invited.certificate_pem,
         key_pem=invited.key_pem,
-        egress=Egress(home.egress, invited.address),
+        books=Books(egress=Egress(home.egress, invited.address)),
     )
     with contextlib.closing(link):
         return link.enroll(request_pem)

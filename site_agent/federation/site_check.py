@@ -148,7 +148,7 @@ def _line(home: SiteHome) -> str:
 
 def connect(home: SiteHome, claim: codec.InstanceClaim | None = None, ledger: SiteLedger | None = None) -> GrpcLink:
     """Return a link to the site's coordinator. Raises ConfigError, StorageError."""
-    from site_agent.federation.link import GrpcLink
+    from site_agent.federation.link import Books, GrpcLink
     from site_agent.store.egress import Egress
 
     return GrpcLink(
@@ -157,8 +157,7 @@ def connect(home: SiteHome, claim: codec.InstanceClaim | None = None, ledger: Si
         certificate_pem=home.pem(home.certificates()[0]),
         key_pem=home.pem("site.key"),
         claim=claim,
-        ledger=ledger,
-        egress=Egress(home.egress, home.config().link.coordinator),
+        books=Books(ledger, Egress(home.egress, home.config().link.coordinator)),
     )
 
 

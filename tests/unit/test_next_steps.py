@@ -146,7 +146,7 @@ def options() -> set[str]:
         for inner in command.commands.values() if isinstance(command, click.Group) else ():
             yield from below(inner)
 
-    return {name for cli in PROGRAMS.values() for name in below(cli)}
+    return {name for cli in PROGRAMS.values() for name in below(cli)} | {"--help"}
 
 
 def test_an_option_in_a_hint_is_there() -> None:
