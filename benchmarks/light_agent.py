@@ -49,7 +49,8 @@ class LightWorker:
         self._made: list[tuple[Path, str]] = []
         for round_ in range(rounds):
             made = home.folder / f"update-{round_}"
-            self._made.append((made, changed(model, made, number + 1 / (round_ + 1))))
+            # Small, as a secure sum takes it, and such that no average of sites is the next update of one of them.
+            self._made.append((made, changed(model, made, number**1.5 / 64 + 1 / (round_ + 3))))
 
     def do(
         self, task: Task, _plan: Plan, _on_progress: OnProgress, _cancelled: threading.Event, **_: str
