@@ -21,7 +21,7 @@ from fedcervix.runtime.worker_protocol import OnProgress
 from site_agent.federation.agent import Agent, Checks
 from site_agent.federation.context import AgentContext
 from site_agent.federation.fencing import succeed
-from site_agent.federation.link import GrpcLink
+from site_agent.federation.link import Books, GrpcLink
 from site_agent.federation.site_ledger import SiteLedger
 from site_agent.home import SiteHome
 from site_agent.store.sum_journal import SumJournal
@@ -49,7 +49,8 @@ class LightWorker:
         self._made: list[tuple[Path, str]] = []
         for round_ in range(rounds):
             made = home.folder / f"update-{round_}"
-            self._made.append((made, changed(model, made, number + 1 / (round_ + 1))))
+            # Small, as a secure sum takes it, and such that no average of sites is the next update of one of them.
+            self._made.append((made, changed(model, made, number**1.5 / 64 + 1 / (round_ + 3))))
 
     def do(
         self, task: Task, _plan: Plan, _on_progress: OnProgress, _cancelled: threading.Event, **_: str
@@ -71,7 +72,7 @@ class LightWorker:
 def line(home: SiteHome, ledger: SiteLedger | None = None) -> GrpcLink:
     """Return a line as the agent has it."""
     pems = {part: home.pem(file) for part, file in PEMS.items()}
-    return GrpcLink(home.config().link.coordinator, claim=succeed(home), ledger=ledger, **pems)
+    return GrpcLink(home.config().link.coordinator, claim=succeed(home), books=Books(ledger), **pems)
 
 
 def main() -> None:

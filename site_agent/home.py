@@ -177,16 +177,6 @@ def _pin(name: str, text: str) -> Fingerprint:
         raise ValueError(f"pins.{name}: {error}") from error
 
 
-class _Below:
-    """A path below the home folder."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-
-    def __get__(self, home: SiteHome, _kind: type[SiteHome]) -> Path:
-        return home.folder / self._name
-
-
 @dataclass(frozen=True, slots=True)
 class SiteHome:
     """Paths below a home folder, and what is read from them."""

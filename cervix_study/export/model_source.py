@@ -284,10 +284,10 @@ def _of_site_model(folder: Path) -> Released:
         weights=model.weights,
         digest=model.digest,
         sites=model.as_start.sites,
-        origin={key: found for key in keys if (found := getattr(model.record, key)) not in (None, "")} | ended.origin,
+        origin={key: found for key in keys if (found := getattr(model, key)) not in (None, "")} | ended.origin,
         rounds=ended.rounds,
         judged=tuple(_site_results(folder, lambda found: found.start.weights == model.digest)),
-        software=model.record.software,
+        software=model.software,
     )
 
 
@@ -304,7 +304,7 @@ def _ended(folder: Path, model: CervixModel) -> _Ended:
     home = _home_of(folder)
     with contextlib.suppress(FedcervixError, OSError, ValueError):
         run = federation_of(home, model.run) if home and model.run else None
-        if run and run.plan.digest == model.record.plan_digest:
+        if run and run.plan.digest == model.plan_digest:
             return _Ended({"outcome": run.run_store.outcome()}, run.run_store.ledger())
     return _Ended()
 

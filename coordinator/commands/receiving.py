@@ -15,9 +15,8 @@ from fedcervix.models.sealed_files import read_header, unseal
 from fedcervix.runtime.printing import say
 from fedcervix.trust.boxes import KEY_BYTES, NamedKey, OwnKey
 from fedcervix.trust.chain import Values, read
-from fedcervix.trust.result_releases import RECIPIENT, opened_result_key
+from fedcervix.trust.result_releases import NOTE_FILE, RECIPIENT, SEALED_FILE, opened_result_key
 
-SEALED_FILE, NOTE_FILE = "cervix-model.sealed", "hand-over.json"
 KEY_FILE = "recipient.key"
 
 

@@ -42,7 +42,7 @@ def private_finetune(
         raise TrainingError(
             "the encoder gives features that are not finite numbers",
             cause="its weights diverged, or the weights file is damaged",
-            next_step="use another start: site-agent history lists the models",
+            next_step="choose another start from: site-agent history",
         )
     women = WomensFeatures.of(found, train.labels, train.patients)
     if women.count != privacy.women:

@@ -21,7 +21,7 @@ _NONCE = bytes(16)
 
 
 class SecretDraws:
-    """One stream of numbers. `key`: 32 bytes of the system's random numbers (`secrets.token_bytes`), used once."""
+    """One stream of numbers. `key`: 32 bytes of the system's random numbers, used once."""
 
     def __init__(self, key: bytes) -> None:
         self._stream = Cipher(algorithms.ChaCha20(key, _NONCE), mode=None).encryptor()

@@ -8,7 +8,6 @@ import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from fedcervix.core.rounds.state import Outcome
 from fedcervix.disk.files import make_folder, write_secret, write_whole
@@ -32,9 +31,6 @@ from site_agent.commands.command_line import command_line
 from site_agent.federation.joining import check_home
 from site_agent.home import BEFORE, RENEWED, SiteHome, configured, write
 from site_agent.manifest.manifest_file import read_manifest
-
-if TYPE_CHECKING:
-    pass
 
 
 def join(
@@ -147,7 +143,7 @@ def _known_key(home: SiteHome, invited: invitations.Invitation) -> bytes:
 
 
 def _enroll(home: SiteHome, invited: invitations.Invitation, request_pem: bytes) -> bytes:
-    from site_agent.federation.link import GrpcLink
+    from site_agent.federation.link import Books, GrpcLink
     from site_agent.store.egress import Egress
 
     link = GrpcLink(
@@ -155,7 +151,7 @@ def _enroll(home: SiteHome, invited: invitations.Invitation, request_pem: bytes)
         authority_pem=invited.authority_pem,
         certificate_pem=invited.certificate_pem,
         key_pem=invited.key_pem,
-        egress=Egress(home.egress, invited.address),
+        books=Books(egress=Egress(home.egress, invited.address)),
     )
     with contextlib.closing(link):
         return link.enroll(request_pem)

@@ -15,7 +15,7 @@ from fedcervix.runtime.printing import say
 from fedcervix.trust.boxes import KEY_BYTES, OwnKey
 from fedcervix.trust.chain import text_of
 from fedcervix.trust.key_texts import private_key
-from fedcervix.trust.result_releases import ResultRelease, boxed_key, release_faults, released
+from fedcervix.trust.result_releases import NOTE_FILE, SEALED_FILE, ResultRelease, boxed_key, release_faults, released
 from fedcervix.trust.sealed_models import Header
 from site_agent.home import SiteHome
 from site_agent.store import model_store
@@ -23,7 +23,6 @@ from site_agent.store.model_store import CervixModel
 from site_agent.store.run_store import RunStore
 
 DAY_S = 86_400
-SEALED_FILE, NOTE_FILE = "cervix-model.sealed", "hand-over.json"
 
 
 def release(home: SiteHome, run: str, to: str, days: int, into: Path | None, files: Sequence[Path]) -> None:
@@ -95,8 +94,8 @@ def _hand_over(
     header = Header(
         federation=home.certificate().identity.federation,
         run=model.run,
-        plan=model.record.plan_digest,
-        round=model.record.round or 0,
+        plan=model.plan_digest,
+        round=model.round or 0,
         hop=0,
         sender=own.site,
         base="",

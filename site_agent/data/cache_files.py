@@ -21,7 +21,7 @@ from fedcervix.disk import locks
 from fedcervix.disk.files import replacing
 from fedcervix.runtime.log import logger
 
-VERSION = f"3 pillow {PIL.__version__} simplejpeg {simplejpeg.__version__}"
+VERSION = f"4 pillow {PIL.__version__} simplejpeg {simplejpeg.__version__}"
 """of what is stored: another decoder may decode to other pixels"""
 
 

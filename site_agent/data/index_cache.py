@@ -26,7 +26,7 @@ class ImageFingerprint:
     digest: str
     """SHA-256 of the decoded pixels, 64 hexadecimal digits"""
     thumbnail: bytes
-    """256 bytes, or none"""
+    """as `thumbnails.thumbnail` makes it, or none"""
     oddities: tuple[str, ...] = ()
     """names of the checks of `quality` that hold"""
 

@@ -1,7 +1,7 @@
 """What the software and the models consist of: CycloneDX 1.6, without a time and without a random number.
 
-The software bill lists the packages of the environment that wrote it, as the environment itself says
-(`importlib.metadata`). The bill of models lists what the site keeps. A serial number follows from the content.
+The software bill lists the packages of the environment that wrote it, as the environment itself tells. The bill of
+models lists what the site keeps. A serial number follows from the content.
 
 Source: ECMA-424, CycloneDX v1.6 specification.
 """

@@ -11,7 +11,7 @@ import contextlib
 import secrets
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -77,6 +77,16 @@ class Link(Protocol):
         """Go on with this certificate, for the same key. What is under way is cut, and is tried again like any cut."""
 
 
+@dataclass(frozen=True, slots=True)
+class Books:
+    """What a site writes down of what it says on a line."""
+
+    ledger: SiteLedger | None = None
+    """keeps the run's ledger and signs reports; without it, neither is done"""
+    egress: Egress | None = None
+    """has all that leaves, before it does; without it, nothing is written down"""
+
+
 class GrpcLink:
     """The link over mutually authenticated TLS."""
 
@@ -90,16 +100,12 @@ class GrpcLink:
         claim: codec.InstanceClaim | None = None,
         here: Build = HERE,
         clock_s: Callable[[], float] = time.time,
-        ledger: SiteLedger | None = None,
-        egress: Egress | None = None,
+        books: Books | None = None,
     ) -> None:
-        """`claim`: which process of the site's agent speaks; left out, one that succeeds nobody. `here`: its build.
-
-        `ledger`: what keeps the run's ledger and signs reports; without it, neither is done. `egress`: what writes down
-        all that leaves, before it does; without it, nothing is written down.
-        """
+        """`claim`: which process of the site's agent speaks; left out, one that succeeds nobody. `here`: its build."""
         self._address, self._here, self._clock_s = address, here, clock_s
-        self._ledger, self._egress = ledger, egress
+        books = books or Books()
+        self._ledger, self._egress = books.ledger, books.egress
         self._run = ""
         """of the last welcome"""
         self._wire_version = here.wire_min

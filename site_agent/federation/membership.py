@@ -18,7 +18,7 @@ from site_agent.federation.accounting import NEW_RUN, NOT_HONEST, Accounting
 from site_agent.federation.context import AgentContext
 from site_agent.federation.inbox import JobEnded, Participation
 from site_agent.federation.partners import Partners, doubts, known_keys, partners
-from site_agent.federation.policy import check_welcome, objections
+from site_agent.federation.policy import check_welcome, missing_pins, objections, way_out
 from site_agent.federation.sealed_run import SealedRun
 from site_agent.federation.secure_run import SecureParts, SecureRun
 from site_agent.store import ledger
@@ -97,8 +97,11 @@ class Membership:
     def _begin(self, welcome: codec.Welcome, run_store: RunStore, pins: Pins) -> None:
         """Check the plan against the policy and open (or find again) the run's folder."""
         home = self._context.home
-        if against := objections(home.config().policy, welcome.plan, self._context.site, pins):
-            self._accounting.refuse(welcome.run, "this site's policy does not allow the plan", against)
+        asked = home.config().policy, welcome.plan, self._context.site, pins
+        if against := objections(*asked):
+            cause, next_step = way_out(home, missing_pins(*asked), against)
+            what = "this site's policy does not allow the plan"
+            self._accounting.refuse(welcome.run, what, against, cause=cause, next_step=next_step)
         if run_store.known_plan() not in (None, welcome.plan):
             raise _another_plan(welcome.run)
         if not run_store.folder.exists():

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from fedcervix.core.events import RUN_OF_COORDINATOR
 from fedcervix.core.plan import Plan, Recipe
 from fedcervix.errors import RemoteError
 from fedcervix.transport.codec import Welcome
 from fedcervix.trust.pins import Pins, effective
-from site_agent.home import Policy
+from site_agent.home import Policy, SiteHome
 
 NOBODY = Pins()
 """is pinned"""
@@ -34,11 +36,8 @@ def objections(policy: Policy, plan: Plan, site: str, pins: Pins = NOBODY) -> li
     if plan.terms.average == "by-images" and plan.terms.share_max > policy.share_max:
         found.append(f"the plan's share_max is {plan.terms.share_max:g}; [policy] share_max is {policy.share_max:g}")
     found += _objections_to_openness(policy, plan)
-    if effective(policy.pins, hides_from_coordinator=plan.hides_from_coordinator) == "required":
-        unpinned = pins.unpinned(name for name in plan.sites if name != site)
-        found += [
-            f"site {one} is not pinned (site-agent pin {one} FINGERPRINT); [policy] pins asks it" for one in unpinned
-        ]
+    unpinned = missing_pins(policy, plan, site, pins)
+    found += [f"site {one} is not pinned (site-agent pin {one} FINGERPRINT)" for one in unpinned]
     found += _objections_to_recipe(policy, plan.recipe)
     if policy.plan and policy.plan != plan.digest:
         found.append(f"the plan's digest is {plan.digest}; [policy] plan allows only {policy.plan}")
@@ -56,6 +55,24 @@ def _objections_to_openness(policy: Policy, plan: Plan) -> list[str]:
         return []
     names = " or ".join(required)
     return [f"the coordinator would see what single sites have trained; [policy] {names} is required"]
+
+
+def missing_pins(policy: Policy, plan: Plan, site: str, pins: Pins) -> tuple[str, ...]:
+    """Return the partners that the policy takes only with a pin, and that have none."""
+    if effective(policy.pins, hides_from_coordinator=plan.hides_from_coordinator) != "required":
+        return ()
+    return pins.unpinned(name for name in plan.sites if name != site)
+
+
+def way_out(home: SiteHome, unpinned: Sequence[str], against: Sequence[str]) -> tuple[str, str]:
+    """Return the likely cause of these objections, and what to do. Pins are this site's own work, the rest is not."""
+    if len(unpinned) < len(against):
+        cause = f"[policy] in {home.config_file}"
+        return cause, "agree with the coordinator's operator, then change the policy or the plan"
+    return (
+        "[policy] pins asks for a pin of every partner, and nobody here has compared the keys of these sites yet",
+        f"telephone {' and '.join(unpinned)}, compare fingerprints, and type {home.command('pin')} NAME FINGERPRINT",
+    )
 
 
 def _objections_to_recipe(policy: Policy, recipe: Recipe) -> list[str]:

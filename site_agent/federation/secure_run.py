@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from fedcervix.core.events import BoxesStored, CloseSigned, Masked, ReleaseStored, Task, TaskKind, UpdateStored
+from fedcervix.core.formats import contents
 from fedcervix.core.plan import Plan
 from fedcervix.disk.files import write_whole
 from fedcervix.disk.paths import Below
@@ -371,4 +372,4 @@ class _Files:
 
 
 def _made(content: bytes) -> MadeUpdate | None:
-    return from_json(MadeUpdate, parsed(content))
+    return from_json(MadeUpdate, contents("the update", parsed(content)), extra="ignore")

@@ -24,7 +24,7 @@ from fedcervix.runtime.worker_protocol import WorkProgress
 from fedcervix.transport import codec, identity, renewal
 from site_agent.federation import hardware, shown
 from site_agent.federation.partners import known_keys, partners
-from site_agent.federation.policy import check_welcome, objections
+from site_agent.federation.policy import check_welcome, missing_pins, objections, way_out
 from site_agent.home import SiteHome
 from site_agent.manifest.manifest_file import read_manifest
 from site_agent.store.run_store import RunStore
@@ -148,7 +148,7 @@ def _line(home: SiteHome) -> str:
 
 def connect(home: SiteHome, claim: codec.InstanceClaim | None = None, ledger: SiteLedger | None = None) -> GrpcLink:
     """Return a link to the site's coordinator. Raises ConfigError, StorageError."""
-    from site_agent.federation.link import GrpcLink
+    from site_agent.federation.link import Books, GrpcLink
     from site_agent.store.egress import Egress
 
     return GrpcLink(
@@ -157,8 +157,7 @@ def connect(home: SiteHome, claim: codec.InstanceClaim | None = None, ledger: Si
         certificate_pem=home.pem(home.certificates()[0]),
         key_pem=home.pem("site.key"),
         claim=claim,
-        ledger=ledger,
-        egress=Egress(home.egress, home.config().link.coordinator),
+        books=Books(ledger, Egress(home.egress, home.config().link.coordinator)),
     )
 
 
@@ -175,12 +174,13 @@ def _coordinator(home: SiteHome, on_welcome: Callable[[codec.Welcome], None]) ->
     """Compare the plan with the policy."""
     heard = welcome(home)
     on_welcome(heard)
-    against = objections(home.config().policy, heard.plan, home.certificate().identity.name, home.pins())
-    if against:
+    asked = home.config().policy, heard.plan, home.certificate().identity.name, home.pins()
+    if against := objections(*asked):
+        cause, next_step = way_out(home, missing_pins(*asked), against)
         raise PolicyError(
             f"the plan of run {heard.run} is not allowed: {'; '.join(against)}",
-            cause=f"[policy] in {home.config_file}",
-            next_step="agree with the coordinator's operator",
+            cause=cause,
+            next_step=next_step,
         )
     return f"accepts this site; run {heard.run}, {heard.plan.mode}; the policy allows its plan"
 

@@ -15,6 +15,7 @@ from fedcervix.core.plan import Recipe
 from fedcervix.errors import DataError
 from site_agent.classifier.evaluate import Comparison, Evaluation
 from site_agent.classifier.intervals import Verdict
+from site_agent.data.duplicates import CrossPatientPicture
 from site_agent.manifest.reading import Split
 from site_agent.report.predictions import Predictions
 from site_agent.store.audit_sheets import AuditSheet
@@ -41,16 +42,6 @@ class TableOneRow:
 
 
 @dataclass(frozen=True, slots=True)
-class SharedPictureRow:
-    """One picture under several patients: they share a split, or one of them is set aside."""
-
-    patients: tuple[str, ...]
-    images: tuple[str, ...]
-    conflicting: bool
-    """the labels contradict each other"""
-
-
-@dataclass(frozen=True, slots=True)
 class SetAside:
     """What was not used, and why."""
 
@@ -58,7 +49,7 @@ class SetAside:
     """(image, reason)"""
     duplicates: int = 0
     """images that are a copy of another one of the same patient"""
-    shared_pictures: tuple[SharedPictureRow, ...] = ()
+    shared_pictures: tuple[CrossPatientPicture, ...] = ()
     remarks: tuple[tuple[str, tuple[str, ...]], ...] = ()
     """(what should be known of the manifest or the pictures, the patients, columns or images concerned)"""
 

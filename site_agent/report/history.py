@@ -80,7 +80,7 @@ def _outcome(home: SiteHome, model: CervixModel) -> str:
     """Return how the run of a model ended; nothing where this home has no record of that very plan."""
     try:
         run = federation_of(home, model.run)
-        return f", {run.run_store.outcome()}" if run and run.plan.digest == model.record.plan_digest else ""
+        return f", {run.run_store.outcome()}" if run and run.plan.digest == model.plan_digest else ""
     except FedcervixError:
         return ""
 

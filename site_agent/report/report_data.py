@@ -172,10 +172,7 @@ def _set_aside(collection: Collection) -> content.SetAside:
     return content.SetAside(
         quarantined=tuple((item.image, item.reason) for item in collection.quarantined),
         duplicates=len(collection.copies),
-        shared_pictures=tuple(
-            content.SharedPictureRow(shared.patients, shared.images, shared.conflicting)
-            for shared in collection.shared_pictures
-        ),
+        shared_pictures=collection.shared_pictures,
         remarks=tuple((remark.heading, remark.items) for remark in remarks(collection)),
     )
 
@@ -184,7 +181,7 @@ def _contrastive(
     kept: Sequence[CervixModel], federation: StoredRun | None, unread: Unread
 ) -> tuple[content.Losses, ...]:
     """Return the curves of local training, and of the federation as this site saw it."""
-    own = [_curve(model) for model in kept if model.record.history]
+    own = [_curve(model) for model in kept if model.history]
     joint = (
         unread.part("The history of the last run", functools.partial(_federated_curve, federation), None)
         if federation
@@ -194,7 +191,7 @@ def _contrastive(
 
 
 def _curve(model: CervixModel) -> content.Losses:
-    history = model.record.history
+    history = model.history
     return content.Losses(
         model.start, tuple(epoch.train_loss for epoch in history), tuple(epoch.valid_loss for epoch in history)
     )
@@ -209,9 +206,9 @@ def _federated_curve(federation: StoredRun) -> content.Losses:
 
 def neighbours(kept: Sequence[CervixModel]) -> tuple[content.Neighbours, ...]:
     """Return the probe of every local training that measured it; records of older versions did not."""
-    probed = ((model, tuple(epoch.knn_auc for epoch in model.record.history)) for model in kept)
+    probed = ((model, tuple(epoch.knn_auc for epoch in model.history)) for model in kept)
     return tuple(
-        content.Neighbours(model.start, aucs, model.record.best_epoch)
+        content.Neighbours(model.start, aucs, model.best_epoch)
         for model, aucs in probed
         if any(auc is not None for auc in aucs)
     )

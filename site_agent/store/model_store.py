@@ -16,7 +16,7 @@ from fedcervix.disk.files import copy_file, digest_file
 from fedcervix.disk.paths import Below
 from fedcervix.errors import ModelError
 from fedcervix.models.blobs import BlobStore
-from fedcervix.runtime.typed_json import from_json
+from fedcervix.runtime.typed_json import fields_of, from_json
 from site_agent.home import SiteHome
 from site_agent.store import archive, leak_guard
 from site_agent.store.archive import utc_now
@@ -42,17 +42,20 @@ class ModelEpoch:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ModelRecord:
+class _Record:
     """What stands in a record. Which keys there are depends on where the model was made, here or in a federation."""
 
     start: str
-    recipe: Mapping[str, object]
+    """how the classifier's start is called in the tables: SSL, CSSL, CSFSSL, PPFSSL_NHS ..."""
     seed: int
     digest: str
+    """SHA-256 of its weights file when it was kept"""
     made_at: str
+    """UTC, ISO 8601"""
     software: str = ""
     images: str = ""
     run: str = ""
+    """the federation's; empty for what the site made itself"""
     round: int | None = None
     plan_digest: str = ""
     mode: str = ""
@@ -62,28 +65,15 @@ class ModelRecord:
     history: tuple[ModelEpoch, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class CervixModel:
-    """One cervix model: a folder below models/."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CervixModel(_Record):
+    """One cervix model: a folder below models/, and what stands in its record."""
 
     folder: Path
-    start: str
-    """how the classifier's start is called in the tables: SSL, CSSL, CSFSSL, PPFSSL_NHS ..."""
     recipe: Recipe
-    seed: int
-    digest: str
-    """SHA-256 of its weights file when it was kept"""
-    made_at: str
-    """UTC, ISO 8601"""
-    record: ModelRecord
 
     weights = Below(WEIGHTS)
     """The weights file."""
-
-    @property
-    def run(self) -> str:
-        """The federation's run; empty for what the site made itself."""
-        return self.record.run
 
     @property
     def kept(self) -> KeptModel:
@@ -98,10 +88,10 @@ class CervixModel:
             weights=self.digest,
             recipe=self.recipe,
             seed=self.seed,
-            images=self.record.images,
+            images=self.images,
             run=self.run,
-            plan=self.record.plan_digest,
-            sites=self.record.sites,
+            plan=self.plan_digest,
+            sites=self.sites,
         )
 
     def check(self) -> None:
@@ -157,7 +147,7 @@ def _adopted(folder: Path, task: Task, plan: Plan) -> bool:
         known.check()
     except ModelError:
         return False
-    return (known.digest, known.record.plan_digest) == (task.base, plan.digest)
+    return (known.digest, known.plan_digest) == (task.base, plan.digest)
 
 
 def _seen_in_run(home: SiteHome, run: str, plan: Plan) -> Seen:
@@ -211,9 +201,8 @@ def read(folder: Path) -> CervixModel:
     next_step = f"restore it from a backup, or {again(folder)}" if folder.is_dir() else history
     raw = read_record(file, what="cervix model", next_step=next_step)
     try:
-        found = from_json(ModelRecord, raw, extra="ignore")
-        recipe = parse_recipe(found.recipe)
-        return CervixModel(folder, found.start, recipe, found.seed, found.digest, found.made_at, found)
+        found = from_json(_Record, raw, extra="ignore")
+        return CervixModel(folder=folder, recipe=parse_recipe(raw["recipe"]), **fields_of(found))  # type: ignore[arg-type]
     except (ValueError, KeyError, TypeError) as error:
         raise damaged(file, error, what="cervix model", next_step=next_step) from error
 

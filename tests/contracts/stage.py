@@ -59,7 +59,7 @@ from fedcervix.trust.key_texts import private_key, public_pem
 from fedcervix.trust.ledger import NOT_SIGNED, Signed
 from site_agent.federation.agent import Agent, Checks, Waits
 from site_agent.federation.context import AgentContext
-from site_agent.federation.link import GrpcLink
+from site_agent.federation.link import Books, GrpcLink
 from site_agent.federation.site_ledger import SiteLedger
 from site_agent.home import SiteHome
 from site_agent.home import create as create_site
@@ -445,7 +445,7 @@ class Stage:
     @contextlib.contextmanager
     def link(self, pems: Keys, here: Build = HERE, ledger: SiteLedger | None = None) -> Iterator[GrpcLink]:
         """Hold a line open. `here`: what the software at its site's end speaks."""
-        link = GrpcLink(self.address, here=here, ledger=ledger, **pems)
+        link = GrpcLink(self.address, here=here, books=Books(ledger), **pems)
         try:
             yield link
         finally:

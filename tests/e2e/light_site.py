@@ -32,7 +32,7 @@ from site_agent.federation import shown
 from site_agent.federation.agent import Agent, Checks, Waits
 from site_agent.federation.context import AgentContext
 from site_agent.federation.fencing import succeed
-from site_agent.federation.link import GrpcLink
+from site_agent.federation.link import Books, GrpcLink
 from site_agent.federation.listener import UPGRADE_S
 from site_agent.federation.renewing import Renewing
 from site_agent.federation.site_ledger import SiteLedger
@@ -149,8 +149,8 @@ def main() -> None:
             return time.time() + float(given.ahead_s)
 
         address = home.config().link.coordinator
-        kept = {"ledger": ledger, "egress": Egress(home.egress, address, clock_s)}
-        link = DyingLink(address, claim=succeed(home), clock_s=clock_s, **kept, **pems)
+        books = Books(ledger, Egress(home.egress, address, clock_s))
+        link = DyingLink(address, claim=succeed(home), clock_s=clock_s, books=books, **pems)
         link.dies_at = given.dies_at
         work = LightWork(
             home,

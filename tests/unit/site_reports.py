@@ -9,6 +9,7 @@ import numpy as np
 from fedcervix.core.plan import Recipe
 from site_agent.classifier.evaluate import AtThreshold, Comparison, Evaluation
 from site_agent.classifier.intervals import Estimate
+from site_agent.data.duplicates import CrossPatientPicture
 from site_agent.metrics import Confusion
 from site_agent.report.content import (
     Augmented,
@@ -18,7 +19,6 @@ from site_agent.report.content import (
     Neighbours,
     RoundRow,
     SetAside,
-    SharedPictureRow,
     SiteReport,
     TableOneRow,
 )
@@ -81,7 +81,9 @@ def report(**changes: object) -> SiteReport:
         "federated": "CSFSSL",
         "census": (TableOneRow("train", "case", 91, 182, 190), TableOneRow("train", "control", 181, 361, 380)),
         "set_aside": SetAside(
-            (("a/b.jpg", "an empty file"),), 2, (SharedPictureRow(("P1", "P2"), ("c.jpg", "d.jpg"), True),)
+            (("a/b.jpg", "an empty file"),),
+            2,
+            (CrossPatientPicture("e" * 64, ("P1", "P2"), ("c.jpg", "d.jpg"), identical=False, conflicting=True),),
         ),
         "evaluations": (evaluation("Random", 0.7), evaluation("SSL", 0.8), evaluation("CSFSSL", 0.875)),
         "by_woman": (evaluation("Random", 0.7), evaluation("SSL", 0.8), evaluation("CSFSSL", 0.9)),

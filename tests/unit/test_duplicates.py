@@ -32,9 +32,11 @@ def seen(image: str, patient: str, label: int | None, digest: str, shown: bytes 
 def test_one_photograph_saved_twice_is_alike() -> None:
     original = scene(1)
     half = np.asarray(Image.fromarray(original).resize((64, 48)))
-    cropped = original[1:-1, 1:-1]
+    cropped = original[3:-3, 4:-4]
+    bordered = np.pad(original, ((5, 5), (5, 5), (0, 0)))
+    mirrored, turned, upside = original[:, ::-1], np.rot90(original), np.rot90(original[:, ::-1], 3)
     darker = (original * 0.7).astype(np.uint8)
-    for other in (compressed(original), half, cropped, darker):
+    for other in (compressed(original), half, cropped, darker, bordered, mirrored, turned, compressed(upside)):
         assert near_duplicates([thumbnail(original), thumbnail(np.ascontiguousarray(other))], "AB") == ((0, 1),)
 
 

@@ -24,7 +24,7 @@ from fedcervix.trust.chain import End, read, text_of
 from fedcervix.trust.heads import Head
 from fedcervix.wire import federation_pb2 as wire
 from site_agent.cli import cli
-from site_agent.federation.link import GrpcLink
+from site_agent.federation.link import Books, GrpcLink
 from site_agent.store import egress as ledger
 from site_agent.store.egress import TALK_BYTES, Egress
 from site_agent.store.egress_account import Egressed, egressed
@@ -115,7 +115,9 @@ def link(coordinator: Coordinator, file: Path) -> Iterator[GrpcLink]:
     server.add_generic_rpc_handlers(handlers(coordinator.behaviours))
     port = coordinator.port = server.add_insecure_port("127.0.0.1:0")
     server.start()
-    made = GrpcLink("nobody:1", authority_pem=b"", certificate_pem=b"", key_pem=b"", egress=Egress(file, WHERE))
+    made = GrpcLink(
+        "nobody:1", authority_pem=b"", certificate_pem=b"", key_pem=b"", books=Books(egress=Egress(file, WHERE))
+    )
     made._channel.close()
     made._channel = grpc.insecure_channel(f"127.0.0.1:{port}", options=rpc.CLIENT_OPTIONS)
     yield made
@@ -200,12 +202,12 @@ from pathlib import Path
 import grpc
 from fedcervix.models.blobs import BlobStore
 from fedcervix.transport import rpc
-from site_agent.federation.link import GrpcLink
+from site_agent.federation.link import Books, GrpcLink
 from site_agent.store.egress import Egress
 from tests.unit.fake_link import TRAIN
 port, file, blobs, digest = sys.argv[1:]
 keys = {"authority_pem": b"", "certificate_pem": b"", "key_pem": b""}
-link = GrpcLink("nobody:1", **keys, egress=Egress(Path(file), "localhost:1"))
+link = GrpcLink("nobody:1", **keys, books=Books(egress=Egress(Path(file), "localhost:1")))
 link._channel = grpc.insecure_channel(f"127.0.0.1:{port}", options=rpc.CLIENT_OPTIONS)
 link.push(digest, BlobStore(Path(blobs)), lambda _done, _of: None, task=TRAIN)
 """
@@ -402,4 +404,6 @@ def test_no_line_of_an_agent_is_without_the_ledger() -> None:
         if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "GrpcLink"
     ]
     assert len(calls) >= 2
-    assert all("egress" in {word.arg for word in call.keywords} for call in calls)
+    books = [word.value for call in calls for word in call.keywords if word.arg == "books"]
+    assert len(books) == len(calls)
+    assert all("Egress(" in ast.unparse(one) for one in books)

@@ -35,7 +35,7 @@ def test_a_damaged_or_older_file_is_ignored(tmp_path: Path, damaged: bytes) -> N
 
 
 @pytest.mark.parametrize(
-    ("name", "of_another"), [("pillow", "pillow 0"), ("simplejpeg", "simplejpeg 0"), ('"3 ', '"2 ')]
+    ("name", "of_another"), [("pillow", "pillow 0"), ("simplejpeg", "simplejpeg 0"), ('"4 ', '"2 ')]
 )
 def test_lines_of_another_version_or_decoder_are_ignored(tmp_path: Path, name: str, of_another: str) -> None:
     write_looks(tmp_path, "key", LOOKS)

@@ -52,6 +52,15 @@ def test_an_objection_says_what_is_asked_and_what_is_allowed(policy: dict[str, A
     assert found(**policy) == [objection]
 
 
+def test_a_site_can_ask_for_models_under_seal_and_for_pins_with_them() -> None:
+    ring = replace(PLAN, mode="ppfssl")
+    sealed = replace(ring, terms=Terms(rounds=20, sealed=True))
+    unpinned = ["site bob is not pinned (site-agent pin bob FINGERPRINT); [policy] pins asks it"]
+    assert found(ring, sealed="required") == ["the plan's models travel in the open; [policy] sealed is required"]
+    assert found(sealed, sealed="required") == found(sealed) == unpinned
+    assert found(sealed, pins="known") == []
+
+
 def test_a_site_that_the_plan_does_not_name_objects() -> None:
     assert found(site="zoe") == ["the plan's sites are ada, bob; this site is zoe"]
 

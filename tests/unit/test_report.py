@@ -15,6 +15,7 @@ import pytest
 
 from fedcervix.core.plan import Recipe
 from fedcervix.errors import DataError, StorageError
+from site_agent.data.duplicates import CrossPatientPicture
 from site_agent.report.answer import answer, signed
 from site_agent.report.content import (
     Contribution,
@@ -23,7 +24,6 @@ from site_agent.report.content import (
     Neighbours,
     RoundRow,
     SetAside,
-    SharedPictureRow,
 )
 from site_agent.report.figures import MARKS, STROKES, strokes
 from site_agent.report.figures import embedding_map as draw_map
@@ -39,6 +39,7 @@ from tests.unit.site_reports import bare, comparison, embedding_map, evaluation,
 NOW = datetime(2026, 11, 29, 17, 27, 55, tzinfo=UTC)
 TURNED = "\u202e\x1b[2J\x9b"
 ATTACK = f'{TURNED}"><script src="http://evil.example/x.js"></script><img src=x onerror=alert(1)>'
+SHARED = CrossPatientPicture("e" * 64, (ATTACK, "P2"), ("c.jpg",), identical=True, conflicting=False)
 
 
 class Elements(HTMLParser):
@@ -115,7 +116,7 @@ def test_every_picture_has_a_description(page):
 )
 def test_names_from_outside_cannot_become_markup(where):
     changes: dict[str, object] = {
-        "patient": {"set_aside": SetAside(shared_pictures=(SharedPictureRow((ATTACK, "P2"), ("c.jpg",), False),))},
+        "patient": {"set_aside": SetAside(shared_pictures=(SHARED,))},
         "image": {"set_aside": SetAside(quarantined=((ATTACK, "an empty file"),))},
         "reason": {"set_aside": SetAside(quarantined=(("a.jpg", ATTACK),))},
         "remark": {"set_aside": SetAside(remarks=((ATTACK, (ATTACK,)),))},

@@ -6,6 +6,7 @@ import dataclasses
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from cervix_study.analysis.analysis import judge, mean_roc
@@ -118,12 +119,23 @@ def test_costs_are_added_up_and_an_unread_energy_is_no_zero(findings: StudyFindi
 
 
 def test_a_mean_curve_by_hand():
-    """Recall at no false alarm: 1/2 and 1; at half of the controls: 1 and 1."""
+    """Recall at no false alarm: up to 1/2 and 1; at half of the controls: 1/2 to 1, and 1."""
     one = Scored.of([1, 1, 0, 0], [0.9, 0.5, 0.6, 0.1], list("abcd"))
     two = Scored.of([1, 1, 0, 0], [0.9, 0.8, 0.6, 0.1], list("abcd"))
-    drawn = dict(mean_roc({Part(0): one, Part(1): two})[1:])
-    assert drawn[0.0] == 0.75
-    assert drawn[0.5] == drawn[1.0] == 1.0
+    assert mean_roc({Part(0): one, Part(1): two}) == ((0, 0), (0, 0.75), (0.5, 0.75), (0.5, 1), (1, 1))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_area_below_a_mean_curve_is_the_mean_auc(seed: int):
+    """Of four images, .9 .8 .3 .2 with every other one a case: AUC .75, and so much is drawn. Others have ties."""
+    by_hand = Scored.of([1, 0, 1, 0], [0.9, 0.8, 0.3, 0.2], list("abcd"))
+    rng = np.random.default_rng(seed)
+    labels = np.arange(30) % 3 == 0
+    tied = Scored.of(labels, np.round(rng.normal(size=30) + labels, 1), [str(place) for place in range(30)])
+    for trials in ({Part(0): by_hand}, {Part(0): by_hand, Part(1): tied}):
+        false_rate, recall = np.array(mean_roc(trials)).T
+        drawn = np.sum(np.diff(false_rate) * (recall[1:] + recall[:-1]) / 2)
+        assert drawn == pytest.approx(np.mean([auc(one.labels, one.scores) for one in trials.values()]))
 
 
 def test_a_study_of_one_seed_and_few_women_shows_nothing(tmp_path: Path):

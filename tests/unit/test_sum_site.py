@@ -14,6 +14,7 @@ from fedcervix.errors import ModelError, PolicyError, RemoteError, StorageError
 from fedcervix.models.aggregate import Momentum, aggregate
 from fedcervix.models.weights import read_layout, read_tensors, write_tensors
 from fedcervix.trust.ledger_run import KnownRound
+from fedcervix.trust.sum_lists import parts_of
 from fedcervix.trust.sum_memory import BaseVouched, HomeRestored
 from fedcervix.trust.sum_papers import AttemptShown
 from site_agent.federation.sum_site import VECTOR, TrainedUpdate
@@ -136,6 +137,16 @@ def test_a_second_list_is_refused(federation: Federation) -> None:
     with pytest.raises(RemoteError, match=r"rule H1.*for another list") as caught:
         federation.released(known, fewer, ())
     assert "telephone" in caught.value.next_step
+
+
+def test_a_report_names_the_sum_over_the_same_base_that_the_site_knows_of(federation: Federation) -> None:
+    assert federation.uploads(federation.first())["c"].before == ""
+    federation.round(federation.first())
+    federation.run = "20260202-000000-csfssl-0123abcd"
+    for name in NAMES:
+        federation.begin(name)
+    federation.open()
+    assert federation.uploads(federation.first(), who=("c",))["c"].before == parts_of(IMAGES)
 
 
 def test_another_model_for_the_same_attempt_is_refused(federation: Federation) -> None:

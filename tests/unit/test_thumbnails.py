@@ -97,6 +97,6 @@ def test_an_empty_picture_shows_nothing_with_text_or_without(level: int) -> None
         assert thumbnail(written(empty)) == b""
 
 
-def test_a_thumbnail_has_256_bytes() -> None:
-    assert len(thumbnail(scene(0))) == 256
-    assert len(thumbnail(np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8))) == 256
+def test_a_thumbnail_has_256_bytes_for_each_crop() -> None:
+    assert len(thumbnail(scene(0))) == 4 * 256
+    assert len(thumbnail(np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8))) == 4 * 256

@@ -49,7 +49,15 @@ def sites_min(sites: int, colluders: int) -> int:
 
 def sum_faults(terms: SumTerms) -> tuple[str, ...]:
     """Return a sentence for each reason why a plan cannot have secure sums as it says."""
-    return tuple(words.format(least=terms.least) for words, holds in _FITS.items() if not holds(terms))
+    c = terms.colluders
+    figures = {
+        "least": terms.least,
+        "sites": len(terms.sites),
+        "colluders_max": len(terms.sites) - 2,
+        "holders": f"{c + 1} or {c + 2} of {', '.join(terms.sites)}, because colluders is {c}",
+        "found": ", ".join(terms.holders) or "none",
+    }
+    return tuple(words.format(**figures) for words, holds in _FITS.items() if not holds(terms))
 
 
 def _holders_fit(terms: SumTerms) -> bool:
@@ -57,19 +65,21 @@ def _holders_fit(terms: SumTerms) -> bool:
     return each_once and set(terms.holders) <= set(terms.sites) and 0 < len(terms.holders) - terms.colluders <= 2
 
 
+def _enough_sites(terms: SumTerms) -> bool:
+    return len(terms.sites) >= SITES_MIN
+
+
 _FITS: Mapping[str, Callable[[SumTerms], bool]] = {
     "secure_sum is for csfssl: in a ring a site passes its whole model on to the next one": (
         lambda terms: not terms.in_turns
     ),
-    "secure_sum needs at least three sites: with two, the sum without the own vector is the vector of the other": (
-        lambda terms: len(terms.sites) >= SITES_MIN
+    "secure_sum needs at least three sites: of two, each knows the other's update when it knows the sum": _enough_sites,
+    "colluders may be at most {colluders_max} with {sites} sites: in every sum, two sites must not collude": (
+        lambda terms: not _enough_sites(terms) or terms.least <= len(terms.sites)
     ),
-    "colluders must be so few that two sites that do not collude are in every sum of {least} sites": (
-        lambda terms: terms.least <= len(terms.sites)
-    ),
-    "holders names sites of the plan: one more than colluders, or two more where one may be lost": _holders_fit,
+    "holders must be {holders}; found {found}": _holders_fit,
     "secure_sum needs a quorum of at least {least}, or none set: a smaller sum could show single sites": (
-        lambda terms: terms.quorum is None or terms.quorum >= terms.least
+        lambda terms: not _enough_sites(terms) or terms.quorum is None or terms.quorum >= terms.least
     ),
     'secure_sum needs aggregation = "mean": a trimmed mean needs the single updates, which nobody sees': (
         lambda terms: terms.aggregation == "mean"

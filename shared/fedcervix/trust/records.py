@@ -20,6 +20,7 @@ from fedcervix.core.events import (
     ReleaseStored,
     Rewrapped,
     ScoreReported,
+    Seal,
     SiteAttached,
     SiteFailed,
     SiteRefused,
@@ -39,14 +40,14 @@ SIGNED_CHARS_MAX = 8192
 SAID: Mapping[type[Event], tuple[str, tuple[str, ...]]] = {
     SiteAttached: ("ready", ()),
     SiteRefused: ("refusal", ("reason",)),
-    UpdateStored: ("update", ("task", "digest", "images", "steps", "loss", "seconds", "packed", "masked")),
+    UpdateStored: ("update", ("task", "digest", "images", "steps", "loss", "seconds", "packed", "masked", "seal")),
     BoxesStored: ("boxes", ("task", "roster", "boxes")),
     ReleaseStored: ("release", ("task", "listed", "masks", "signature")),
     CloseSigned: ("close", ("task", "remaining", "signature")),
     ScoreReported: ("score", ("task", "loss_sum", "count", "images", "gauges")),
     ModelUnusable: ("unusable", ("task", "steps")),
     ModelAdopted: ("adopted", ("task",)),
-    Rewrapped: ("rewrapped", ("task",)),
+    Rewrapped: ("rewrapped", ("task", "seal")),
     SiteFailed: ("failure", ("stage", "hint", "incident", "kind", "goes_on")),
 }
 """event -> what its record calls it, and the fields that the site itself says"""
@@ -80,7 +81,7 @@ def _value(found: Any) -> Value:
         later: Values = {"attempt": found.attempt} if found.attempt > 1 else {}
         passed_on: Values = {"readers": [*found.readers]} if found.readers else {}
         return {"kind": found.kind.value, "round": found.round, "base": found.base, **later, **passed_on}
-    if isinstance(found, Masked):
+    if isinstance(found, Masked | Seal):
         return {name: _value(value) for name, value in dataclasses.asdict(found).items()}
     if isinstance(found, tuple):
         return _values(found)

@@ -27,6 +27,8 @@ from fedcervix.trust.statements import PrivateKey, PublicKey, holds, sign
 
 RELEASE = "fedcervix result release 1"
 RESULT_KEY = "fedcervix result key 1"
+SEALED_FILE, NOTE_FILE = "cervix-model.sealed", "hand-over.json"
+"""what is in the folder of a hand-over"""
 RECIPIENT = "recipient"
 """stands for the name of who gets the result, who is no site"""
 _KEY = re.compile(r"[0-9a-f]{64}")
