@@ -55,8 +55,9 @@ def test_an_objection_says_what_is_asked_and_what_is_allowed(policy: dict[str, A
 def test_a_site_can_ask_for_models_under_seal_and_for_pins_with_them() -> None:
     ring = replace(PLAN, mode="ppfssl")
     sealed = replace(ring, terms=Terms(rounds=20, sealed=True))
-    unpinned = ["site bob is not pinned (site-agent pin bob FINGERPRINT); [policy] pins asks it"]
-    assert found(ring, sealed="required") == ["the plan's models travel in the open; [policy] sealed is required"]
+    unpinned = ["site bob is not pinned (site-agent pin bob FINGERPRINT)"]
+    (open_,) = found(ring, sealed="required")
+    assert open_ == "the coordinator would see what single sites have trained; [policy] sealed is required"
     assert found(sealed, sealed="required") == found(sealed) == unpinned
     assert found(sealed, pins="known") == []
 
