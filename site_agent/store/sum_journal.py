@@ -3,7 +3,7 @@
 Rules
 1. An entry is on the disk before the site does what it says (`remember`).
 2. The file is only appended to, and each line is whole: a line that a power cut has torn stands at the end, nothing
-   was done because of it, and the next process cuts it off. A line in the middle that is none is damage.
+   was done because of it, and it is cut off before the next one. A line in the middle that is none is damage.
 3. The file knows its place: the numbers that the file system has given it. A copy, and a file from a backup, has other
    ones. Then the home was copied or restored, and may have forgotten what it did since: `HomeRestored`. So it was where
    there is no file, and secrets of a run are there.
@@ -59,6 +59,8 @@ class SumJournal:
     def __init__(self, home: SiteHome) -> None:
         """Read the file, or make it; note where the home was copied or restored. Raises StorageError, FormatError."""
         self._file, self._lock = home.sums, threading.Lock()
+        self._whole_bytes = 0
+        """of the file, as far as its lines are whole"""
         if not self._file.exists():
             with disk(self._file, "write"):
                 os.close(os.open(self._file, os.O_CREAT | os.O_WRONLY, 0o600))
@@ -91,7 +93,12 @@ class SumJournal:
                 self.memory = remembered(self.memory, entry)
 
     def _append(self, line: Entry | HomePlaced) -> None:
+        """Add a line; what a full disk has taken of one before is cut off first. Raises StorageError."""
+        with disk(self._file, "write"):
+            if self._file.stat().st_size > self._whole_bytes:
+                os.truncate(self._file, self._whole_bytes)
         append_line(self._file, to_text(JournalLine(type(line).__name__, line)), sync=True)
+        self._whole_bytes = self._file.stat().st_size
 
     def _read(self) -> list[Entry | HomePlaced]:
         with disk(self._file, "read"):
@@ -101,6 +108,7 @@ class SumJournal:
             with disk(self._file, "write"):
                 os.truncate(self._file, sum(len(line) + 1 for line in lines))
                 sync_path(self._file)
+        self._whole_bytes = self._file.stat().st_size
         next_step = f"look at the disk (dmesg | tail); then restore this home from a backup: ls -l {self._file}"
         return read_back(self._file, lambda _: [_entry(line) for line in lines if line], next_step=next_step)
 

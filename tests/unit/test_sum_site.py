@@ -296,6 +296,15 @@ def test_a_copy_is_noticed_once(tmp_path: Path) -> None:
     assert not SumJournal(home_of(tmp_path)).memory.restored
 
 
+def test_what_a_full_disk_has_taken_of_a_line_is_cut_off_before_the_next_one(tmp_path: Path) -> None:
+    journal = SumJournal(home_of(tmp_path))
+    journal.remember(BaseVouched("1" * 64))
+    with home_of(tmp_path).sums.open("ab") as file:
+        file.write(b'\n{"kind": "BaseVouc')
+    journal.remember(BaseVouched("2" * 64))
+    assert SumJournal(home_of(tmp_path)).memory.vouched == {"1" * 64, "2" * 64}
+
+
 @pytest.mark.parametrize("cut", [1, 5, 20])
 def test_a_line_that_was_torn_is_cut_off(tmp_path: Path, cut: int) -> None:
     journal, file = SumJournal(home_of(tmp_path)), home_of(tmp_path).sums
