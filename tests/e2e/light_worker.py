@@ -82,7 +82,8 @@ class LightWork:
             return ScoreResult(loss_sum=4 * loss, count=4, images=self.images, gauges={"unit_std": 0.5})
         state = seed_model(plan, self.numbers) if task.kind is TaskKind.SEED else self._trained(task, plan)
         digest = with_room(lambda: self._keep(task, state), on_progress, wait)
-        return TrainResult(digest=digest, images=self.images, steps=STEPS, loss=self.loss, seconds=0.1)
+        loss = 0.0 if task.kind is TaskKind.SEED else self.loss
+        return TrainResult(digest=digest, images=self.images, steps=STEPS, loss=loss, seconds=0.1)
 
     def _note(self, words: str) -> None:
         if self.diary:

@@ -51,7 +51,12 @@ class Kind:
     terms: Mapping[str, Any] = field(default_factory=dict)
 
 
-KINDS = {"csfssl": Kind("csfssl"), "ppfssl": Kind("ppfssl"), "sealed": Kind("ppfssl", terms={"sealed": True})}
+KINDS = {
+    "csfssl": Kind("csfssl"),
+    "ppfssl": Kind("ppfssl"),
+    "secure": Kind("csfssl", terms={"secure_sum": True, "holders": ["alts"]}),
+    "sealed": Kind("ppfssl", terms={"sealed": True}),
+}
 
 Pieces = Callable[[], Iterable[bytes]]
 """what an asset is recognised by: as far as it exists by now"""
