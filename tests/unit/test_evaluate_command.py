@@ -101,7 +101,12 @@ NOT_A_NUMBER = '{"ledger": [{"round": 1, "loss": NaN, "contributions": [], "miss
         ({"plan.json": "{ torn"}, ["The plan of the federation's run cannot be read"]),
         (
             {"record.json": NOT_A_NUMBER, "history.jsonl": '{"part": "score", "round": 1, "values": {}}'},
-            ["The ledger of run", "The history of the last run cannot", "The gauges of the federation's run cannot"],
+            [
+                "The ledger of run",
+                "The history of the last run cannot",
+                "The gauges of the federation's run cannot",
+                "The audits of the updates cannot",
+            ],
         ),
     ],
     ids=["ledger", "deep ledger", "huge round", "plan", "ledger and history"],
