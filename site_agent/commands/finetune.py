@@ -133,7 +133,8 @@ def _promised(train: Labelled, epsilon_max: float, heads: int) -> Privacy:
     privacy = promised(PrivateSteps(women), epsilon_max)
     say(
         f"private heads: epsilon {privacy.epsilon:.3g}, delta {privacy.delta:g} for each woman and head; "
-        f"noise {privacy.noise:g}, {privacy.steps} steps with {privacy.lot_women} of {women} women expected in each"
+        f"noise {privacy.noise:g}, {privacy.steps} steps; "
+        f"each step takes {min(women, privacy.lot_women)} of {women} women on average"
     )
     say("note: the encoder is not covered: it may tell who *it* was trained on. Nor is the threshold, which stays here")
     if heads > 1:

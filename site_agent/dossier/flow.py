@@ -19,7 +19,7 @@ TIP = (
 def flow(facts: Facts) -> str:
     """Return the picture: the site, the coordinator, the other sites, and what passes between them."""
     hidden = any(run.plan.terms.secure_sum for run in facts.runs)
-    model = "masked sums of weights (secure sums)" if hidden else "model weights"
+    model = "masked weights (secure sums)" if hidden else "model weights"
     size = f'viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}"'
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="system-ui, Arial, sans-serif" role="img">',
@@ -36,14 +36,14 @@ def flow(facts: Facts) -> str:
         ),
         *_box(30, 200, 300, 60, "Worker", ("trains; its results go to the agent",)),
         *_box(
-            30, 300, 300, 65, "Agent", ("connects out; listens to nobody", "writes down what leaves before it leaves")
+            30, 300, 300, 72, "Agent", ("connects out; listens to nobody", "writes down what leaves before it leaves")
         ),
         *_arrow((180, 135), (180, 198)),
         *_arrow((180, 260), (180, 298)),
         *_box(640, 60, 300, 90, "Coordinator", (facts.coordinator or "not named yet", "has no images")),
         *_box(640, 270, 300, 90, "Other sites", _partners(facts)),
         *_arrow((332, 332), (638, 135)),
-        *_lines(420, 310, (model, "counts, losses, signed reports")),
+        *_lines(400, 335, (model, "counts, losses, signed reports")),
         *_arrow((638, 90), (352, 90)),
         *_lines(495, 78, ("models, plan, signed ledger",), anchor="middle"),
         *_arrow((740, 152), (740, 268)),

@@ -25,8 +25,10 @@ REGISTER = (
     ("reports, with images and identifiers (reports/)", "this site", "until a person deletes them"),
     ("history and signed ledger of a run (runs/)", "this site", "until a person deletes them"),
     ("what has left (egress.jsonl)", "this site", "never deleted by the software"),
+    ("what this site has signed in secure sums (sums.jsonl)", "this site", "never deleted by the software"),
+    ("secrets of a run (secrets/)", "this site", "until the run ends; in no backup"),
     (
-        "this site's update of a round",
+        "this site's update of a round (with secure sums masked, in a sealed ring encrypted)",
         "coordinator",
         "until the rounds that need it are over; then deleted automatically",
     ),
@@ -51,7 +53,7 @@ def register(facts: Facts) -> Paper:
     return Paper(
         "register.html",
         "Who holds what, how long",
-        "No image and no identifier of a patient leaves this site.",
+        "Where the data lie, and how long. No image and no identifier of a patient leaves this site.",
         (table("Register", head, rows, said, COPY),),
     )
 

@@ -46,6 +46,7 @@ from site_agent.federation.inbox import (
     ConnectionLost,
     CoordinatorSaid,
     Item,
+    Job,
     JobEnded,
     Participation,
     StopOverdue,
@@ -241,8 +242,8 @@ class Agent:
                 self._line_down(error)
             case JobEnded():
                 self._job_ended(item)
-            case Broken(error):
-                raise error
+            case Broken(error, job):
+                self._broken(error, job)
             case Hung():
                 self._restart_hung(item)
             case StopRequested():
@@ -343,6 +344,21 @@ class Agent:
             self._session = ended.then(self._session)
         else:
             self._membership.remember_elsewhere(ended)
+
+    def _broken(self, error: FedcervixError, job: Job | None) -> None:
+        """End with what has failed, unless it is work that the coordinator may not want any more. Raises `error`.
+
+        A process goes on with the task of an earlier one before it hears of the coordinator. Where such work fails
+        each time, it must not keep the site from the run that has been begun since.
+        """
+        if job is None or not isinstance(job.action, session.Work):
+            raise error
+        if job.run.run_store == self._run.run_store:
+            if self._was_attached:
+                raise error
+            self._show(shown.Message(f"{job.action.task} has failed: {error.what}; waits until it is asked for again"))
+            self._session = session.forgotten(self._session)
+        self._job_ended(JobEnded(job))
 
     # --- how it ends ---
 

@@ -83,6 +83,8 @@ class Broken:
     """Something has failed for good."""
 
     error: FedcervixError
+    job: Job | None = None
+    """in which it failed"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,7 +124,7 @@ class JobRunner:
                     self._accounting.withdraw(job.run, job.action.task)
             put(JobEnded(job))
         except FedcervixError as error:
-            put(JobEnded(job) if job.cancelled.is_set() else Broken(error))
+            put(JobEnded(job) if job.cancelled.is_set() else Broken(error, job))
 
     def _work(self, job: Job, task: Task) -> JobEnded:
         self._context.show(shown.Working(task))

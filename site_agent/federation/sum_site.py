@@ -340,8 +340,8 @@ class SumSite:
 RESTORED = (
     "this home was restored from a backup, or is a copy",
     (
-        "a run that this home had begun goes on without it. For the first model of another run: ask the other sites; "
-        "only where no sum was made of it: {vouch} DIGEST"
+        "if this home had begun the run: tell the coordinator's operator, because the run goes on without this site, "
+        "or ends. If not: ask all other sites, and only if no sum was made of the first model: {vouch} DIGEST"
     ),
 )
 NOT_HONEST = (

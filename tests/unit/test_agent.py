@@ -781,6 +781,28 @@ def test_a_slow_line_is_no_hung_worker(threaded: ThreadedSite) -> None:
     assert site.worker.begun == [TRAIN]
 
 
+def test_kept_work_that_fails_before_the_coordinator_is_heard_waits_until_it_is_asked_for_again(site: Site) -> None:
+    interrupted(site)
+    site.worker.ends_with = RemoteError("out of range")
+    site.alone()
+    site.shows("message", text=f"{TRAIN} has failed: out of range; waits until it is asked for again")
+    assert site.run_store().kept() == PersistentState()
+    site.says(codec.Welcome("cervix", RUN, plan()), TRAIN)
+    assert isinstance(site.end(), RemoteError)
+    assert site.worker.begun == [TRAIN, TRAIN]
+
+
+def test_kept_work_that_fails_each_time_does_not_keep_a_site_from_the_next_run(site: Site) -> None:
+    interrupted(site)
+    site.worker.ends_with = RemoteError("out of range")
+    site.alone()
+    site.worker.ends_with = None
+    after = dataclasses.replace(TRAIN, run=f"{RUN[:-1]}1")
+    site.says(codec.Welcome("cervix", after.run, plan()), after)
+    assert site.worker.begun == [TRAIN, after]
+    assert site.link.told, "its result is delivered"
+
+
 # --- failures are told -------------------------------------------------------------------------------------------
 
 

@@ -70,7 +70,7 @@ def test_the_steps_are_told_while_one_waits(evaluated: tuple[Site, Result]) -> N
 def test_what_is_printed_says_the_answer_what_is_missed_and_what_it_is_not(evaluated: tuple[Site, Result]) -> None:
     _, done = evaluated
     words = " ".join(done.stdout.split())
-    assert words.startswith("No conclusion: fewer than 8 test women of a class.")
+    assert words.startswith("No conclusion: fewer than 20 test women of a class.")
     assert "no model was trained on our own images alone" in words.lower()
     assert "of 4 case images and" in words
     assert "Not a medical device." in words
@@ -101,7 +101,12 @@ NOT_A_NUMBER = '{"ledger": [{"round": 1, "loss": NaN, "contributions": [], "miss
         ({"plan.json": "{ torn"}, ["The plan of the federation's run cannot be read"]),
         (
             {"record.json": NOT_A_NUMBER, "history.jsonl": '{"part": "score", "round": 1, "values": {}}'},
-            ["The ledger of run", "The history of the last run cannot", "The gauges of the federation's run cannot"],
+            [
+                "The ledger of run",
+                "The history of the last run cannot",
+                "The gauges of the federation's run cannot",
+                "The audits of the updates cannot",
+            ],
         ),
     ],
     ids=["ledger", "deep ledger", "huge round", "plan", "ledger and history"],

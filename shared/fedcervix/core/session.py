@@ -127,6 +127,11 @@ def cut(session: Session) -> Session:
     return replace(session, away=True)
 
 
+def forgotten(session: Session) -> Session:
+    """A kept task has failed before the coordinator was heard: it is done again if it is asked for again."""
+    return replace(session, instruction=NOT_ATTACHED)
+
+
 def instructed(session: Session, instruction: Instruction) -> Session:
     """The coordinator has said what it wants. A task that it comes back to is wanted anew: its result came too late."""
     settled = session.settled if instruction == session.instruction else None

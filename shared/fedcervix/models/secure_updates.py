@@ -116,8 +116,9 @@ def _out_of_range(tensor: Tensor, why: OutOfRangeError) -> ModelError:
     # The first two parts travel to the coordinator, the next step does not: it may name the tensor.
     return ModelError(
         OUT_OF_RANGE,
-        cause="training diverged, or its learning rate is too high",
-        next_step=f"see the site's loss of this round. {tensor.name} holds {why}",
+        cause="training diverged, or its first steps were too large: a high learning rate, small batches",
+        next_step="agree with the coordinator's operator on a plan with a smaller lr, larger batch_images or some "
+        f"warmup_epochs. {tensor.name} holds {why}",
     )
 
 
