@@ -140,6 +140,8 @@ class Policy(_Section):
     """whether models must travel under seal, so that the coordinator cannot read them"""
     secure_sum: Literal["allowed", "required"] = "allowed"
     """whether the coordinator may learn sums of updates alone; if `sealed` is required too, a plan needs one of them"""
+    colluders_min: Limit = 0
+    """with how many colluding sites a secure sum must hide this one's update: the coordinator names the holders"""
     audit_max_auc: Annotated[float, Within(0.5, 1)] = 1.0
     """an update from which training women can be told better than this stays here; 1: no update is audited"""
     first_model: str = ""

@@ -50,11 +50,14 @@ def _objections_to_openness(policy: Policy, plan: Plan) -> list[str]:
     No plan has both kinds of protection. A site that requires both takes part in rings with the one, and in others with
     the other.
     """
+    terms, found = plan.terms, []
     required = [name for name in ("sealed", "secure_sum") if getattr(policy, name) == "required"]
-    if not required or any(getattr(plan.terms, name) for name in required):
-        return []
-    names = " or ".join(required)
-    return [f"the coordinator would see what single sites have trained; [policy] {names} is required"]
+    if required and not any(getattr(terms, name) for name in required):
+        names = " or ".join(required)
+        found.append(f"the coordinator would see what single sites have trained; [policy] {names} is required")
+    if terms.secure_sum and terms.colluders < policy.colluders_min:
+        found.append(f"the plan's colluders is {terms.colluders}; [policy] colluders_min is {policy.colluders_min}")
+    return found
 
 
 def missing_pins(policy: Policy, plan: Plan, site: str, pins: Pins) -> tuple[str, ...]:

@@ -125,5 +125,7 @@ def test_a_site_can_require_that_the_coordinator_sees_no_single_update() -> None
         assert found(other, sealed="required", **pinned) == [seen.format("sealed")]
     assert found(sums, **either, **pinned) == found(ring, **either, **pinned) == []
     assert found(plain, **either, **pinned) == [seen.format("sealed or secure_sum")]
+    assert found(sums, colluders_min=1, **pinned) == ["the plan's colluders is 0; [policy] colluders_min is 1"]
+    assert found(plain, colluders_min=1, **pinned) == [], "secure_sum asks for sums"
     with pytest.raises(ValueError, match="secure_sum"):
         Policy(secure_sum="always")  # type: ignore[arg-type]
