@@ -65,8 +65,8 @@ def egress(facts: Facts) -> Paper:
     """Return what has left this site."""
     lead = (
         "Everything that the agent sent, by its egress ledger; not what people carried away as files. An entry is on "
-        "the disk before the first byte leaves. A file is a model; with secure sums it is a masked update, or the masks "
-        "of a round; in a sealed ring an encrypted model. All entries are in egress.json."
+        "the disk before the first byte leaves. A file is a model; with secure sums it is a masked update, or the "
+        "masks of a round; in a sealed ring an encrypted model. All entries are in egress.json."
     )
     if facts.egress_fault:
         fault = f"The egress ledger does not hold: {facts.egress_fault}. Nothing below can be relied on."
