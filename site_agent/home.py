@@ -138,6 +138,8 @@ class Policy(_Section):
     """how many sites of a run must agree, this one included, before it hands a result over; 0: all of the plan"""
     sealed: Literal["allowed", "required"] = "allowed"
     """whether models must travel under seal, so that the coordinator cannot read them"""
+    secure_sum: Literal["allowed", "required"] = "allowed"
+    """whether the coordinator may learn sums of updates alone; if `sealed` is required too, a plan needs one of them"""
     audit_max_auc: Annotated[float, Within(0.5, 1)] = 1.0
     """an update from which training women can be told better than this stays here; 1: no update is audited"""
     first_model: str = ""

@@ -28,7 +28,6 @@ from fedcervix.core.rounds.state import Outcome
 from fedcervix.errors import FedcervixError, RemoteError, RunError, StorageError
 from fedcervix.runtime.worker_protocol import OnProgress, WorkProgress
 from fedcervix.transport import codec
-from fedcervix.trust.sum_reports import three_digits
 from site_agent.federation import compression, shown
 from site_agent.federation.accounting import Accounting
 from site_agent.federation.context import AgentContext
@@ -291,7 +290,7 @@ class JobRunner:
     def _on_progress(self, job: Job, task: Task) -> OnProgress:
         def on_progress(at: WorkProgress) -> None:
             self._context.show_progress(task, at)
-            loss = at.loss if job.run.secure is None else three_digits(at.loss)
+            loss = at.loss if job.run.secure is None else 0.0
             self._reporter.heard(codec.Progress(task, at.stage, at.done, at.of, at.unit, loss, at.images_per_s))
 
         return on_progress

@@ -22,6 +22,7 @@ from site_agent.federation.policy import check_welcome, missing_pins, objections
 from site_agent.federation.sealed_run import SealedRun
 from site_agent.federation.secure_run import SecureParts, SecureRun
 from site_agent.store import ledger
+from site_agent.store.run_secrets import forget_left
 from site_agent.store.run_store import RunStore, last_federation
 
 OF_SECURE_SUMS = (TaskKind.BOX, TaskKind.RELEASE, TaskKind.CLOSE)
@@ -51,6 +52,7 @@ class Membership:
     def resume(self) -> bool:
         """Go on with the last run: the coordinator may be away for long. Returns whether there is one to go on with."""
         home, show = self._context.home, self._context.show
+        forget_left(home, lambda run: RunStore(home.run_folder(run)).ended())
         try:
             last = last_federation(home)
         except StorageError as error:

@@ -35,14 +35,26 @@ def objections(policy: Policy, plan: Plan, site: str, pins: Pins = NOBODY) -> li
         found.append(f"the plan asks up to {epochs} epochs; [policy] epochs_max is {policy.epochs_max}")
     if plan.terms.average == "by-images" and plan.terms.share_max > policy.share_max:
         found.append(f"the plan's share_max is {plan.terms.share_max:g}; [policy] share_max is {policy.share_max:g}")
-    if policy.sealed == "required" and not plan.terms.sealed:
-        found.append("the plan's models travel in the open; [policy] sealed is required")
+    found += _objections_to_openness(policy, plan)
     unpinned = missing_pins(policy, plan, site, pins)
     found += [f"site {one} is not pinned (site-agent pin {one} FINGERPRINT)" for one in unpinned]
     found += _objections_to_recipe(policy, plan.recipe)
     if policy.plan and policy.plan != plan.digest:
         found.append(f"the plan's digest is {plan.digest}; [policy] plan allows only {policy.plan}")
     return found
+
+
+def _objections_to_openness(policy: Policy, plan: Plan) -> list[str]:
+    """Return what the coordinator would see that the policy keeps from it.
+
+    No plan has both kinds of protection. A site that requires both takes part in rings with the one, and in others with
+    the other.
+    """
+    required = [name for name in ("sealed", "secure_sum") if getattr(policy, name) == "required"]
+    if not required or any(getattr(plan.terms, name) for name in required):
+        return []
+    names = " or ".join(required)
+    return [f"the coordinator would see what single sites have trained; [policy] {names} is required"]
 
 
 def missing_pins(policy: Policy, plan: Plan, site: str, pins: Pins) -> tuple[str, ...]:

@@ -10,7 +10,9 @@ Rules
    coordinator gives is taken only where [policy] first_model has its digest.
 3. A model that a sum gives is derived here, before it is scored or trained. A site that was away fetches the model with
    which the round before began: more than half of the sites have signed the head that names it (`check_begins`).
+   Of the models of earlier rounds it adopts one from which sites have trained: each had checked it, and signed that.
 4. Figures of training leave with three digits: it can be repeated, so a full loss would confirm a guess of the images.
+   The losses of its batches do not leave: many losses with three digits would confirm a guess as well.
 """
 
 from __future__ import annotations
@@ -164,8 +166,12 @@ class SecureRun:
 
     def _is_known(self, task: Task) -> bool:
         """Say whether this site may use a model although no sum is shown that gives it (rule 3)."""
-        began_before = self._parts.ledger.began_with(task.base, task.round)
-        return task.kind is TaskKind.ADOPT or began_before or self._files.derived() == task.base
+        ledger = self._parts.ledger
+        if task.kind is TaskKind.ADOPT:  # of a round that may be long over
+            is_old = ledger.was_trained_from(task.base)
+        else:
+            is_old = ledger.began_with(task.base, task.round)
+        return is_old or self._files.derived() == task.base
 
     def _check_base(self, task: Task) -> None:
         """Compare the model from which a round begins with the one that the ledger leads to (rule 1)."""
@@ -208,7 +214,7 @@ class SecureRun:
         with self._summing() as site:
             self._open_boxes(site)
             proposal = site.proposal(known, shown.attempt)
-            listed = shown.attempt.listed(proposal.context)
+            listed = site.listed(proposal, shown.attempt)
             derived = site.learn(known, proposal, listed, shown.releases, shown.total)
         if derived != shown.model:
             raise RemoteError(
@@ -258,7 +264,7 @@ class SecureRun:
     def release(self, task: Task) -> ReleaseStored:
         """Release this holder's masks; their sum lies in the blob store."""
         signed = self._attempted(
-            task, lambda site, known, at, shown: site.release(known, at, shown.listed(at.context)), lists=True
+            task, lambda site, known, at, shown: site.release(known, at, site.listed(at, shown)), lists=True
         )
         return ReleaseStored(self._parts.site, task, signed.listed, signed.masks, signed.signature.hex(), time.time())
 
@@ -310,18 +316,20 @@ class SecureRun:
 
     def end(self) -> None:
         """The run has ended: note what became of the last round, as far as it was shown; then the secrets go."""
-        for conclude in (self._remember_sum, self._free):
-            with contextlib.suppress(FedcervixError):  # what nobody has shown keeps its base from other runs
-                conclude()
-        with self._summing() as site:
-            site.end()
+        try:
+            for conclude in (self._remember_sum, self._free):
+                with contextlib.suppress(FedcervixError):  # what nobody has shown keeps its base from other runs
+                    conclude()
+        finally:
+            with self._summing() as site:
+                site.end()
 
     def _remember_sum(self) -> None:
         shown = self._paper(SumShown)
         known = self._known(shown.attempt.round)
         with self._summing() as site:
             proposal = site.proposal(known, shown.attempt)
-            site.remember_sum(known, proposal, shown.attempt.listed(proposal.context), shown.releases)
+            site.remember_sum(known, proposal, site.listed(proposal, shown.attempt), shown.releases)
 
     def _free(self) -> None:
         shown = self._paper(AttemptShown, lambda shown: bool(shown.earlier))

@@ -8,8 +8,8 @@ Rules
 3. What the coordinator has accepted from this site stands in the ledger, with this site's signature.
 4. No other key is certified for this site, nor for a partner that is pinned here.
 5. Before a task of a round comes the head of the round before: a coordinator that keeps the ledger back is not obeyed.
-6. Where the plan hides something from the coordinator, a round begins only when more than half of all sites, and those
-   that may collude, have signed the same ledger.
+6. Where the plan has secure sums, a round begins only when more than half of all sites, and those that may collude,
+   have signed the same ledger.
 7. A site signs what it reports, and the last head that it has checked.
 """
 
@@ -179,6 +179,11 @@ class SiteLedger:
         """Say whether a round before this one began with a model. In runs as `known_round`."""
         state = self._checked.told.state
         return state is not None and any(one.base == model for one in state.rounds[: max(0, before - 1)])
+
+    def was_trained_from(self, model: str) -> bool:
+        """Say whether sites have signed updates that they trained from a model. In runs as `known_round`."""
+        state = self._checked.told.state
+        return state is not None and any(one.base == model and one.contributions for one in state.rounds)
 
     def check_countersigned(self, task: Task, colluders: int, keys: SiteKeys) -> None:
         """Raise LedgerError where too few sites have signed the ledger for a task's round to begin (rule 6).

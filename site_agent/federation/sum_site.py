@@ -68,6 +68,9 @@ from site_agent.home import SiteHome
 from site_agent.store.run_secrets import RunSecrets, SecretsFile
 from site_agent.store.sum_journal import SumJournal
 
+VECTOR = "sum-vector"
+"""the unfinished file of a vector that is not masked"""
+
 
 @dataclass(frozen=True, slots=True)
 class TrainedUpdate:
@@ -114,7 +117,7 @@ class SumSite:
 
         Raises PolicyError where this home may not take part, or has lost the secrets of the run.
         """
-        known = self._journal.memory.openings.get(self._run.run)
+        known, drawn_before = self._journal.memory.openings.get(self._run.run), self._secrets is not None
         if self._secrets is None and known is None:
             self._secrets = RunSecrets.drawn(images)
             self._file.write(self._secrets)
@@ -122,7 +125,8 @@ class SumSite:
         made = signed_opening(
             self._identity, self._run, drawn.own_key(self._site), drawn.images, bytes.fromhex(drawn.rho)
         )
-        self._act(decide_opening(self._journal.memory, self._run, made), "take part", PolicyError)
+        decision = decide_opening(self._journal.memory, self._run, made, drawn_before=drawn_before)
+        self._act(decision, "take part", PolicyError)
         return made
 
     def join(self, openings: Sequence[Opening]) -> dict[str, bytes]:
@@ -141,6 +145,12 @@ class SumSite:
     def take_boxes(self, boxes: Mapping[str, bytes]) -> None:
         """Open the boxes of other sites, and keep what is in them. Raises RemoteError."""
         drawn, roster = self._drawn(), self.roster
+        if others := set(boxes) ^ {name for name in roster.names if name != self._site}:
+            raise RemoteError(
+                f"the boxes that the coordinator shows are not those of the other sites: {', '.join(sorted(others))}",
+                cause="the coordinator is faulty, or it is not honest",
+                next_step="compare with the other sites and the coordinator's operator",
+            )
         own = drawn.own_key(self._site)
         self._keep(drawn.boxed({site: opened_rho(own, roster, site, box) for site, box in boxes.items()}))
 
@@ -174,6 +184,13 @@ class SumSite:
         except ValueError as error:
             raise RemoteError(f"there is no such attempt at round {known.round}: {error}") from error
 
+    def listed(self, proposal: Proposal, shown: AttemptShown) -> SumList:
+        """Return the list that the coordinator shows for an attempt. Raises RemoteError where it cannot be one."""
+        try:
+            return shown.listed(proposal.context)
+        except ValueError as error:
+            raise RemoteError(f"there is no such list of round {shown.round}: {error}") from error
+
     def upload(self, known: KnownRound, proposal: Proposal, trained: TrainedUpdate) -> SumReport:
         """Make the masked vector of a trained model, which lies in the blob store then; return the signed report.
 
@@ -181,7 +198,7 @@ class SumSite:
         """
         view, base = self._view(known), self._blobs.path(known.base)
         own, context = self._drawn().own_key(self._site), proposal.context
-        update, q, y = self._blobs.path(trained.model), *map(self._blobs.scratch, ("sum-vector", "sum-masked"))
+        update, q, y = self._blobs.path(trained.model), *map(self._blobs.scratch, (VECTOR, "sum-masked"))
         try:
             quantise(update, base, q, self._share(self._site), self._plan.terms.batch_norm, self._tag(context))
             nonce = commit_nonce(bytes.fromhex(self._drawn().nonces), context, trained.model)
@@ -249,9 +266,11 @@ class SumSite:
         self._act(decide_free(self._view(known), following), "let the base be used in another run")
 
     def end(self) -> None:
-        """The run has ended: its secrets go."""
+        """The run has ended: its secrets go, and a vector that is not masked, which a killed process has left."""
         self._secrets = None
         self._file.forget()
+        with disk(left := self._blobs.scratch(VECTOR), "write"):
+            left.unlink(missing_ok=True)
 
     # --- what it knows ---
 

@@ -8,13 +8,13 @@ They go when the run ends: nobody can open an upload of a run afterwards with wh
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
 
 from fedcervix.core.formats import contents
-from fedcervix.disk.files import make_folder, write_secret
+from fedcervix.disk.files import UNFINISHED, make_folder, write_secret
 from fedcervix.disk.storage import disk, read_kept
 from fedcervix.json_text import parsed
 from fedcervix.runtime.typed_json import from_json, to_text
@@ -123,6 +123,24 @@ class SecretsFile:
         """The run has ended."""
         with disk(self._file, "write"):
             self._file.unlink(missing_ok=True)
+
+
+def runs_with_secrets(home: SiteHome) -> tuple[str, ...]:
+    """Return the runs of which this home has secrets. Raises StorageError."""
+    with disk(home.secrets, "read"):
+        return tuple(sorted(file.stem for file in home.secrets.glob("*.json")))
+
+
+def forget_left(home: SiteHome, ended: Callable[[str], bool]) -> None:
+    """Delete what a killed process has left: secrets of runs that have ended, and files that are half made.
+
+    By the process that holds the home's lock, before it writes any. Raises StorageError.
+    """
+    for run in filter(ended, runs_with_secrets(home)):
+        SecretsFile(home, run).forget()
+    with disk(home.secrets, "write"):
+        for half_made in home.secrets.glob(f".*{UNFINISHED}"):
+            half_made.unlink(missing_ok=True)
 
 
 def _secrets(content: bytes) -> RunSecrets | None:

@@ -5,7 +5,8 @@ Rules
 2. The file is only appended to, and each line is whole: a line that a power cut has torn stands at the end, nothing
    was done because of it, and the next process cuts it off. A line in the middle that is none is damage.
 3. The file knows its place: the numbers that the file system has given it. A copy, and a file from a backup, has other
-   ones. Then the home was copied or restored, and may have forgotten what it did since: `HomeRestored`.
+   ones. Then the home was copied or restored, and may have forgotten what it did since: `HomeRestored`. So it was where
+   there is no file, and secrets of a run are there.
 
 A disk that is set back as a whole keeps the numbers: nobody can find that out from the disk.
 """
@@ -15,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +28,7 @@ from fedcervix.json_text import parsed
 from fedcervix.runtime.typed_json import from_json, to_text
 from fedcervix.trust.sum_memory import Entry, HomeRestored, SumMemory, recalled, remembered
 from site_agent.home import SiteHome
+from site_agent.store.run_secrets import runs_with_secrets
 
 GENERATION = 0x80087601
 """the request FS_IOC_GETVERSION of Linux: which use of its inode number a file is"""
@@ -55,7 +58,7 @@ class SumJournal:
 
     def __init__(self, home: SiteHome) -> None:
         """Read the file, or make it; note where the home was copied or restored. Raises StorageError, FormatError."""
-        self._file = home.sums
+        self._file, self._lock = home.sums, threading.Lock()
         if not self._file.exists():
             with disk(self._file, "write"):
                 os.close(os.open(self._file, os.O_CREAT | os.O_WRONLY, 0o600))
@@ -63,22 +66,29 @@ class SumJournal:
         found = self._read()
         places = [line.place for line in found if isinstance(line, HomePlaced)]
         self.memory: SumMemory = recalled(line for line in found if not isinstance(line, HomePlaced))
-        self._settle(places[-1] if places else "")
+        self._settle(places[-1] if places else "", home)
 
-    def _settle(self, known: str) -> None:
-        """Compare the file's place with the one that it knows; empty: it is new."""
+    def _settle(self, known: str, home: SiteHome) -> None:
+        """Compare the file's place with the one that it knows; empty: it is new.
+
+        Secrets of a run are drawn only once there is a file: a new one beside them is in the place of one that is lost.
+        """
         here = place_of(self._file)
         if known == here:
             return
-        if known:
+        if known or runs_with_secrets(home):
             self.remember(HomeRestored())
         self._append(HomePlaced(here))
 
     def remember(self, entry: Entry | None) -> None:
-        """Write an entry down; None: it is there already. Raises StorageError."""
+        """Write an entry down; None: it is there already. From any thread: a run may open while another one ends.
+
+        Raises StorageError.
+        """
         if entry is not None:
-            self._append(entry)
-            self.memory = remembered(self.memory, entry)
+            with self._lock:
+                self._append(entry)
+                self.memory = remembered(self.memory, entry)
 
     def _append(self, line: Entry | HomePlaced) -> None:
         append_line(self._file, to_text(JournalLine(type(line).__name__, line)), sync=True)

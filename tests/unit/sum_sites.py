@@ -103,6 +103,7 @@ class Federation:
         for name in NAMES:
             self.home(name).folder.mkdir(parents=True)
             shutil.copy(self.folder / "base", self.blobs(name).path(self.base))
+            SumJournal(self.home(name))
             self._draw(name)
             self.begin(name)
 

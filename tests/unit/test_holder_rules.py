@@ -359,6 +359,10 @@ def test_a_run_has_one_opening_and_one_roster() -> None:
     assert decide_opening(SumMemory(), RUN, OPENINGS[0]) == Allowed(OpeningMade(run, ours))
     assert decide_opening(memory(OpeningMade(run, ours)), RUN, OPENINGS[0]) == Allowed(None)
     assert isinstance(decide_opening(memory(OpeningMade(run, ours)), RUN, other), NotAllowed)
+    old = decide_opening(memory(HomeRestored()), RUN, OPENINGS[0], drawn_before=True)
+    assert isinstance(old, NotAllowed), "the run began after the backup"
+    assert old.rule == "H7"
+    assert isinstance(decide_opening(memory(HomeRestored()), RUN, OPENINGS[0]), Allowed), "the run begins after it"
     joined = decide_roster(recalled([OpeningMade(run, ours)]), "ada", ROSTER)
     assert joined == Allowed(RosterJoined(run, ROSTER.digest))
     for entries, rule in (

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from fedcervix.core.modes import Mode
 from fedcervix.core.plan import Plan, Recipe, Terms
 from fedcervix.core.profiles import PROFILES
 from fedcervix.errors import RemoteError
@@ -54,8 +55,9 @@ def test_an_objection_says_what_is_asked_and_what_is_allowed(policy: dict[str, A
 def test_a_site_can_ask_for_models_under_seal_and_for_pins_with_them() -> None:
     ring = replace(PLAN, mode="ppfssl")
     sealed = replace(ring, terms=Terms(rounds=20, sealed=True))
-    unpinned = ["site bob is not pinned (site-agent pin bob FINGERPRINT); [policy] pins asks it"]
-    assert found(ring, sealed="required") == ["the plan's models travel in the open; [policy] sealed is required"]
+    unpinned = ["site bob is not pinned (site-agent pin bob FINGERPRINT)"]
+    (open_,) = found(ring, sealed="required")
+    assert open_ == "the coordinator would see what single sites have trained; [policy] sealed is required"
     assert found(sealed, sealed="required") == found(sealed) == unpinned
     assert found(sealed, pins="known") == []
 
@@ -105,3 +107,23 @@ def test_a_welcome_is_of_this_federation_and_of_a_run_as_coordinators_name_them(
     for wrong in ("ssl", f"{run}0", f"x{run}", run.upper()):
         with pytest.raises(RemoteError, match=wrong):
             check_welcome(Welcome("cervix", wrong, PLAN), "cervix")
+
+
+def test_a_site_can_require_that_the_coordinator_sees_no_single_update() -> None:
+    def plan(**terms: Any) -> Plan:
+        mode: Mode = "ppfssl" if terms.get("sealed") else "csfssl"
+        return replace(PLAN, mode=mode, sites=("ada", "bob", "cleo"), terms=Terms(rounds=20, **terms))
+
+    pinned: dict[str, Any] = {"pins": "known"}
+    sums, ring, plain = plan(secure_sum=True, holders=("ada",)), plan(sealed=True), plan()
+    either: dict[str, Any] = {"secure_sum": "required", "sealed": "required"}
+    seen = "the coordinator would see what single sites have trained; [policy] {} is required"
+    assert found(sums, secure_sum="required", **pinned) == []
+    for other in (plain, ring):
+        assert found(other, secure_sum="required", **pinned) == [seen.format("secure_sum")]
+    for other in (plain, sums):
+        assert found(other, sealed="required", **pinned) == [seen.format("sealed")]
+    assert found(sums, **either, **pinned) == found(ring, **either, **pinned) == []
+    assert found(plain, **either, **pinned) == [seen.format("sealed or secure_sum")]
+    with pytest.raises(ValueError, match="secure_sum"):
+        Policy(secure_sum="always")  # type: ignore[arg-type]

@@ -56,6 +56,7 @@ class SecureSite(Site):
 
     def enter(self) -> None:
         """Begin, and be welcomed to the run."""
+        SumJournal(self.home)
         SecretsFile(self.home, RUN).write(RunSecrets.drawn(10))
         self.alone()
         partners = {name: PINS[name] for name in NAMES if name != "a"}

@@ -42,12 +42,16 @@ class KnownLedger:
     """Stands in for `SiteLedger`: what a site has verified."""
 
     rounds: dict[int, KnownRound] = field(default_factory=dict)
+    trained_from: set[str] = field(default_factory=set)
 
     def known_round(self, number: int) -> KnownRound | None:
         return self.rounds.get(number)
 
     def began_with(self, model: str, before: int) -> bool:
         return any(known.base == model for number, known in self.rounds.items() if number < before)
+
+    def was_trained_from(self, model: str) -> bool:
+        return model in self.trained_from
 
 
 @dataclass
@@ -203,6 +207,20 @@ def test_the_coordinator_alone_cannot_say_what_a_sum_has_given(runs: Runs) -> No
         runs.bring("a", runs.task(TRAIN, 2), runs.fetching("a"))
 
 
+def test_a_site_adopts_a_model_that_it_has_derived_or_from_which_others_trained_and_no_other(runs: Runs) -> None:
+    adopt, fetched = replace(runs.task(TaskKind.ADOPT), base="5" * 64), list[str]()
+    runs.ledger.rounds[2] = KnownRound(2, adopt.base, HEADS[1])
+    with pytest.raises(RemoteError, match="no sum was shown that gives its model"):
+        runs.bring("a", adopt, fetched.append)
+    assert not fetched
+    runs.ledger.trained_from = {adopt.base}
+    runs.bring("a", adopt, fetched.append)
+    assert fetched == [adopt.base]
+    runs.runs["b"].take(shown := runs.shown())
+    for _ in range(2):
+        runs.bring("b", replace(adopt, base=shown.model), runs.fetching("b"))
+
+
 def test_after_a_round_without_a_result_the_base_is_used_again(runs: Runs) -> None:
     runs.ledger.rounds[2] = KnownRound(2, runs.base, HEADS[1])
     assert runs.bring("a", runs.task(TRAIN, 2)) == ""
@@ -237,6 +255,27 @@ def test_the_end_of_a_run_is_remembered_and_its_secrets_go(runs: Runs) -> None:
     runs.runs["c"].end()
     assert SumJournal(home).memory.uses[runs.base][place] != OPEN
     assert SecretsFile(home, RUN).read() is None
+
+
+def test_the_secrets_go_also_where_the_coordinator_shows_a_list_that_cannot_be_one(runs: Runs) -> None:
+    shown = runs.shown()
+    turned = replace(shown, attempt=replace(shown.attempt, lines=shown.attempt.lines[::-1]))
+    runs.runs["c"].take(turned)
+    with pytest.raises(RemoteError, match="no such list of round 1"):
+        runs.bring("c", replace(runs.task(SCORE), base=shown.model), runs.fetching("c"))
+    runs.runs["c"].end()
+    assert SecretsFile(runs.federation.home("c"), RUN).read() is None
+
+
+def test_boxes_of_all_other_sites_are_needed(runs: Runs) -> None:
+    file = SecretsFile(runs.federation.home("c"), RUN)
+    drawn = file.read()
+    assert drawn is not None
+    file.write(replace(drawn, rhos={}))
+    run = runs.begin("c")
+    run.take(Boxes({"a": b"1"}))
+    with pytest.raises(RemoteError, match="not those of the other sites: b, d"):
+        run.masked(runs.task(TRAIN), runs.trained("c"))
 
 
 def test_a_base_whose_attempts_were_all_closed_is_free_at_the_end(runs: Runs) -> None:

@@ -17,7 +17,7 @@ from fedcervix.trust.ledger_run import KnownRound
 from fedcervix.trust.sum_lists import parts_of
 from fedcervix.trust.sum_memory import BaseVouched, HomeRestored
 from fedcervix.trust.sum_papers import AttemptShown
-from site_agent.federation.sum_site import TrainedUpdate
+from site_agent.federation.sum_site import VECTOR, TrainedUpdate
 from site_agent.home import SiteHome
 from site_agent.store.run_secrets import SecretsFile
 from site_agent.store.sum_journal import SumJournal
@@ -194,8 +194,10 @@ def test_the_number_of_images_stays_what_it_was(federation: Federation) -> None:
 
 
 def test_the_secrets_go_when_the_run_ends(federation: Federation) -> None:
-    site = federation.sites["a"]
+    site, left = federation.sites["a"], federation.blobs("a").scratch(VECTOR)
+    left.write_bytes(b"of a killed process")
     site.end()
+    assert not left.exists()
     assert SecretsFile(federation.home("a"), federation.run).read() is None
     with pytest.raises(PolicyError, match="secrets of run"):
         site.opening(IMAGES["a"])
@@ -216,7 +218,7 @@ def test_a_copied_home_takes_no_part_in_the_run_that_it_had_begun(federation: Fe
     restored(federation, "a", with_secrets=True)
     with pytest.raises(PolicyError, match="restored or copied") as caught:
         federation.begin("a").opening(IMAGES["a"])
-    assert "goes on without this site, or ends" in caught.value.next_step
+    assert "goes on without this site" in caught.value.next_step
 
 
 def test_a_copied_holder_releases_nothing(federation: Federation) -> None:
@@ -226,6 +228,24 @@ def test_a_copied_holder_releases_nothing(federation: Federation) -> None:
     federation.begin("a")
     with pytest.raises(ModelError, match="restored or copied"):
         federation.released(known, listed, ())
+
+
+@pytest.mark.parametrize("kept_lines", [0, 1])
+def test_a_journal_from_before_the_run_beside_its_secrets_bars_the_run(federation: Federation, kept_lines: int) -> None:
+    journal = federation.home("a").sums
+    lines = journal.read_text().split()
+    journal.rename(journal.with_name("moved"))
+    if kept_lines:
+        journal.write_text(lines[0])
+    with pytest.raises(PolicyError, match="restored or copied"):
+        federation.begin("a").opening(IMAGES["a"])
+
+
+def test_a_restored_home_takes_part_in_a_run_for_which_it_has_drawn_secrets_since(federation: Federation) -> None:
+    restored(federation, "a", with_secrets=False)
+    federation.run = "20260202-000000-csfssl-0123abcd"
+    federation.begin("a").opening(IMAGES["a"])
+    assert federation.begin("a").opening(IMAGES["a"])
 
 
 def test_a_home_from_a_backup_has_no_secrets(federation: Federation) -> None:

@@ -53,9 +53,12 @@ def make_folder(path: Path) -> Path:
     return path
 
 
+UNFINISHED = ".new"
+
+
 def aside(path: Path) -> Path:
     """Return a path in the folder of `path` for an unfinished file: hidden, with a random name."""
-    return path.with_name(f".{secrets.token_hex(8)}.new")
+    return path.with_name(f".{secrets.token_hex(8)}{UNFINISHED}")
 
 
 def private(path: str, flags: int) -> int:

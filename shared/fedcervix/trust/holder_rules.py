@@ -96,11 +96,15 @@ class Proposal:
 # --- a run begins ----------------------------------------------------------------------------------------------------
 
 
-def decide_opening(memory: SumMemory, run: RunContext, opening: Opening) -> Decision:
-    """Decide whether this site signs an opening: one for a run, ever."""
-    if run.run in memory.barred:
-        return NotAllowed("H7", _restored(run.run))
+def decide_opening(memory: SumMemory, run: RunContext, opening: Opening, *, drawn_before: bool = False) -> Decision:
+    """Decide whether this site signs an opening: one for a run, ever.
+
+    `drawn_before`: its secrets lay on the disk already. A journal from a backup does not name the runs that began after
+    it; secrets that it does not know of tell of such a run.
+    """
     known, digest = memory.openings.get(run.run), opening.digest(run)
+    if run.run in memory.barred or (memory.restored and drawn_before and known is None):
+        return NotAllowed("H7", _restored(run.run))
     if known not in (None, digest):
         return NotAllowed("H1", f"this site has signed another opening of run {run.run}")
     return Allowed(None if known else OpeningMade(run.run, digest))
