@@ -195,7 +195,11 @@ def revoke(home: Home, **options: Any) -> None:
 @click.option("--reason", default="no reason given", help="The reason. It is written into the record of the run.")
 @with_home
 def abort(home: Home, **options: Any) -> None:
-    """End the run now. It cannot be continued."""
+    """End the run. It cannot be continued.
+
+    With secure sums the holders that are connected first close the round in progress. The same command again ends
+    the run at once.
+    """
     from coordinator.commands.commands import abort as work
 
     work(home, **options)

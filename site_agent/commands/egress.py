@@ -66,7 +66,7 @@ def summary(account: RunAccount) -> Iterator[str]:
     if models:
         whole = sum(models.values())
         part = f", {len(models) - whole} in part" if whole < len(models) else ""
-        yield f"  models: {whole} whole{part}; {_bytes(account.of('model'))}"
+        yield f"  files: {whole} whole{part}; {_bytes(account.of('model'))}"
     if reports:
         kinds = ", ".join(f"{count} {what}" for what, count in sorted(reports.items()))
         yield f"  reports: {kinds}; {_bytes(account.of('report'))}"

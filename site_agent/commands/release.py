@@ -78,13 +78,15 @@ def _check(home: SiteHome, run: str, own: ResultRelease, others: Sequence[Result
     keys = {name: key for name, key in store.keys().items() if name in sites and name != own.site}
     needed = min(asked or len(sites), len(sites))
     faults = release_faults(own, others, keys, time.time())
-    if len(others) + 1 < needed:
-        faults.append(f"{len(others) + 1} sites agree, this one included; {needed} are needed ([policy] releases)")
+    agreed = [own.site, *(other.site for other in others)]
+    if len(agreed) < needed:
+        faults.append(f"{needed} sites must agree ([policy] releases); these do: {', '.join(agreed)}")
     if faults:
         raise PolicyError(
             f"the model is not handed over: {'; '.join(faults)}",
-            cause="sites give the result of a run away only together",
-            next_step=f"ask the other sites for: site-agent release {run} --to {own.recipient}",
+            cause="the file of a site is missing in this command, has expired, or names another model or key",
+            next_step=f"ask {', '.join(name for name in sites if name not in agreed) or 'these sites'} for the file "
+            f"that `site-agent release {run} --to {own.recipient}` writes there",
         )
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from xml.sax.saxutils import escape
 
+from fedcervix.core.plan import Terms
 from site_agent.dossier.facts import Facts
 
 WIDTH, HEIGHT = 960, 400
 INK, QUIET, SOFT, ACCENT = "#1f2933", "#52606d", "#f3f5f8", "#0072b2"
 PARTNERS_SHOWN = 6
+OPEN = "model weights"
 TIP = (
     '<marker id="tip" viewBox="0 0 10 10" refX="9" refY="5" markerWidth="7" markerHeight="7" orient="auto">'
     f'<path d="M0 0L10 5L0 10z" fill="{ACCENT}"/></marker>'
@@ -18,8 +20,7 @@ TIP = (
 
 def flow(facts: Facts) -> str:
     """Return the picture: the site, the coordinator, the other sites, and what passes between them."""
-    hidden = any(run.plan.terms.secure_sum for run in facts.runs)
-    model = "masked weights (secure sums)" if hidden else "model weights"
+    models = sorted({_leaves(run.plan.terms) for run in facts.runs} or {OPEN})
     size = f'viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}"'
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="system-ui, Arial, sans-serif" role="img">',
@@ -43,7 +44,7 @@ def flow(facts: Facts) -> str:
         *_box(640, 60, 300, 90, "Coordinator", (facts.coordinator or "not named yet", "has no images")),
         *_box(640, 270, 300, 90, "Other sites", _partners(facts)),
         *_arrow((332, 332), (638, 135)),
-        *_lines(400, 335, (model, "counts, losses, signed reports")),
+        *_lines(400, 335, (*models, "counts, losses, signed reports")),
         *_arrow((638, 90), (352, 90)),
         *_lines(495, 78, ("models, plan, signed ledger",), anchor="middle"),
         *_arrow((740, 152), (740, 268)),
@@ -52,6 +53,13 @@ def flow(facts: Facts) -> str:
         "</svg>",
     ]
     return "\n".join(parts)
+
+
+def _leaves(terms: Terms) -> str:
+    """Return as what a model of a run goes to the coordinator."""
+    if terms.secure_sum:
+        return "masked weights (secure sums)"
+    return "encrypted weights (sealed ring)" if terms.sealed else OPEN
 
 
 def _partners(facts: Facts) -> tuple[str, ...]:

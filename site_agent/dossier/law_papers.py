@@ -136,18 +136,19 @@ def _necessity() -> Section:
 def _risks(facts: Facts) -> Section:
     policy = facts.policy
     hold = (
-        "no update is audited"
+        "no update is held back"
         if policy.audit_max_auc == 1
         else f"an update above AUC {policy.audit_max_auc:g} is held back"
     )
-    sums = sum(run.plan.terms.secure_sum for run in facts.runs)
+    sums, seals = (sum(getattr(run.plan.terms, key) for run in facts.runs) for key in ("secure_sum", "sealed"))
+    hidden = f"hidden from it in {sums + seals} of {len(facts.runs)} runs (secure sums: {sums}, sealed ring: {seals})"
     rows = (
         (
             "Somebody with a model finds out that a woman was trained on",
             f"audit of updates: {hold}. {_worst(facts)}",
             "",
         ),
-        ("The coordinator reads this site's update", f"secure sums in {sums} of {len(facts.runs)} runs", ""),
+        ("The coordinator reads this site's update", hidden, ""),
         (
             "The coordinator invents a partner",
             f"pins: {len(facts.pins)} of {len({*facts.partners, *facts.pins})} partners compared by people",

@@ -35,6 +35,7 @@ def _agreement(run: RunFacts, facts: Facts) -> Iterator[Section]:
             ("rounds, at most", str(plan.rounds_max)),
             ("epochs of a round", str(plan.terms.epochs_per_round)),
             ("secure sums: the coordinator reads no single update", "yes" if plan.terms.secure_sum else "no"),
+            ("sealed ring: the coordinator reads no model", "yes" if plan.terms.sealed else "no"),
             ("network", f"{plan.recipe.architecture}, images of {plan.recipe.image_px} px"),
             ("SHA-256 of the plan", plan.digest),
             ("rounds that this site trained", str(run.rounds)),
@@ -63,8 +64,9 @@ def _compared(site: str, facts: Facts) -> str:
 def egress(facts: Facts) -> Paper:
     """Return what has left this site."""
     lead = (
-        "Everything that left this site, by its egress ledger. An entry is on the disk before the first byte leaves. "
-        "All entries are in egress.json."
+        "Everything that the agent sent, by its egress ledger; not what people carried away as files. An entry is on "
+        "the disk before the first byte leaves. A file is a model; with secure sums it is a masked update, or the "
+        "masks of a round; in a sealed ring an encrypted model. All entries are in egress.json."
     )
     if facts.egress_fault:
         fault = f"The egress ledger does not hold: {facts.egress_fault}. Nothing below can be relied on."
@@ -74,7 +76,7 @@ def egress(facts: Facts) -> Paper:
     until = (
         f"It covers {end.entries} entries; the last one has the hash {end.hash}." if end.entries else "Nothing left."
     )
-    head = ("run", "models", "reports", "bytes, at most", "to")
+    head = ("run", "files", "reports", "bytes, at most", "to")
     return Paper("egress.html", "Egress manifest", lead, (table("By run", head, rows, until),))
 
 

@@ -15,6 +15,7 @@ import site_agent.cli
 from fedcervix.errors import DataError
 from fedcervix.runtime.commandline import Everywhere, Program, given
 
+THERE = "; ask alts what `site-agent check` prints there"
 BARE = "add some, then `site-agent check` or site-agent fail, as the agent check says"
 
 
@@ -33,9 +34,7 @@ def check(out: str) -> None:
 
 @program.command()
 def fail() -> None:
-    raise DataError(
-        "no images", next_step="add some, then `site-agent check` or site-agent fail, as the agent check says"
-    )
+    raise DataError("no images", next_step=BARE + THERE)
 
 
 @program.group()
@@ -87,8 +86,8 @@ def test_two_homes_are_a_mistake() -> None:
 
 def test_a_hint_means_the_home_that_was_given() -> None:
     for words, hint in (
-        (("fail",), BARE),
-        (("--home", "a b", "fail"), BARE.replace("site-agent ", "site-agent --home 'a b' ")),
+        (("fail",), BARE + THERE),
+        (("--home", "a b", "fail"), BARE.replace("site-agent ", "site-agent --home 'a b' ") + THERE),
     ):
         error = call(*words).exception
         assert isinstance(error, DataError)

@@ -13,6 +13,7 @@ from xml.etree import ElementTree
 import pytest
 
 from fedcervix.core.events import Task, TaskKind
+from fedcervix.core.plan import Terms
 from fedcervix.errors import ConfigError
 from fedcervix.trust.fingerprints import Fingerprint
 from site_agent.dossier.controls import CONTROLS
@@ -224,3 +225,20 @@ def test_the_command_of_a_site_that_has_joined_nothing(tmp_path: Path) -> None:
     assert model["type"] == "machine-learning-model"
     assert model["hashes"][0]["content"]
     assert all(file.stat().st_mode & 0o077 == 0 for file in texts)
+
+
+def test_a_picture_names_each_form_in_which_models_left(home: SiteHome) -> None:
+    known = facts(home)
+    [run, *_] = known.runs
+    masked = Terms(secure_sum=True, holders=("nhs",))
+    plans = [
+        dataclasses.replace(run.plan, sites=("nhs", "alts", "cuba"), mode=mode, terms=terms)
+        for mode, terms in (("csfssl", Terms()), ("csfssl", masked), ("ppfssl", Terms(sealed=True)))
+    ]
+    runs = tuple(dataclasses.replace(run, plan=plan) for plan in plans)
+    words = ("model weights", "masked weights (secure sums)", "encrypted weights (sealed ring)")
+    for one, word in zip(runs, words, strict=True):
+        picture = flow(dataclasses.replace(known, runs=(one,)))
+        assert [other for other in words if other in picture] == [word]
+    picture = flow(dataclasses.replace(known, runs=runs))
+    assert all(word in picture for word in words), "one secure run hides nothing of the others"

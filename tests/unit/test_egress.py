@@ -371,7 +371,7 @@ def test_the_command_says_for_each_run_what_left_and_to_whom(file: Path) -> None
         "  requests for a certificate: 1; 6 bytes",
         f"  to: {WHERE}",
         f"run {RUN}:",
-        "  models: 1 whole, 1 in part; 3,500 bytes",
+        "  files: 1 whole, 1 in part; 3,500 bytes",
         f"  reports: 1 update; {message.ByteSize()} bytes",
         "  small messages (here): at most 65,536 bytes",
         f"  to: {WHERE}",

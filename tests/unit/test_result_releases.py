@@ -111,7 +111,7 @@ def test_the_operator_gets_the_result_when_all_sites_agree(
 def test_too_few_sites_hand_nothing_over(ended: Ended, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     to = operators_key(ended, capsys)
     files = agreed(ended, to, B)
-    with pytest.raises(PolicyError, match="2 sites agree, this one included; 3 are needed"):
+    with pytest.raises(PolicyError, match="3 sites must agree"):
         release(ended.sites[A], RUN, to, 30, tmp_path / "folder", files)
     assert not (tmp_path / "folder").exists()
     config = ended.sites[A].config_file

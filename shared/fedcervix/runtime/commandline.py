@@ -77,7 +77,8 @@ def set_up() -> None:
 def meant_here(text: str) -> str:
     """Return a hint in which commands of this program have the home that was given on the command line.
 
-    Most errors are raised in code that does not know the home and can only say `site-agent finetune`.
+    Most errors are raised in code that does not know the home and can only say `site-agent finetune`. A command that
+    other people type at their site stands in backticks, and "there" follows: `site-agent identity` prints there.
     """
     context = click.get_current_context()
     home, explicit = context.meta.get(_GIVEN, {}).get("home", (None, False))
@@ -86,7 +87,8 @@ def meant_here(text: str) -> str:
         return text
     names = "|".join(root.commands)
     with_home = f"{root.name} --home {shlex.quote(str(home))} "
-    return re.sub(rf"(?<!the )\b{root.name} (?=(?:{names})\b)", lambda _: with_home, text)
+    elsewhere = r"(?![^`]*` (?:\w+ )?there\b)"
+    return re.sub(rf"(?<!the )\b{root.name} (?=(?:{names})\b){elsewhere}", lambda _: with_home, text)
 
 
 class WorkCommand(click.Command):
