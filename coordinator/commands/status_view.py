@@ -189,7 +189,8 @@ def _failure(f: FailureStatus) -> str:
     how = "had a problem and continues" if f.goes_on else "failed"
     kind = f", {f.kind}" if f.kind else ""
     mended = "" if f.mended_at is None else f"; solved at {_clock(f.mended_at)}"
-    words = f"{_clock(f.at)} {f.site} {how} while {f.stage}: {f.hint} ({f.incident}{kind}){mended}"
+    at_work = "" if f.stage == "agent" else f" while {f.stage}"
+    words = f"{_clock(f.at)} {f.site} {how}{at_work}: {f.hint} ({f.incident}{kind}){mended}"
     return shown(words, FAILURE_CHARS_MAX)
 
 

@@ -187,8 +187,8 @@ class RunStore:
         return (self.folder / "outcome.txt").exists()
 
     def outcome(self) -> str:
-        """Return how the run ended, or that it has not."""
-        return (self.folder / "outcome.txt").read_text(errors="replace") if self.ended() else "not ended yet"
+        """Return how the run ended, or that this site has heard of no end."""
+        return (self.folder / "outcome.txt").read_text(errors="replace") if self.ended() else "no end is known here"
 
     def record(self) -> RecordedRun | None:
         """Return the run's record as the coordinator sent it; None where it sent none, or the run has not ended.

@@ -452,9 +452,9 @@ def test_a_site_that_was_stopped_by_its_engineer_is_named_with_these_words():
 
 
 def test_a_run_that_has_not_ended_is_not_said_to_have_ended():
-    words = visible(render(report(final_state="not ended yet")))
-    assert "outcome not ended yet" in words
-    assert "Outcome of the run: not ended yet." in words
+    words = visible(render(report(final_state="no end is known here")))
+    assert "outcome no end is known here" in words
+    assert "Outcome of the run: no end is known here." in words
 
 
 def test_what_should_be_known_of_the_manifest_is_on_the_page() -> None:

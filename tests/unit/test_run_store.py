@@ -116,7 +116,7 @@ def test_the_history_s_lines_stay_as_they_are(run_store: RunStore) -> None:
     run_store.note(1, SCORED)
     assert (run_store.folder / "history.jsonl").read_text().partition("\n")[2] == (
         '{"part": "train", "round": 1, "values": {"digest": "d", "images": 3, "steps": 2, "loss": 0.5, "seconds": 0.1, '
-        '"gauges": {"unit_std": 0.5}, "precision": "float32", "said": ["learns"]}}\n'
+        '"gauges": {"unit_std": 0.5}, "precision": "float32", "said": ["learns"], "base": "", "audit": null}}\n'
         '{"part": "score", "round": 1, "values": {"loss_sum": 4.0, "count": 2, "images": 3, '
         '"gauges": {"unit_std": 0.5}, "knn_auc": null, "said": []}}'
     )
@@ -177,7 +177,7 @@ LINE = LedgerLine(round=1, loss=0.5, contributions=(), missing=())
 
 
 def test_how_the_run_ended(run_store: RunStore) -> None:
-    assert (run_store.outcome(), run_store.ledger()) == ("not ended yet", ())
+    assert (run_store.outcome(), run_store.ledger()) == ("no end is known here", ())
     run_store.end("DEGRADED", to_text({"ledger": [LINE]}))
     assert (run_store.outcome(), run_store.ledger()) == ("DEGRADED", (LINE,))
 
