@@ -95,7 +95,7 @@ def scored(name, column):
 def evaluation(name, column) -> Evaluation:
     labels, scores = scored(name, column)
     women = [f"woman {image // 2}" for image in range(len(labels))]
-    return evaluate(name, labels, scores, women, threshold_validation=0.9, seed=0, draws=2)
+    return evaluate(name, labels, scores, women, threshold_validation=0.9)
 
 
 @pytest.mark.parametrize("column", [0, 1], ids=["NHS", "ALTS"])

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from fedcervix import __version__
+from fedcervix.core import events, plan_formats
 from fedcervix.core.numerics import NUMERICS, SINCE
 
 ROOT = Path(__file__).parents[2]
@@ -24,9 +25,11 @@ VERSION = f"{__version__}.post1"
 Edit = tuple[str, str, str]
 """file, a text in it, what stands there instead"""
 
-WIDER = """\
-    Change(2, "recipe.loss", ("nt-xent", "dcl"), is_new=False),
-    Change(2, "recipe.width", Within(1, 4096), is_new=False),
+PLAN_FORMAT, EVENT_FORMAT = plan_formats.FORMAT + 1, events.FORMAT + 1
+"""of the next version"""
+WIDER = f"""\
+    Change({PLAN_FORMAT}, "recipe.loss", ("nt-xent", "dcl"), is_new=False),
+    Change({PLAN_FORMAT}, "recipe.width", Within(1, 4096), is_new=False),
 """
 KEYS: tuple[Edit, ...] = (
     ("shared/fedcervix/__init__.py", f'__version__ = "{__version__}"', f'__version__ = "{VERSION}"'),
@@ -56,7 +59,10 @@ KEYS: tuple[Edit, ...] = (
     (
         "shared/fedcervix/core/plan_formats.py",
         "CHANGES: Final = (\n",
-        'CHANGES: Final = (\n    Change(2, "terms.noise", (0.0,)),\n    Change(2, "recipe.smoothing", (0.0,)),\n',
+        (
+            f'CHANGES: Final = (\n    Change({PLAN_FORMAT}, "terms.noise", (0.0,)),\n'
+            f'    Change({PLAN_FORMAT}, "recipe.smoothing", (0.0,)),\n'
+        ),
     ),
     # A field of an event.
     (
@@ -64,11 +70,11 @@ KEYS: tuple[Edit, ...] = (
         "    reason: str\n    at: float\n\n\n@dataclass(frozen=True, slots=True)\nclass Tick",
         "    reason: str\n    at: float\n    by: str = ''\n\n\n@dataclass(frozen=True, slots=True)\nclass Tick",
     ),
-    ("shared/fedcervix/core/events.py", "\nFORMAT = 1\n", "\nFORMAT = 2\n"),
+    ("shared/fedcervix/core/events.py", f"\nFORMAT = {events.FORMAT}\n", f"\nFORMAT = {EVENT_FORMAT}\n"),
     (
         "shared/fedcervix/core/events.py",
-        "SINCE: Mapping[str, int] = {}",
-        "SINCE: Mapping[str, int] = {'RunAborted.by': 2, 'Measures.turn': 2}",
+        "SINCE: Mapping[str, int] = ",
+        f"SINCE: Mapping[str, int] = dict.fromkeys(('RunAborted.by', 'Measures.turn'), {EVENT_FORMAT}) | ",
     ),
     # A field of a value in an event.
     (
@@ -108,10 +114,10 @@ class Weather:
 
 """
 FIELD = "    weather: Weather = dataclasses.field(default_factory=Weather)\n"
-ROWS = """\
-    Change(2, "terms.weather", ()),
-    Change(2, "terms.weather.rain", (0.0,)),
-    Change(2, "terms.weather.wind", (0.0,)),
+ROWS = f"""\
+    Change({PLAN_FORMAT}, "terms.weather", ()),
+    Change({PLAN_FORMAT}, "terms.weather.rain", (0.0,)),
+    Change({PLAN_FORMAT}, "terms.weather.wind", (0.0,)),
 """
 PLAN_TABLE: tuple[Edit, ...] = (
     # A table of the terms, which new plans use.

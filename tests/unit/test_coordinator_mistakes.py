@@ -17,7 +17,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from coordinator.cli import cli
-from coordinator.commands import backups, commands, looking, verifying
+from coordinator.commands import backups, commands, looking, receiving, verifying
 from coordinator.home.home import Home
 from coordinator.home.registry import Registry
 from coordinator.run import history, results
@@ -503,5 +503,5 @@ def test_a_run_whose_record_or_journal_is_damaged_is_listed_as_such(home: Home) 
 
 
 def test_each_command_of_the_program_is_worked_by_a_function_of_its_name() -> None:
-    modules = (commands, looking, backups, verifying)
+    modules = (commands, looking, backups, verifying, receiving)
     assert all(any(callable(getattr(module, name, None)) for module in modules) for name in cli.commands)

@@ -150,6 +150,7 @@ OTHER_WRITERS = {
     "shared/fedcervix/models/blobs.py": "a transfer goes on where it was interrupted",
     "coordinator/backup/placing.py": "it gives a file that is complete its name where the disk knows one name only",
     "site_agent/federation/fencing.py": "on a full disk it writes in place",
+    "site_agent/store/sum_journal.py": "its lines follow each other; it asks the system for the file's generation",
 }
 """files of the product that sync what they wrote themselves, and why"""
 

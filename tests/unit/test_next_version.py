@@ -45,7 +45,17 @@ from site_agent.training.checkpoints import Checkpoint, Checkpoints
 from site_agent.training.context import TrainingContext
 from tests.unit import study_cases
 from tests.unit.coordinator_homes import made
-from tests.unit.next_version import KEYS, PLAN_TABLE, TABLE, VERSION, NextVersion, build, computes
+from tests.unit.next_version import (
+    EVENT_FORMAT,
+    KEYS,
+    PLAN_FORMAT,
+    PLAN_TABLE,
+    TABLE,
+    VERSION,
+    NextVersion,
+    build,
+    computes,
+)
 from tests.unit.test_disk_formats import tables
 
 PLAN = Plan(mode="csfssl", sites=("ada", "bob"), profile="paper", terms=Terms(), recipe=Recipe())
@@ -60,8 +70,8 @@ UPDATE = UpdateStored(
     at=4.0,
     measures=Measures(2.0),
 )
-LATER = f"has format 2; fedcervix {__version__} reads formats up to 1"
-AT_SITE = f"has format 2; this site (fedcervix {__version__}) reads formats up to 1"
+LATER = f"has format {PLAN_FORMAT}; fedcervix {__version__} reads formats up to {PLAN_FORMAT - 1}"
+AT_SITE = f"has format {PLAN_FORMAT}; this site (fedcervix {__version__}) reads formats up to {PLAN_FORMAT - 1}"
 
 
 def say(home: Path, words: str) -> str:
@@ -150,15 +160,15 @@ def test_a_plan_that_this_version_can_say_is_the_same_text_there(later: NextVers
         PLAN.canonical(),
     )
     assert texts[:4] == [PLAN.canonical(), PLAN.digest, 0.0, PLAN.canonical()]
-    assert json.loads(texts[4])["format"] == 2
+    assert json.loads(texts[4])["format"] == PLAN_FORMAT
 
 
 def test_the_format_of_a_plan_is_the_one_that_its_text_names(later: NextVersion) -> None:
     """A site is asked to read that text, and refuses it by that number."""
     terms = {**json.loads(PLAN.canonical())["terms"], "noise": 0.0}
-    said = canonical_json({**json.loads(PLAN.canonical()), "terms": terms, "format": 2})
+    said = canonical_json({**json.loads(PLAN.canonical()), "terms": terms, "format": PLAN_FORMAT})
     script = "from fedcervix.core.plan import Plan\nresult = [Plan.parse(text).format for text in given]"
-    assert later.run(script, [PLAN.canonical(), said]) == [1, 2]
+    assert later.run(script, [PLAN.canonical(), said]) == [1, PLAN_FORMAT]
     assert PLAN.format == 1
 
 
@@ -193,9 +203,9 @@ def test_a_new_field_of_a_value_in_an_event_is_told_where_it_is_used(later: Next
     )
     texts = later.run(script, [event_to_json(one) for one in old])
     assert texts[:2] == [event_to_json(one) for one in old]
-    assert [json.loads(text).get("format") for text in texts] == [None, None, 2, 2]
+    assert [json.loads(text).get("format") for text in texts] == [None, None, EVENT_FORMAT, EVENT_FORMAT]
     for text in texts[2:]:
-        with pytest.raises(UnknownFormat, match=f"the event {LATER}"):
+        with pytest.raises(UnknownFormat, match=f"the event has format {EVENT_FORMAT}; fedcervix"):
             event_from_json(text)
 
 
