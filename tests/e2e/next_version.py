@@ -32,7 +32,7 @@ MORE_FIELDS: tuple[Edit, ...] = (
     (PROTO, "message Welcome {\n", "message Welcome {\n  repeated double next_hints = 1000;\n"),
     (PROTO, "message Update {\n", "message Update {\n  map<string, double> next_figures = 1000;\n"),
     (PROTO, "message ReportReply {\n", "message ReportReply {\n  Task next_task = 1000;\n"),
-    (CODEC, "wire.Task(run=task.run,", 'wire.Task(next_note="new", run=task.run,'),
+    (CODEC, "wire.Task(\n        run=task.run,", 'wire.Task(\n        next_note="new",\n        run=task.run,'),
     (CODEC, "wire.Welcome(\n", "wire.Welcome(\n        next_hints=[0.5, 1.5],\n"),
     (CODEC, "wire.Update(\n", 'wire.Update(\n        next_figures={"new": 0.5},\n'),
     (CODEC, "wire.ReportReply(answer=", "wire.ReportReply(next_task=wire.Task(), answer="),
