@@ -144,6 +144,11 @@ class Terms:
     def digest(self) -> str:
         return digest("plan", self)
 
+    @property
+    def is_a_plan(self) -> bool:
+        """Say whether a site reads a plan with these terms at all (`core.sum_plan`)."""
+        return len(set(self.holders)) > self.colluders
+
 
 def run_context(run: str, terms: Terms) -> RunContext:
     return RunContext(federation="cervix", run=run, plan=terms.digest)
@@ -219,8 +224,9 @@ class Site:
 
     def open(self, run: str, terms: Terms, images: int) -> Opening | None:
         """Sign an opening; None: it has another one for a run of that name, or no part in it any more."""
-        if run in recalled(self.disk).openings and run not in self.runs:
-            return None  # its secrets are not in a backup
+        has_no_secrets = run in recalled(self.disk).openings and run not in self.runs  # they are not in a backup
+        if has_no_secrets or not terms.is_a_plan:
+            return None
         secret = hashlib.sha256(f"{self.name} {run} run key".encode()).digest()
         joined = self.runs.setdefault(run, Joined(terms, OwnKey(self.name, secret), images))
         rho = hashlib.sha256(f"{self.name} {run} rho".encode()).digest()
