@@ -26,20 +26,6 @@ def clinic(tmp_path: Path) -> Site:
 
 
 @pytest.fixture(scope="module")
-def made_alone(tmp_path_factory: pytest.TempPathFactory) -> Site:
-    made = site(tmp_path_factory.mktemp("alone"))
-    made.train("pretrain")
-    made.train("finetune")
-    return made
-
-
-@pytest.fixture
-def alone(made_alone: Site, tmp_path: Path) -> Site:
-    """Return a site with a model of its own, and classifiers from it and from random weights."""
-    return copied(made_alone, tmp_path)
-
-
-@pytest.fixture(scope="module")
 def made_federated(tmp_path_factory: pytest.TempPathFactory) -> Site:
     made = site(tmp_path_factory.mktemp("federated"))
     made.federate("run-one", 1)

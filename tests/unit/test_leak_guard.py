@@ -21,7 +21,7 @@ from site_agent.data.collection import Image
 from site_agent.home import SiteHome
 from site_agent.store import leak_guard, model_store
 from site_agent.store.leak_guard import Seen, SiteKey, check_unseen, read, remember, site_key, write
-from tests.unit.sites import Site, copied, plan_of, site
+from tests.unit.sites import Site, plan_of, site
 
 torch.set_num_threads(1)
 KEY = SiteKey(b"k" * 32)
@@ -202,53 +202,39 @@ def clinic(tmp_path: Path) -> Site:
     return site(tmp_path)
 
 
-@pytest.fixture(scope="module")
-def made_trained(tmp_path_factory: pytest.TempPathFactory) -> Site:
-    made = site(tmp_path_factory.mktemp("trained"))
-    made.train("pretrain")
-    made.train("finetune")
-    return made
-
-
-@pytest.fixture
-def trained(made_trained: Site, tmp_path: Path) -> Site:
-    """Return a site with a model of its own, and classifiers from it and from random weights."""
-    return copied(made_trained, tmp_path)
-
-
 def rotated(clinic: Site) -> None:
     """Give test women and training women each other's split: what happens when splits.csv is lost."""
     swap = {"train": "test", "test": "train", "valid": "valid"}
     clinic.write_manifest([(i, p, label, swap[s]) for i, p, label, s in clinic.rows()])
 
 
-def test_when_splits_change_the_advice_works(trained: Site) -> None:
-    rotated(trained)
+def test_when_splits_change_the_advice_works(alone: Site) -> None:
+    rotated(alone)
     with pytest.raises(ModelError, match="10 women of the test part") as refused:
-        trained.train("finetune", "--start", "random", "--start", "ssl", "--name", "set")
-    assert not (trained.home.folder / "classifiers" / "set").exists(), "nothing is trained before it is refused"
+        alone.train("finetune", "--start", "random", "--start", "ssl", "--name", "set")
+    assert not (alone.home.folder / "classifiers" / "set").exists(), "nothing is trained before it is refused"
     words = refused.value.next_step.rpartition("site-agent ")[2].split()
-    trained.train(*words[2:])
-    trained.train("finetune", "--start", "ssl")
-    rotated(trained)
+    alone.train(*words[2:])
+    alone.train("finetune", "--start", "ssl")
+    rotated(alone)
     with pytest.raises(ModelError, match="4 women of the test part"):
-        trained.train("finetune", "--start", "ssl")  # anew with each model: it knows those of its own training alone
+        alone.train("finetune", "--start", "ssl")  # anew with each model: it knows those of its own training alone
 
 
-def test_renamed_women_are_known_by_their_pictures(trained: Site) -> None:
+def test_renamed_women_are_known_by_their_pictures(alone: Site) -> None:
     """Case ids-renamed-after-training."""
-    rotated(trained)
-    trained.write_manifest([(i, p.removeprefix("woman-"), label, s) for i, p, label, s in trained.rows()])
+    rotated(alone)
+    alone.write_manifest([(i, p.removeprefix("woman-"), label, s) for i, p, label, s in alone.rows()])
     with pytest.raises(ModelError, match="10 women of the test part were used to train model ssl"):
-        trained.train("finetune", "--start", "ssl")
+        alone.train("finetune", "--start", "ssl")
 
 
-def test_a_start_that_is_refused_costs_no_classifier_of_another_start(trained: Site) -> None:
-    before = classifier_store.read(trained.home.folder / "classifiers" / "random").provenance
-    rotated(trained)
+def test_a_start_that_is_refused_costs_no_classifier_of_another_start(alone: Site) -> None:
+    before = classifier_store.read(alone.home.folder / "classifiers" / "random").provenance
+    rotated(alone)
     with pytest.raises(ModelError, match="used to train model ssl"):
-        trained.train("finetune")
-    assert classifier_store.read(trained.home.folder / "classifiers" / "random").provenance == before
+        alone.train("finetune")
+    assert classifier_store.read(alone.home.folder / "classifiers" / "random").provenance == before
 
 
 def test_a_federations_model_is_guarded_as_well(clinic: Site) -> None:
@@ -283,15 +269,15 @@ def test_a_site_that_took_part_in_no_round_has_given_nobody(clinic: Site) -> Non
     check(clinic, "run-one")
 
 
-def test_a_classifier_remembers_its_own_women_and_those_of_its_start(trained: Site) -> None:
-    key = site_key(trained.home)
-    ssl, random = (read(trained.home.folder / "classifiers" / name, key, next_step="") for name in ("ssl", "random"))
-    assert ssl.women == random.women == read(trained.home.models / "ssl", key, next_step="").women
-    (trained.home.folder / "classifiers" / "ssl" / leak_guard.WOMEN).write_text("{")
+def test_a_classifier_remembers_its_own_women_and_those_of_its_start(alone: Site) -> None:
+    key = site_key(alone.home)
+    ssl, random = (read(alone.home.folder / "classifiers" / name, key, next_step="") for name in ("ssl", "random"))
+    assert ssl.women == random.women == read(alone.home.models / "ssl", key, next_step="").women
+    (alone.home.folder / "classifiers" / "ssl" / leak_guard.WOMEN).write_text("{")
     with pytest.raises(ModelError, match="is damaged") as refused:
-        comparable(trained.home, dataset.open_collection(trained.home))
-    trained.train(*refused.value.next_step.split()[3:])
-    comparable(trained.home, dataset.open_collection(trained.home))
+        comparable(alone.home, dataset.open_collection(alone.home))
+    alone.train(*refused.value.next_step.split()[3:])
+    comparable(alone.home, dataset.open_collection(alone.home))
 
 
 def test_of_pooled_manifests_the_pictures_are_remembered_and_not_the_identifiers(clinic: Site, tmp_path: Path) -> None:
