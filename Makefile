@@ -6,7 +6,7 @@ WORKERS ?= 2
 BIN     := $(VENV)/bin
 READY   := $(VENV)/.ready
 
-.PHONY: help setup demo study test long lint proto house soak chaos hostile sees bench gpu \
+.PHONY: help setup demo study test long lint proto house chart soak chaos hostile sees bench gpu \
         constraints release release-check lowest clean
 
 help:
@@ -17,12 +17,13 @@ help:
 	@echo "make lint    ruff, mypy, buf (no message breaks a released one), and pip-audit where the network allows"
 	@echo "make proto   generate shared/fedcervix/wire from protos/"
 	@echo "make house   draw the import graphs of docs/architecture.md from the code"
+	@echo "make chart   fetch helm if it is missing; render the chart of deploy/kubernetes, and check what comes of it"
 	@echo "make soak    100,000 simulated federations (HISTORIES=, SEED=); WORLD=sums: malicious coordinators of secure sums"
 	@echo "make chaos   real federations whose processes are killed, frozen, cut off and filled up (KILLS=, SEED=, MODE=)"
 	@echo "make hostile real federations are attacked; a table says what honest sites saw of it (ATTACKS=, SECONDS=, SEED=, PROGRAMS=)"
 	@echo "make sees    each actor of a run is played, and a table says what it could read (docs/security.md, Who sees what)"
 	@echo "make bench   speed of training against lightly, torchvision and the bare step, briefly; JSON=FOLDER keeps the figures"
-	@echo "make gpu     the tests that need a GPU, then training and fine-tuning on it against the bare step (JSON=FOLDER keeps the figures)"
+	@echo "make gpu     the tests that need a GPU, then training and fine-tuning on it against the bare step: 9 minutes at most (JSON=FOLDER keeps the figures)"
 	@echo "make release packages, SBOM, wheels for machines without a network, man pages, of the last commit (RELEASE=, PROFILES=)"
 	@echo "make release-check  installs what make release made, without a network, and measures it (RELEASE=)"
 	@echo "make constraints    the versions and hashes in deploy/constraints (UPGRADE=1 for the newest)"
@@ -61,6 +62,10 @@ proto: $(READY)
 house: $(READY)
 	$(BIN)/python -m tools.house
 
+chart: $(READY)
+	$(BIN)/python -m tools.helm
+	$(BIN)/python -m pytest -n 0 tests/packaging/test_chart.py
+
 HISTORIES ?= 100000
 SEED      ?= 0
 WORLD     ?= rounds
@@ -88,9 +93,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/finetune.py --quick $(if $(JSON),--json $(JSON)/finetune.json)
 
 gpu: $(READY)
-	$(BIN)/python -m pytest -m gpu -rs
-	$(BIN)/python benchmarks/trainer.py --quick --alone --device cuda $(if $(JSON),--json $(JSON)/trainer-gpu.json)
-	$(BIN)/python benchmarks/finetune.py --quick --device cuda $(if $(JSON),--json $(JSON)/finetune-gpu.json)
+	$(BIN)/python -m tools.gpu $(if $(JSON),--json $(JSON))
 
 $(VENV)/.release: $(READY)
 	$(BIN)/python -m pip install --quiet --editable '.[dev,release]'

@@ -108,7 +108,8 @@ class Federation:
 def _round(number: int, sites: Sequence[str], measured: Sequence[Measures]) -> Round:
     task = Task("run", TaskKind.TRAIN, number, "b" * 64)
     stored = (UpdateStored(site, task, f"{at:064x}", 10, 7, 0.5, 1.0, 0.0) for at, site in enumerate(sites))
-    return Round(number, "b" * 64, 0.0, tuple(stored), measures=tuple(zip(sites, measured, strict=True)))
+    measures = tuple(zip(sites, measured, strict=True))
+    return Round(number, "b" * 64, 0.0, tuple(stored), measures=measures, candidate="d" * 64)
 
 
 def federation(folder: Path, asked: argparse.Namespace, seed: int) -> Federation:

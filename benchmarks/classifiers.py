@@ -1,11 +1,15 @@
 """What does each choice of the classifier's recipe bring? Every choice by itself, against profile `paper`.
 
     python benchmarks/classifiers.py --collection NAME=FOLDER ... [--phantoms WOMEN] [--seeds 2] [--quick] [--json FILE]
+        [--architecture efficientnet_lite0 --start imagenet] [--trainings 3] [--folds 3]
 
-The labelled training and validation women of a collection are cut into five folds by woman. Four folds train a
-classifier from random weights, a fifth of them (by woman) stopping it; the fold left out is scored. So every image is
-scored once by a classifier that knew neither it nor its woman, and test women take no part. Differences and intervals
-are those of `recipes.py`.
+The labelled training and validation women of a collection are cut into folds by woman (five of them). All but one
+train a classifier from random or ImageNet's weights, a part of them (by woman, as large as a fold) stopping it; the
+fold left out is scored. So every image is scored once by a classifier that knew neither it nor its woman, and test
+women take no part. Differences and intervals are those of `recipes.py`.
+
+With `--trainings K` each choice is trained K times on the same folds: `fine-tuned` is the mean of the AUCs of one
+training, `averaged` the AUC of the mean of their scores.
 """
 
 from __future__ import annotations
@@ -23,13 +27,17 @@ import numpy.typing as npt
 import torch
 from sklearn.model_selection import StratifiedGroupKFold
 
-from benchmarks.recipes import FOLDS, Site, add_collections, print_table, sites_of, who
+from benchmarks.recipes import FOLDS, Site, options, parsed, print_table, sites_of, who
 from fedcervix.core.plan import ClassifierRecipe, Recipe
 from fedcervix.core.seeds import derive
-from site_agent.classifier.finetune import build_classifier, finetune, predict
+from site_agent.classifier.finetune import predict
+from site_agent.classifier.trainings import train
 from site_agent.data.collection import Image
 from site_agent.data.image_sets import Labelled
+from site_agent.metrics import auc
 from site_agent.network.devices import Machine, choose, prepare
+from site_agent.network.encoder import State
+from site_agent.network.first_weights import imagenet_backbone
 from site_agent.network.precision import resolve_precision
 from site_agent.training.context import TrainingContext
 
@@ -39,6 +47,11 @@ CHOICES: dict[str, dict[str, Any]] = {
     "light augmentation": {"augment": "light"},
     "both": {"momentum": 0.9, "augment": "light"},
     "lr .003, momentum .9": {"lr": 0.003, "momentum": 0.9},
+    "probe": {"method": "probe"},
+    "lp-ft": {"method": "lp-ft"},
+    "lp-ft, momentum .9": {"method": "lp-ft", "momentum": 0.9},
+    "lp-ft, 3 epochs": {"method": "lp-ft", "momentum": 0.9, "averaged_epochs": 3},
+    "lp-ft, half tuned": {"method": "lp-ft", "momentum": 0.9, "tuned_share": 0.5},
 }
 
 
@@ -56,24 +69,18 @@ def main() -> None:
                 if f"{name} / seed {seed}" not in kept["cells"]:
                     kept["cells"][f"{name} / seed {seed}"] = _cell(asked, sites, name, seed, device)
                     file.write_text(json.dumps(kept))
-    print_table(kept["cells"], kept["sites"], ["fine-tuned"], others=["paper"])
+    print_table(kept["cells"], kept["sites"], ["fine-tuned", "averaged"], others=["paper", "probe"])
+    _print_scatter(kept["cells"], kept["sites"])
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_collections(parser)
-    parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--px", type=int, default=64)
-    parser.add_argument("--epochs", type=int, default=20)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--only", action="append", choices=CHOICES)
-    parser.add_argument("--quick", action="store_true", help="one seed, two epochs, phantoms of 20 women")
+    parser = options(__doc__, CHOICES, seeds=2)
+    parser.add_argument("--architecture", default="resnet18")
+    parser.add_argument("--start", choices=("random", "imagenet"), default="random")
+    parser.add_argument("--trainings", type=int, default=1, help="of every choice, on the same folds")
+    parser.add_argument("--folds", type=int, default=FOLDS)
     parser.add_argument("--json", default="classifiers.json")
-    asked = parser.parse_args()
-    if asked.quick:
-        asked.seeds, asked.epochs = 1, 2
-        asked.phantoms = asked.phantoms or (0 if asked.collection else 20)
-    return asked
+    return parsed(parser)
 
 
 def _cell(
@@ -82,35 +89,65 @@ def _cell(
     started = time.monotonic()
     terms = ClassifierRecipe(**{"epochs_max": asked.epochs, **CHOICES[name]})
     recipe = resolve_precision(
-        Recipe(architecture="resnet18", image_px=asked.px, precision="auto", classifier=terms), device
+        Recipe(architecture=asked.architecture, image_px=asked.px, precision="auto", classifier=terms), device
     )
-    scores = {site.name: {"fine-tuned": [_scores(site, recipe, seed, device)]} for site in sites}
+    start = imagenet_backbone(recipe, None) if asked.start == "imagenet" else None
+    scores = {}
+    for site in sites:
+        each = [
+            scores_from(site, recipe, seed, device, start, training=training, folds=asked.folds)
+            for training in range(_trainings(asked, name))
+        ]
+        mean = np.mean(each, axis=0)
+        scores[site.name] = {"fine-tuned": each, "averaged": [[round(score, 5) for score in mean.tolist()]]}
     seconds = round(time.monotonic() - started, 1)
     print(f"{name}, seed {seed}: {seconds:.0f} s", flush=True)
     return {"choice": name, "seed": seed, "precision": recipe.precision, "scores": scores, "seconds": seconds}
 
 
-def _scores(site: Site, recipe: Recipe, seed: int, device: torch.device) -> list[float]:
-    """Return the score of every image, by the classifier that did not know her woman."""
+def _trainings(asked: argparse.Namespace, name: str) -> int:
+    """Return how often a choice is trained; a probe of a given start is the same each time."""
+    return 1 if CHOICES[name].get("method") == "probe" and asked.start == "imagenet" else int(asked.trainings)
+
+
+def scores_from(
+    site: Site,
+    recipe: Recipe,
+    seed: int,
+    device: torch.device,
+    start: State | None = None,
+    *,
+    training: int = 0,
+    folds: int = FOLDS,
+) -> list[float]:
+    """Return the score of every image, by the classifier that did not know her woman; `start`: None is random.
+
+    `seed` folds; `training` says which of several on the same folds.
+    """
     labels = np.array([image.label for image in site.scored])
     women = np.array([image.woman for image in site.scored])
     scores = np.zeros(len(labels))
-    for known, asked in _folds(labels, women, seed):
-        fit, stop = next(_folds(labels[known], women[known], seed))
-        classifier, _ = build_classifier(recipe, derive(seed, "classifier"), None)
-        finetune(
-            classifier,
-            _labelled(site, recipe, known[fit]),
-            _labelled(site, recipe, known[stop]),
-            TrainingContext(recipe=recipe, seed=seed, stream=site.name, machine=Machine(device)),
-            on_epoch=lambda _epoch: None,
-        )
-        scores[asked] = predict(classifier, _labelled(site, recipe, asked).pixels, device=device)
+    ways = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    own_seed = derive(seed, "classifiers", training) if training else seed
+    for known, asked in ways.split(labels, labels, women):
+        fit, stop = next(ways.split(labels[known], labels[known], women[known]))
+        context = TrainingContext(recipe=recipe, seed=own_seed, stream=site.name, machine=Machine(device))
+        made = train(start, _labelled(site, recipe, known[fit]), _labelled(site, recipe, known[stop]), context)
+        scores[asked] = predict(made.network, _labelled(site, recipe, asked).pixels, device=device)
     return [round(score, 5) for score in scores.tolist()]
 
 
-def _folds(labels: Any, women: Any, seed: int) -> Any:
-    return StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed).split(labels, labels, women)
+def _print_scatter(cells: Any, sites: Any) -> None:
+    """Print the standard deviation between the trainings of one choice on one set of folds."""
+    print("\nstandard deviation of AUC between trainings on the same folds (mean over sites and seeds)")
+    for name in dict.fromkeys(cell["choice"] for cell in cells.values()):
+        found = [
+            np.std([auc(np.array(rows["labels"]), np.array(one)) for one in cell["scores"][site]["fine-tuned"]], ddof=1)
+            for cell in cells.values()
+            for site, rows in sites.items()
+            if cell["choice"] == name and len(cell["scores"][site]["fine-tuned"]) > 1
+        ]
+        print(f"  {name:22} {np.mean(found):.3f}" if found else f"  {name:22} one training")
 
 
 def _labelled(site: Site, recipe: Recipe, rows: npt.NDArray[np.int64]) -> Labelled:

@@ -27,7 +27,6 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-import torchvision
 from torch import Tensor, nn
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import Compose, Normalize, Resize, ToTensor
@@ -59,10 +58,15 @@ from site_agent.data.collection import Image
 from site_agent.data.image_sets import Labelled
 from site_agent.network.augmentation import IMAGENET_MEAN, IMAGENET_STD
 from site_agent.network.devices import Machine, place
-from site_agent.network.encoder import feature_count
+from site_agent.network.encoder import build_backbone, feature_count
 from site_agent.training.context import TrainingContext
 
-SHAPES: tuple[tuple[Architecture, int], ...] = (("resnet18", 64), ("resnet18", 128), ("resnet50", 224))
+SHAPES: tuple[tuple[Architecture, int], ...] = (
+    ("resnet18", 64),
+    ("resnet18", 128),
+    ("resnet50", 224),
+    ("efficientnet_lite0", 128),
+)
 QUICK = ("resnet18/64",)
 ROW_S = 20.0
 SEED = 0
@@ -161,8 +165,7 @@ def plain_torchvision(row: Row, files: Path, choice: Choice, device: torch.devic
     terms = row.recipe.classifier
     transform = Compose([Resize((row.px, row.px)), ToTensor(), Normalize(IMAGENET_MEAN, IMAGENET_STD)])
     batches = Batches(ImageFolder(str(files), transform), terms.batch_images, choice.workers, pin=device.type == "cuda")
-    model = getattr(torchvision.models, row.architecture)()
-    model.fc = nn.Linear(feature_count(row.architecture), 1)
+    model = nn.Sequential(build_backbone(row.architecture), nn.Linear(feature_count(row.architecture), 1))
     model.to(device=device, memory_format=choice.memory_format).train()
     criterion = nn.BCEWithLogitsLoss()
     optimizer = torch.optim.SGD(

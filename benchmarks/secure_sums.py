@@ -69,10 +69,10 @@ def _steps(folder: Path, base: Path, updates: list[Path]) -> Iterator[tuple[str,
     layout, share = read_layout(base), Share(1, len(updates))
     yield "average", partial(aggregate, [(path, 1.0) for path in updates], layout, folder / "average", "mean")
     for update in set(updates[1:]):
-        quantise(update, base, folder / "q", share, "mean", TAG)
+        quantise(update, base, folder / "q", share, "mean", TAG, round_=2)
         mask(folder / "q", _masked(update), layout, _secrets(update))
     first = updates[0]
-    yield "quantise", partial(quantise, first, base, folder / "q", share, "mean", TAG)
+    yield "quantise", partial(quantise, first, base, folder / "q", share, "mean", TAG, round_=2)
     yield "mask", partial(mask, folder / "q", _masked(first), layout, _secrets(first))
     releases = [folder / f"release-{holder}" for holder in range(HOLDERS)]
     for holder, path in reversed([*enumerate(releases)]):

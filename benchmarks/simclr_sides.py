@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torchvision
 from torch import Tensor, nn
 
 from benchmarks.loaders import Batches, Choice, as_it_comes
@@ -20,7 +19,7 @@ from benchmarks.sides import Run, cast, synchronise
 from fedcervix.core.plan import Architecture, Precision, Recipe
 from site_agent.data.image_sets import Images
 from site_agent.network.devices import Acceleration, Machine, place
-from site_agent.network.encoder import Encoder, build_encoder, feature_count
+from site_agent.network.encoder import Encoder, build_backbone, build_encoder, feature_count
 from site_agent.network.loss import LOSSES
 from site_agent.network.optimizer import make_optimiser
 from site_agent.training.context import TrainingContext
@@ -164,12 +163,11 @@ class SimCLR(nn.Module):
         from lightly.models.modules.heads import ProjectionHead  # here, so that --help needs no lightly
 
         super().__init__()
-        resnet = getattr(torchvision.models, row.architecture)()
-        self.backbone = nn.Sequential(*list(resnet.children())[:-1])
+        self.backbone = build_backbone(row.architecture)
         self.projection_head = ProjectionHead([(feature_count(row.architecture), row.recipe.width, None, nn.ReLU())])
 
     def forward(self, x: Tensor) -> Tensor:
-        found: Tensor = self.projection_head(self.backbone(x).flatten(start_dim=1))
+        found: Tensor = self.projection_head(self.backbone(x))
         return found
 
 

@@ -72,7 +72,12 @@ from site_agent.network.devices import Acceleration, choose, place
 from site_agent.network.encoder import build_encoder
 from site_agent.network.precision import FASTER_FROM
 
-SHAPES: tuple[tuple[Architecture, int], ...] = (("resnet18", 64), ("resnet18", 128), ("resnet50", 224))
+SHAPES: tuple[tuple[Architecture, int], ...] = (
+    ("resnet18", 64),
+    ("resnet18", 128),
+    ("resnet50", 224),
+    ("efficientnet_lite0", 128),
+)
 BATCHES = (8, 32, 256)
 QUICK = ("resnet18/64/8", "resnet18/64/32")
 ROW_S = 45.0
@@ -350,7 +355,8 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     """Measure and print."""
     asked = arguments()
-    _check_lightly()
+    if not asked.alone:
+        _check_lightly()
     device, found = command_line.begin("trainer", asked)
     rows = rows_asked(asked.rows, asked.precision, quick=asked.quick)
     if asked.paper:

@@ -42,10 +42,40 @@ def run(**options: Any) -> None:
 
 
 @cli.command()
+@click.option("--auc", type=float, default=0.70, show_default=True, help="AUC of the start that is worse.")
+@click.option(
+    "--difference",
+    "differences",
+    type=float,
+    multiple=True,
+    default=(0.03, 0.05, 0.10, 0.15),
+    show_default=True,
+    help="Difference in AUC that you want to show. Repeatable.",
+)
+@click.option(
+    "--correlation",
+    "correlations",
+    type=float,
+    multiple=True,
+    default=(0.5, 0.7, 0.9),
+    show_default=True,
+    help="Correlation of the two AUCs. Repeatable.",
+)
+@click.option("--case-share", type=float, default=0.5, show_default=True, help="Share of the women who are cases.")
+@click.option("--comparisons", type=int, default=1, show_default=True, help="Comparisons that are corrected for.")
+@click.option("--women", type=click.IntRange(2), help="Also show what so many test women can show.")
+def power(**options: Any) -> None:
+    """Before a study: how many test women a difference needs, and what your women can show."""
+    from cervix_study.commands.power import power as work
+
+    work(**options)
+
+
+@cli.command()
 @click.argument("folder", type=ANY_PATH)
 @click.option("--paper-audit", is_flag=True, help="Also test the numbers printed in the paper.")
 def report(**options: Any) -> None:
-    """Evaluate a study; write report.html, report.md and findings.json to its FOLDER."""
+    """Evaluate a study; write report.html, report.md, checklists.md and findings.json to its FOLDER."""
     from cervix_study.commands.report import report as work
 
     work(**options)

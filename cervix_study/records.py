@@ -29,7 +29,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from fedcervix.core.formats import FIRST, UnknownFormat, contents
+from fedcervix.core.formats import FIRST, KEY, UnknownFormat, contents
 from fedcervix.core.plan import Recipe, Terms, canonical_json, check
 from fedcervix.core.plan_formats import shortest, to_dict, unsaid
 from fedcervix.disk.files import write_whole
@@ -78,7 +78,7 @@ class Cell(StudyRecord):
     kind: Kind
     profile: str
     start: str
-    """random, imagenet, ssl, cssl, csfssl, ppfssl-from-SITE"""
+    """random, imagenet, ssl, cssl, csfssl, ppfssl-from-SITE; floor"""
     sites: tuple[str, ...]
     """an encoder's: whose images trained it, in the order of the roster or ring. A classifier's: the one whose labels
     it learned. A site probe's: those that it tells apart"""
@@ -322,6 +322,10 @@ class Axes(StudyRecord):
     label_fractions: tuple[float, ...] = ()
     """beside 1, which is always there"""
     controls: tuple[str, ...] = ()
+    fold_repeats: int = 1
+    """times that the women are dealt to the folds anew"""
+    leave_out_devices: tuple[str, ...] = ()
+    """instead of folds: one part for each of these devices, whose women are tested while the others train"""
 
     def __post_init__(self) -> None:
         for name in ("profiles", "starts", "seeds", "classifier_seeds"):
@@ -336,6 +340,10 @@ class Axes(StudyRecord):
         for name in ("seeds", "classifier_seeds"):
             check(all(0 <= value < 2**63 for value in getattr(self, name)), f"{name} are 0 to 2^63 - 1")
         check(self.folds == 0 or self.folds >= FOLDS_MIN, f"folds is 0, or {FOLDS_MIN} or more; found {self.folds}")
+        check(self.fold_repeats >= 1, f"fold_repeats is 1 or more; found {self.fold_repeats}")
+        check(self.fold_repeats == 1 or self.folds > 0, "fold_repeats repeats a cross-validation: set folds")
+        alone = not (self.folds and self.leave_out_devices)
+        check(alone, "folds divides the women by chance, leave_out_devices by device: set one of them")
         ok = all(0 < fraction < 1 for fraction in self.label_fractions)
         check(ok, f"label_fractions are above 0 and below 1 (1 is always included); found {self.label_fractions}")
         for control in self.controls:
@@ -346,9 +354,58 @@ class Axes(StudyRecord):
         check(pooled, "control one-site-batches trains cssl in another way: starts must name it")
 
     @property
+    def parts(self) -> int:
+        """Times that a start is trained with one seed: on so many divisions of the women."""
+        return len(self.leave_out_devices) or max(1, self.folds) * self.fold_repeats
+
+    @property
+    def divided(self) -> bool:
+        """Whether the study divides the women several times, each division with a part to be tested."""
+        return bool(self.folds or self.leave_out_devices)
+
+    @property
     def federated(self) -> bool:
         """Whether a start needs a federation."""
         return any(is_federated(start) or start in RINGS for start in self.starts)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hypothesis(StudyRecord):
+    """One of the tables [[hypotheses]]: at a site the first start has a higher AUC than the second."""
+
+    name: str
+    """in words: `E1: ImageNet beats Random at colpo`"""
+    site: str
+    first: str
+    """a start"""
+    second: str
+    profile: str = ""
+    """empty: the study's first"""
+    label_fraction: float = 1.0
+    """of the labelled training women; one of those that the study trains with"""
+
+    def __post_init__(self) -> None:
+        check(bool(self.name), "a hypothesis has a name")
+        check(self.first != self.second, f"hypothesis {self.name!r} compares {self.first} with itself")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Registered(StudyRecord):
+    """The hypotheses of a study, in order, and since when they stand."""
+
+    hypotheses: tuple[Hypothesis, ...]
+    second_look: str
+    """where these women were tested before; empty: nowhere that the study's authors know of"""
+    design: str
+    """SHA-256 of all that decides a result: STUDY.toml without [machine] and [slurm]"""
+    file: str
+    """SHA-256 of STUDY.toml"""
+    commit: str
+    """of the git repository that holds STUDY.toml, where that is committed as it stands; else empty"""
+    at: str
+    """UTC, ISO 8601"""
+    after_opening: bool
+    """a test part was open by then: what is shown was chosen, or may have been, after it was seen"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -374,6 +431,8 @@ class Study(StudyRecord):
     begun_at: str
     """UTC, ISO 8601: of the first start"""
     ended_at: str = ""
+    registered: Registered | None = None
+    """None where STUDY.toml names no hypotheses"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -491,19 +550,26 @@ class StudyData(StudyRecord):
     """the most alike first"""
 
 
+FORMATS: dict[type, int] = {Study: 2}
+"""the latest format of a file, where it is not the first"""
+
+
 # --- files --------------------------------------------------------------------------------------------------------
 
 
 def to_json(record: Any) -> bytes:
-    """Return a record as canonical JSON, indented for people. Raises ValueError on NaN."""
+    """Return a record as canonical JSON, indented for people, in the lowest format. Raises ValueError on NaN."""
     plain = _with_plans(dataclasses.asdict(record), _shortest)
+    if isinstance(record, Study):
+        plain = _lowest(plain)
     return (json.dumps(plain, sort_keys=True, indent=1, allow_nan=False) + "\n").encode()
 
 
 def from_json(schema: type[T], text: bytes, source: Path) -> T:
     """Undo `to_json`, also of earlier versions. Raises StorageError; FormatError where a later version wrote it."""
     try:
-        return typed_json.from_json(schema, _with_plans(contents("the file", parsed(text)), _whole))
+        said = contents("the file", parsed(text), FORMATS.get(schema, FIRST))
+        return typed_json.from_json(schema, _with_plans(said, _whole))
     except UnknownFormat as error:
         raise later(source, error) from error
     except ValueError as error:
@@ -515,6 +581,18 @@ def from_json(schema: type[T], text: bytes, source: Path) -> T:
 
 
 Said = dict[str, object]
+LATER: dict[str, object] = {"registered": None, "axes.fold_repeats": 1, "axes.leave_out_devices": []}
+"""what format 2 of study.json can say, and what a file means that does not: format 1 is written where that holds"""
+
+
+def _lowest(whole: Any) -> Said:
+    """Return a study without what format 2 can say, where nothing of it is used."""
+    axes = whole["axes"]
+    said = {"registered": whole["registered"], **{f"axes.{name}": axes[name] for name in axes}}
+    used = [name for name, unused in LATER.items() if said[name] != unused]
+    kept = {name: below for name, below in axes.items() if f"axes.{name}" not in LATER or f"axes.{name}" in used}
+    study = {**whole, "axes": kept, **({KEY: FORMATS[Study]} if used else {})}
+    return {name: below for name, below in study.items() if name not in LATER or name in used}
 
 
 def _whole(said: Said, path: str) -> Said:

@@ -2,14 +2,18 @@
 
 Folders and modules, from bottom to top. Each imports from itself and from those that its line names:
 
-    alarms    -
-    home      -
-    limits    -
-    run       alarms home limits
-    backup    home run
-    calls     home limits run
-    commands  home limits run backup calls
-    cli       home commands
+    alarms      -
+    home        -
+    limits      -
+    run         alarms home limits
+    backup      home run
+    calls       home limits run
+    notify      home run
+    doctor      home limits run calls
+    page        home run
+    monitoring  home run
+    commands    home limits run backup calls notify doctor page monitoring
+    cli         home commands
 
 `tests/unit/test_architecture.py` holds this table against the imports.
 """

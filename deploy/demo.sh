@@ -22,8 +22,9 @@ show() { printf '%s$ %s%s\n' "$bold" "$*" "$plain"; }
 run() { show "$@"; "$@"; }
 
 started=()
+page_pid=
 finish() {
-  for pid in "${started[@]:-}"; do
+  for pid in "${started[@]:-}" "$page_pid"; do
     [ -n "$pid" ] && kill "$pid" 2>/dev/null && wait "$pid" 2>/dev/null
   done
   return 0
@@ -116,6 +117,13 @@ for _ in $(seq 100); do
   read -rt 0.1 <> <(:) || true
 done
 [ -e "$home/running.json" ] || { cat "$FOLDER/coordinator.log"; exit 1; }
+
+if python -c 'import starlette, uvicorn' 2>/dev/null; then
+  say "The page: open its address in a browser, if you like. It works once; the page ends with this demo"
+  show coordinator --home "$home" page " &"
+  coordinator --home "$home" page > >(sed -u 's/^/  page | /') 2>&1 &
+  page_pid=$!
+fi
 
 say "Invitations: each site makes its key itself and trades its one-time invitation for a certificate"
 for name in "${names[@]}"; do

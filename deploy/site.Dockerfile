@@ -52,6 +52,6 @@ WORKDIR /var/lib/fedcervix
 VOLUME /var/lib/fedcervix
 STOPSIGNAL SIGTERM
 # No port: a site only opens connections. No health check: the coordinator shows the state of this site
-# (`coordinator status`), and `site-agent check` tests the whole path.
+# (`coordinator status`), and `site-agent doctor` tests the whole path.
 HEALTHCHECK NONE
 ENTRYPOINT ["site-agent"]

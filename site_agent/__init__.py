@@ -10,19 +10,23 @@ Folders and modules, from bottom to top. Each imports from itself and from those
     metrics     -
     site_toml   -
     starts      -
-    home        site_toml
+    home        manifest site_toml
     phantom     manifest
+    dicom       images manifest home
     data        images manifest home
     network     home data
     store       manifest home data
     training    images manifest metrics home data network store
-    worker      home data network store training
-    classifier  images metrics home data network store training starts
+    worker      images home data network store training
+    classifier  images manifest metrics starts home data network store training
     federation  manifest home store worker
-    report      manifest metrics home data network store training worker classifier starts
+    report      manifest metrics starts home data network store training worker classifier
     dossier     manifest home store classifier
-    commands    images manifest metrics home phantom data network store training worker classifier federation report
-                starts dossier
+    doctor      manifest home store worker federation
+    page        home store classifier federation
+    monitoring  federation page
+    commands    images manifest metrics starts home phantom dicom data network store training worker classifier
+                federation report dossier doctor page monitoring
     cli         home commands
 
 `tests/unit/test_architecture.py` holds this table against the imports.

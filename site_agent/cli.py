@@ -15,14 +15,18 @@ from click.core import ParameterSource
 
 from fedcervix import __version__
 from fedcervix.core.profiles import PROFILES
+from fedcervix.doctor.options import DoctorOptions, doctor_options
+from fedcervix.page.options import page_options
 from fedcervix.runtime.cli_runtime import exits
 from fedcervix.runtime.commandline import (
     ANY_PATH,
     Function,
     Program,
+    decision_options,
     given,
     home_option,
     is_named,
+    replaced_by_option,
     set_up,
     verbose_option,
 )
@@ -36,6 +40,8 @@ UNREADABLE_MAX = 0.05
 """as site.toml has it where it says nothing"""
 INSTITUTIONS = ("alts", "nhs")
 """that `data phantom` can draw"""
+DRAWN_STAGES = ("native", "acetic", "green", "iodine")
+"""that it can draw"""
 FILE = click.Path(path_type=Path, dir_okay=False, readable=False)
 FOLDER = click.Path(path_type=Path, file_okay=False, readable=False)
 
@@ -108,6 +114,11 @@ def recipe_options(function: Function) -> Function:
     return function
 
 
+force_retired_option = click.option(
+    "--force-retired", is_flag=True, help="Use a model also if it is retired. Without it, that is refused."
+)
+
+
 def ignore_column_option(function: Function) -> Function:
     """Give a command the option that names columns of the manifest to be ignored."""
     return click.option(
@@ -140,15 +151,45 @@ def join(home: SiteHome, **options: Any) -> None:
 
 
 @cli.command()
+@doctor_options
+@with_home
+def doctor(home: SiteHome, **options: Any) -> None:
+    """Check everything that a run needs; start here when something is wrong.
+
+    Checks home folder, certificate, clock, proxy, connection, limits, hardware, images, time, memory and disk. Each
+    check is ok, a warning or a fault. The exit code is 0, or that of the first fault.
+
+    With --bundle it also writes an archive for support, which names no patient, person, file or machine. The list of
+    what is inside is printed first. Nothing is sent.
+    """
+    from site_agent.commands.doctor import doctor as work
+
+    work(home, DoctorOptions(**options))
+
+
+@cli.command(hidden=True)
 @with_home
 def check(home: SiteHome) -> None:
-    """Check everything that a run needs.
+    """Do what `doctor` does: its name in version 0.1.0."""
+    from site_agent.commands.doctor import doctor as work
 
-    Checks certificate, connection, coordinator, hardware, images, time, memory and disk.
+    say("note: `check` is now called `doctor`", err=True)
+    work(home, DoctorOptions())
+
+
+@cli.command()
+@recipe_options
+@click.option("--json", "as_json", is_flag=True, help="Print it as JSON, for `coordinator plan`.")
+@with_home
+def plan(home: SiteHome, profile: str | None, recipe_file: Path | None, seed: int | None, **options: Any) -> None:
+    """Measure what a round takes at this site: time, bytes, memory and disk.
+
+    It times steps of the coordinator's run; with --recipe or --profile, of that recipe. It also tries how fast the
+    line to the coordinator is, with bytes of no meaning.
     """
-    from site_agent.commands.federation import check as work
+    from site_agent.commands.planning import plan as work
 
-    work(home)
+    work(home, profile, recipe_file, seed, **options)
 
 
 @cli.command()
@@ -206,6 +247,32 @@ def unpin(home: SiteHome, **options: Any) -> None:
     Within one run, the key of a partner still must not change.
     """
     from site_agent.commands.identity import unpin as work
+
+    work(home, **options)
+
+
+@cli.command()
+@click.option("--textfile", type=ANY_PATH, help="Write to this folder, from which node_exporter reads.")
+@click.option("--every", type=click.FloatRange(min=1), help="With --textfile: write again every so many seconds.")
+@with_home
+def metrics(home: SiteHome, **options: Any) -> None:
+    """Print metrics of this site for Prometheus. Nothing is sent."""
+    from site_agent.commands.metrics import metrics as work
+
+    work(home, **options)
+
+
+@cli.command()
+@click.option("--metrics", is_flag=True, help="Serve /metrics, too, for whoever shows the token in keys/metrics.token.")
+@page_options
+@with_home
+def page(home: SiteHome, **options: Any) -> None:
+    """Show what this site is doing, in a browser on this machine.
+
+    It prints an address that works once. The page only reads the home folder. The agent need not run, and does not
+    notice the page. No picture and no identifier of a woman is on it.
+    """
+    from site_agent.commands.page import page as work
 
     work(home, **options)
 
@@ -306,6 +373,7 @@ def dossier(home: SiteHome, **options: Any) -> None:
 @click.option("--tensorboard", type=ANY_PATH, help="Write TensorBoard event files to this folder.")
 @click.option("--name", callback=model_name, help="Folder in models/ to save to. Default: ssl, or cssl with --also.")
 @click.option("--restart", is_flag=True, help="Start from the beginning; do not continue an interrupted training.")
+@force_retired_option
 @with_home
 def pretrain(home: SiteHome, profile: str | None, recipe_file: Path | None, seed: int | None, **options: Any) -> None:
     """Train a cervix model without a federation.
@@ -330,8 +398,8 @@ def pretrain(home: SiteHome, profile: str | None, recipe_file: Path | None, seed
     "--start",
     "starts",
     multiple=True,
-    help="random, imagenet, or the name of a model in models/. May be repeated. Default: random and the newest model "
-    "of each kind.",
+    help="random, imagenet, or the name or SHA-256 of a model in models/. May be repeated. Default: random and the "
+    "newest model of each kind.",
 )
 @click.option(
     "--name", callback=set_name, help="Save these classifiers as a set in classifiers/NAME/. Default: classifiers/."
@@ -343,6 +411,7 @@ def pretrain(home: SiteHome, profile: str | None, recipe_file: Path | None, seed
     help="Train only the last layer, with differential privacy of this epsilon for each woman. The file "
     "private-head.json beside the classifier may then leave the site.",
 )
+@force_retired_option
 @with_home
 def finetune(home: SiteHome, profile: str | None, recipe_file: Path | None, seed: int | None, **options: Any) -> None:
     """Fine-tune classifiers on this site's labels.
@@ -381,6 +450,7 @@ def _numbers(_context: click.Context, parameter: click.Parameter, text: str) -> 
     "--width", default="64,128,256", show_default=True, callback=_numbers, help="Widths of the dense layer to try."
 )
 @click.option("--name", default="sweep", show_default=True, callback=folder_name, help="Folder in sweeps/ to save to.")
+@force_retired_option
 @with_home
 def sweep(home: SiteHome, profile: str | None, recipe_file: Path | None, seed: int | None, **options: Any) -> None:
     """Compare batch sizes and widths of the dense layer on this site's images.
@@ -418,12 +488,17 @@ def sweep(home: SiteHome, profile: str | None, recipe_file: Path | None, seed: i
     callback=folder_name,
     help="Name of the report: its folder is reports/DATE-NAME. Default: the name of the run, or NAME of --set.",
 )
+@click.option(
+    "--look",
+    is_flag=True,
+    help="Also show where the classifier looked (Grad-CAM), on pictures of up to 12 test women, in clinical.html.",
+)
 @with_home
 def evaluate(home: SiteHome, **options: Any) -> None:
     """Test the classifiers on the images of the test women; write a report.
 
-    Writes a new folder reports/DATE-NAME with report.html, results.json, predictions.csv and women.csv. The report
-    shows images and names patients: it stays at this site.
+    Writes a new folder reports/DATE-NAME with report.html, clinical.html, results.json, predictions.csv and women.csv.
+    The report shows images and names patients: it stays at this site.
     """
     home.config()
     from site_agent.commands.evaluate import evaluate as work
@@ -436,7 +511,7 @@ Exit codes
   0   the file is written and at least one image is scored; column `problem` says what is wrong with the others
   4   no image is scored: there is none, or none can be read (the file is written)
   8   the file cannot be written, or exists already (see --force)
-  10  there is no such classifier, or it is damaged
+  10  there is no such classifier, it is damaged, or it is retired (see --force-retired)
 """
 
 
@@ -446,6 +521,7 @@ Exit codes
 @click.option("--out", "-o", type=FILE, default=Path("predictions.csv"), show_default=True, help="The file to write.")
 @click.option("--force", is_flag=True, help="Replace the file if it exists.")
 @click.option("--manifest", type=FILE, help="Manifest with the patients of the images. Default: the site's own.")
+@force_retired_option
 @with_home
 def predict(home: SiteHome, **options: Any) -> None:
     """Score new images; write a CSV file. Not a medical device.
@@ -486,6 +562,92 @@ def history_compare(home: SiteHome, **options: Any) -> None:
     REPORT and OTHER are names of folders below reports/, or paths.
     """
     from site_agent.commands.history import compare_reports as work
+
+    work(home, **options)
+
+
+@cli.group()
+def models() -> None:
+    """The models and classifiers of this site: where they come from, and which may be used."""
+
+
+@models.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print the list as JSON.")
+@with_home
+def models_list(home: SiteHome, **options: Any) -> None:
+    """List models and classifiers, present and earlier ones, with what was decided on each."""
+    from site_agent.commands.models import list_models as work
+
+    work(home, **options)
+
+
+@models.command("show")
+@click.argument("model")
+@click.option("--bom", "as_bill", is_flag=True, help="Print its bill of materials (CycloneDX 1.6, JSON).")
+@with_home
+def models_show(home: SiteHome, **options: Any) -> None:
+    """Show one: the sites that made it, what it was made from, and every decision on it.
+
+    MODEL is its name in `models list`, or a digest or its first digits. Nobody's name or identifier is printed.
+    """
+    from site_agent.commands.models import show as work
+
+    work(home, **options)
+
+
+@models.command("verify")
+@click.argument("model", required=False)
+@with_home
+def models_verify(home: SiteHome, **options: Any) -> None:
+    """Check files, records and signed decisions of MODEL (default: of all).
+
+    It needs no connection. If something does not hold, it says what, and ends with exit code 10.
+    """
+    from site_agent.commands.models import verify as work
+
+    work(home, **options)
+
+
+@models.command("approve")
+@click.argument("model")
+@decision_options
+@with_home
+def models_approve(home: SiteHome, model: str, **options: Any) -> None:
+    """Approve MODEL at this site. The decision is signed with the site's key and kept for good.
+
+    Its file and its record are checked before.
+    """
+    from site_agent.commands.models import decide as work
+
+    work(home, "approved", model, **options)
+
+
+@models.command("retire")
+@click.argument("model")
+@decision_options
+@replaced_by_option
+@with_home
+def models_retire(home: SiteHome, model: str, **options: Any) -> None:
+    """Stop using MODEL at this site, for good. It is in force at once, and needs no connection.
+
+    `predict`, `finetune`, `pretrain` and `sweep` then refuse it, and all that was made from it. MODEL may be the whole
+    digest of a model that is not here.
+    """
+    from site_agent.commands.models import decide as work
+
+    work(home, "retired", model, **options)
+
+
+@models.command("import")
+@click.argument("file", type=ANY_PATH)
+@with_home
+def models_import(home: SiteHome, **options: Any) -> None:
+    """Store a signed decision that the coordinator's operator or another site has sent.
+
+    FILE is the text (.json). The signature (.p7s) must lie beside it. What the operator says holds here, too; what
+    another site says is only shown.
+    """
+    from site_agent.commands.models import take_in as work
 
     work(home, **options)
 
@@ -559,8 +721,9 @@ def data_check(manifest: Path | None, **options: Any) -> None:
     type=click.IntRange(1, 200),
     default=16,
     show_default=True,
-    help="Largest number of images of each split.",
+    help="Largest number of images of each split, or of each finding.",
 )
+@click.option("--findings", is_flag=True, help="Show what was found that images could be set aside for, or were.")
 @click.option("--force", is_flag=True, help="Replace OUT.png if it exists already.")
 def data_sheet(manifest: Path, **options: Any) -> None:
     """Draw small copies of some of MANIFEST's images into one picture, OUT.png.
@@ -605,11 +768,77 @@ def data_sheet(manifest: Path, **options: Any) -> None:
     help="Number of additional labelled women, only for the test. If this is above 0, manifest.csv has a column "
     "`split`.",
 )
+@click.option(
+    "--stage",
+    "stages",
+    type=click.Choice(DRAWN_STAGES),
+    multiple=True,
+    help="Stage of the examination to draw, two images of each per visit; repeatable. manifest.csv then has columns "
+    "`stage`, `visit` and `device`.  [default: after acetic acid, without these columns]",
+)
+@click.option(
+    "--devices",
+    type=click.IntRange(min=1, max=2),
+    default=1,
+    show_default=True,
+    help="Number of devices, which differ in colour. With 2, manifest.csv has columns `stage`, `visit` and `device`.",
+)
 def data_phantom(**options: Any) -> None:
     """Write a phantom institution to FOLDER (new or empty): drawn images and manifest.csv."""
     from site_agent.commands.phantom import phantom as work
 
     work(**options)
+
+
+@data.command("import-dicom")
+@click.argument("folder", type=ANY_PATH)
+@click.option(
+    "--out",
+    "to",
+    type=FOLDER,
+    required=True,
+    help="Folder for pictures and manifest.csv: new, or that of the same import.",
+)
+@click.option(
+    "--labels", "labels_file", type=FILE, help="CSV file with the labels: a column `label`, and one named as --key."
+)
+@click.option(
+    "--key",
+    type=click.Choice(["AccessionNumber", "PatientID", "StudyInstanceUID", "SOPInstanceUID"]),
+    default="AccessionNumber",
+    show_default=True,
+    help="Header element by which --labels names what a label belongs to.",
+)
+@click.option(
+    "--frames",
+    default="sharpest:1",
+    show_default=True,
+    metavar="all|every:N|sharpest:N",
+    help="Which frames of a file with several become pictures.",
+)
+@click.option(
+    "--modality",
+    "modalities",
+    multiple=True,
+    metavar="CODE",
+    help="Modality to import; may be repeated.  [default: ES, GM, OP, OT, SC, XC: devices that take photographs]",
+)
+@click.option("--allow-burned-in", "burned_in", is_flag=True, help="Import pictures that say text is burnt into them.")
+@click.option(
+    "--max-side",
+    "side_max_px",
+    type=click.IntRange(min=16),
+    help="Largest side of a picture, in pixels; larger ones are made smaller.  [default: as they are]",
+)
+def data_import_dicom(folder: Path, **options: Any) -> None:
+    """Make pictures and a manifest of the DICOM files below FOLDER. Neither names a patient.
+
+    Women, visits and pictures get names that only this site can make again: keyed by keys/dicom.key of the home.
+    Killed and started again, it goes on. DICOM files are read, never changed.
+    """
+    from site_agent.commands.dicom import import_dicom as work
+
+    work(_home(), folder, **options)
 
 
 def main() -> None:

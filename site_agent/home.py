@@ -4,6 +4,7 @@ site.toml             the configuration, edited by the site's engineer: data, ha
 keys/                 the site's key (0600), its certificate, the federation's authority; a renewed certificate until it
                       has been used, and the one before the present one; pins that were changed
 splits.csv            which woman is in which split; keep it: it makes splits stable as patients are added
+site-colour.json      how the colours of the site's pictures are brought to the reference; keep it: models depend on it
 cache/                decoded images
 blobs/                models in use, named by digest
 checkpoints/          where an interrupted `pretrain` goes on
@@ -12,9 +13,11 @@ runs/RUN/             what this site did in a run, and the checkpoint of a round
 models/               cervix models, each with whose images made it
 classifiers/          fine-tuned classifiers, each with its provenance
 history/              earlier models, classifiers and choices: nothing is overwritten
+decisions/            which models are approved or retired, each decision with its signature; never changed
 reports/DATE-NAME/    a report with its numbers and predictions; they hold images, name patients and stay here
 egress.jsonl          what has left this site, entry by entry
 account.json          how much federations have had of this site: runs, rounds, epochs and bytes of the last 30 days
+doing.json            what the agent is doing, for `site-agent page`
 instances.json        which processes of the agent ran here last
 sums.jsonl            what this home remembers of secure sums, over all its runs
 secrets/RUN.json      the secrets of a run with secure sums; they are in no backup, and go when the run ends
@@ -48,6 +51,7 @@ from fedcervix.runtime.config import build, read_toml
 from fedcervix.transport.address import check_address
 from fedcervix.trust.pins import FormerPin, Pins, PinSetting
 from site_agent import site_toml
+from site_agent.manifest.classes import Classes, classes_of
 
 if TYPE_CHECKING:
     from fedcervix.transport.identity import Certificate
@@ -80,6 +84,13 @@ class LinkSection(_Section):
             check_address("coordinator", self.coordinator)
 
 
+FindingName = Literal[
+    "green", "iodine", "colourless", "blurred", "dark", "overexposed", "glare",
+    "flat", "black", "transparent", "narrow", "half-empty", "pages",
+]  # fmt: skip
+"""what a picture may be set aside for"""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataSection(_Section):
     """Table [data]."""
@@ -91,6 +102,25 @@ class DataSection(_Section):
     """file of pairs of images that look alike and show two women"""
     ignore_columns: tuple[str, ...] = ()
     """columns of the manifest to ignore, although they look like known ones"""
+    prevalence: Annotated[float, Within(0, below=1)] = 0.0
+    """share of cases among the women whom a classifier would meet here; 0: not stated"""
+    covariates: tuple[str, ...] = ()
+    """further columns of the manifest to read, for tables by group; they stay here"""
+    set_aside: tuple[FindingName, ...] = ()
+    """findings of the gate for which a picture is not used (see site_agent.images.gate, .quality)"""
+    classes: tuple[str, ...] = ()
+    """of labels in an order, the mildest first; none: 0 is control and 1 is case"""
+    case_from: str = ""
+    """which of these classes is the first that is a case"""
+
+    def __post_init__(self) -> None:
+        check_values(self)
+        classes_of(self.classes, self.case_from)
+
+    @property
+    def label_classes(self) -> Classes:
+        """What a label may be."""
+        return classes_of(self.classes, self.case_from)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +138,7 @@ class HardwareSection(_Section):
     images_in_memory_gib: Annotated[float, Within(0, 4096)] = 4.0
     """decoded images of one part; more than that stay on the disk"""
     imagenet_weights: str = ""
+    start_weights: str = ""
     acceleration: Literal["auto", "eager", "graph", "compile"] = "auto"
     deterministic: Literal["auto", "on", "off"] = "auto"
 
@@ -191,12 +222,18 @@ class SiteHome:
     """Which woman is in which split."""
     cache = Below("cache")
     """Decoded images."""
+    colours = Below("site-colour.json")
+    """The colours of the site's collections, where recipes harmonise them (see site_agent.data.site_colours)."""
     blobs = Below("blobs")
     """Models in use."""
     models = Below("models")
     """Cervix models."""
+    decisions = Below("decisions")
+    """What was decided on models (see fedcervix.lineage.decision_store)."""
     reports = Below("reports")
     """HTML pages and results."""
+    doing = Below("doing.json")
+    """What the agent is doing (see site_agent.federation.activity)."""
     instances = Below("instances.json")
     """The processes of the agent that ran here, newest first (see site_agent.federation.fencing)."""
     sums = Below("sums.jsonl")
@@ -262,6 +299,11 @@ class SiteHome:
     def imagenet_weights(self) -> Path | None:
         """Return the path of the file with ImageNet's weights, where one is named. Raises ConfigError."""
         named = self.config().hardware.imagenet_weights
+        return Path(named) if named else None
+
+    def start_weights(self) -> Path | None:
+        """Return the path of a model's weights that a recipe may start from, where one is named. Raises ConfigError."""
+        named = self.config().hardware.start_weights
         return Path(named) if named else None
 
     def pins(self) -> Pins:

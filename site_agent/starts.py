@@ -8,7 +8,9 @@ from fedcervix.core.plan import check
 UNTRAINED = ("random", "imagenet")
 """starts without contrastive training: no folder below models/"""
 RINGS = tuple(mode for mode, rules in MODES.items() if rules.in_turns)
-TITLES = {"random": "Random", "imagenet": "ImageNet", "ssl": "SSL", "cssl": "CSSL"} | {
+FLOOR = "floor"
+"""no start of a network: a logistic regression of colour and texture, which stands beside them"""
+TITLES = {"random": "Random", "imagenet": "ImageNet", "ssl": "SSL", "cssl": "CSSL", FLOOR: "Colour and texture"} | {
     mode: title_of(mode, ()) for mode in MODES if mode not in RINGS
 }
 FROM = "-from-"

@@ -17,7 +17,7 @@ from fedcervix.runtime.cli_runtime import exits
 from fedcervix.runtime.printing import say
 from tools.programs import ROOT, run
 
-EXTRAS = ("site", "private", "tensorboard", "slurm", "export")
+EXTRAS = ("site", "imagenet", "private", "tensorboard", "slurm", "export")
 TESTS_NEED = ("hypothesis", "pytest", "pytest-timeout", "tifffile")
 """any version of them that goes with the oldest of ours"""
 SUBJECTS = (

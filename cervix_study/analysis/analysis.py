@@ -16,6 +16,7 @@ import numpy as np
 import scipy
 
 from cervix_study.analysis.accounting import alike, cell_line, costs, leakage, machines
+from cervix_study.analysis.by_woman import by_woman, chance_of
 from cervix_study.analysis.comparing import TABLE, TESTED, Effect, HypothesisTest, aligned, compare, corrected, effect
 from cervix_study.analysis.findings import (
     HOW,
@@ -23,6 +24,7 @@ from cervix_study.analysis.findings import (
     Controlled,
     Curve,
     FractionPoint,
+    LeftOut,
     Probe,
     Scores,
     Shuffled,
@@ -32,6 +34,7 @@ from cervix_study.analysis.findings import (
 )
 from cervix_study.analysis.hypotheses import FEDERATED, asked, starts_of
 from cervix_study.analysis.result_rows import Finished, ResultRow, SiteRows, Variant, benches, labels, variant_of
+from cervix_study.analysis.sequence import in_sequence
 from cervix_study.evidence.calibration import calibration
 from cervix_study.evidence.paper import TABLE_TWO, printed_tests
 from cervix_study.evidence.spread import Spread, spread
@@ -64,6 +67,7 @@ def judge(finished: Finished, *, paper_audit: bool = False) -> StudyFindings:
         alike=alike(finished.data),
         sites=tuple(site for site, _ in judged),
         comparisons=tuple(found for family in families for found in corrected(family)),
+        sequence=tuple(in_sequence(finished.study.registered, tables, finished.study.axes)),
         side_by_side=tuple(_side_by_side(tables)),
         seen_before=len(finished.selection.opened_before),
         probes={profile: _probes(finished, profile) for profile in finished.study.axes.profiles},
@@ -101,7 +105,7 @@ def _judge_bench(
         images=images,
         cases=cases,
         undecided=tested.undecided,
-        scores=tuple(_scores(row, measured[row.label], women) for row in rows),
+        scores=tuple(_scores(finished, row, measured[row.label], women) for row in rows),
         unfinished=bench.unfinished,
         choices=_choices(finished, bench),
         encoder_curves=tuple(_encoder_curves(finished, bench)),
@@ -110,8 +114,19 @@ def _judge_bench(
         shuffled=tuple(_shuffled(bench)),
         equal_updates=tuple(_equal_updates(finished, bench)),
         one_site_batches=tuple(_one_site_batches(finished, bench)),
+        left_out=tuple(_left_out(finished, rows)),
     )
     return found, comparisons
+
+
+def _left_out(finished: Finished, rows: Sequence[ResultRow]) -> Iterable[LeftOut]:
+    """Yield every start on every device that was left out."""
+    for fold, device in enumerate(finished.study.axes.leave_out_devices):
+        own = {row.label: {part: s for part, s in row.trials.items() if part.fold == fold} for row in rows}
+        women = roster(own.values())
+        for label, trials in own.items():
+            auc = measure(trials, women)["auc"].estimate(women, AREA)
+            yield LeftOut(device, label, women.tested.case + women.tested.control, women.tested.case, auc)
 
 
 def _images_tested(trials: Trials) -> tuple[int, int]:
@@ -125,7 +140,7 @@ SCALES: Mapping[str, Scale] = {name: AREA if name == "auc" else SHARE for name i
 """measure of the study's tables -> its scale"""
 
 
-def _scores(row: ResultRow, measured: Mapping[str, Measured], women: Roster) -> Scores:
+def _scores(finished: Finished, row: ResultRow, measured: Mapping[str, Measured], women: Roster) -> Scores:
     at_validation = row.at_validation_thresholds()
     found = measure(at_validation, women)
     thresholds = [scored.threshold for scored in at_validation.values()]
@@ -140,9 +155,11 @@ def _scores(row: ResultRow, measured: Mapping[str, Measured], women: Roster) -> 
         thresholds=(min(thresholds), max(thresholds)),
         spread=scattered,
         spread_over=over,
-        calibration=calibration(list(row.trials.values()), women),
+        calibration=calibration(row.trials, women),
         roc=mean_roc(row.trials),
         paper_row=_paper_row(row),
+        chance=chance_of(row.trials),
+        by_woman=by_woman(row, finished.predictions) if row.chosen else None,
     )
 
 

@@ -14,7 +14,7 @@ Rules
    correction.
 5. Where there is no interval (`site_agent.classifier.intervals`: too few women, women who are all alike) there is no p
    value and no detectable difference either, and the verdict is `not shown`. In the correction it counts as one
-   comparison.
+   comparison. With two to four trainings there is a p value, and so a verdict, but nothing else of these.
 """
 
 from __future__ import annotations
@@ -198,12 +198,16 @@ def mcnemar_of(pairs: Mapping[Part, Pair], *, women: bool) -> float:
 def delong_of(pairs: Mapping[Part, Pair]) -> float | None:
     """Return the p value of DeLong's test as published: images taken for independent, the mean AUC over seeds.
 
-    Folds are independent of one another. None where no variance can be told.
+    Folds are independent of one another; of a repeated cross-validation the first deal counts, for in the others the
+    same images come again. None where no variance can be told.
     """
+    dealt = min(part.repetition for part in pairs)
+    folds = {part.fold for part in pairs if part.repetition == dealt}
+    pairs = {part: pair for part, pair in pairs.items() if part.fold in folds}
     ones, twos = ({part: _each_her_own(pair[which], part) for part, pair in pairs.items()} for which in (0, 1))
     images = roster([ones, twos])
     gain = measure(ones, images)["auc"] - measure(twos, images)["auc"]
-    variance, _ = variance_of(gain.shares.mean(axis=0), images)
+    variance = float(variance_of(gain.shares.mean(axis=0), images).variance)
     return float(2 * norm.sf(abs(gain.value) / variance**0.5)) if variance > 0 else None
 
 

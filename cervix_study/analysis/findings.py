@@ -7,13 +7,35 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from cervix_study.analysis.comparing import Effect, HypothesisTest
+from cervix_study.analysis.sequence import SequenceTest
 from cervix_study.evidence.calibration import Calibration
 from cervix_study.evidence.paper import PrintedTest
 from cervix_study.evidence.spread import Spread
 from cervix_study.records import Control, DataRow, Quarantine, Study
 from site_agent.classifier.intervals import Estimate
+from site_agent.classifier.permutation import ByChance
+
+
+@dataclass(frozen=True, slots=True)
+class ByWoman:
+    """What a clinic would see of a start: a woman's score is the highest of her images', each training by itself."""
+
+    auc: Estimate
+    chance: ByChance | None
+    points: tuple[WantedPoint, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WantedPoint:
+    """What the thresholds give that validation women chose for a wanted share."""
+
+    wanted: float
+    of: Literal["recall", "specificity"]
+    recall: Estimate
+    specificity: Estimate
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +62,10 @@ class Scores:
     """(false positive rate, recall), mean over trainings at each false positive rate"""
     paper_row: str
     """the row of the paper's Table II that this one repeats; empty where there is none"""
+    chance: ByChance | None = None
+    """the AUCs of shuffled women; None where there are so many women that it is not asked"""
+    by_woman: ByWoman | None = None
+    """of a chosen row: one score for each woman; None where women of a part are all of one class"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +159,17 @@ class Curve:
 
 
 @dataclass(frozen=True, slots=True)
+class LeftOut:
+    """One start on the women of a device that it has not learned from."""
+
+    device: str
+    label: str
+    women: int
+    case_women: int
+    auc: Estimate
+
+
+@dataclass(frozen=True, slots=True)
 class SiteFindings:
     """One profile at one site."""
 
@@ -156,6 +193,8 @@ class SiteFindings:
     shuffled: tuple[Shuffled, ...]
     equal_updates: tuple[Controlled, ...]
     one_site_batches: tuple[Controlled, ...]
+    left_out: tuple[LeftOut, ...] = ()
+    """where devices were left out: by device, then start"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,6 +284,8 @@ class StudyFindings:
     sites: tuple[SiteFindings, ...]
     """by profile, then site"""
     comparisons: tuple[HypothesisTest, ...]
+    sequence: tuple[SequenceTest, ...]
+    """the study's own hypotheses, in order"""
     side_by_side: tuple[SideBySide, ...]
     seen_before: int
     """classifiers whose test part an earlier version of the study opened and this one would not have"""

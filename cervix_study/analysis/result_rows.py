@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cervix_study import records
-from cervix_study.records import Cell, CellRecord, Choice, Control, Prediction, Selection, Study, StudyData
+from cervix_study.records import Axes, Cell, CellRecord, Choice, Control, Prediction, Selection, Study, StudyData
 from fedcervix.errors import DataError
 from site_agent.classifier.by_woman import Part, Scored, Trials
 from site_agent.starts import title
@@ -234,21 +234,24 @@ def _rival(finished: Finished, cells: Mapping[Part, CellRecord], plain: Sequence
 def expected_parts(finished: Finished) -> set[Part]:
     """Return every training that a complete row has."""
     axes = finished.study.axes
-    folds = range(max(1, axes.folds))
+    folds = range(axes.parts)
     return {
-        _roles(axes.seeds, seed, classifier, fold)
+        _roles(axes, seed, classifier, fold)
         for seed, classifier, fold in itertools.product(axes.seeds, axes.classifier_seeds, folds)
     }
 
 
 def _part(finished: Finished, record: CellRecord) -> Part:
     cell = record.cell
-    return _roles(finished.study.axes.seeds, cell.seed, cell.classifier_seed or 0, cell.fold or 0)
+    return _roles(finished.study.axes, cell.seed, cell.classifier_seed or 0, cell.fold or 0)
 
 
-def _roles(seeds: Sequence[int], seed: int, classifier: int, fold: int) -> Part:
-    """With one encoder seed the classifiers on it are all there is to draw from."""
-    return Part(seed, classifier, fold) if len(seeds) > 1 else Part(classifier, 0, fold)
+def _roles(axes: Axes, seed: int, classifier: int, fold: int) -> Part:
+    """With one encoder seed the classifiers on it are all there is to draw from. A repeat is a repetition."""
+    repeat = fold // (axes.parts // axes.fold_repeats)
+    if len(axes.seeds) > 1:
+        return Part(seed, classifier * axes.fold_repeats + repeat, fold)
+    return Part(classifier, repeat, fold)
 
 
 def _trials(finished: Finished, cells: Mapping[Part, CellRecord]) -> Trials:

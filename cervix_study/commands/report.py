@@ -9,7 +9,7 @@ from fedcervix.runtime.printing import say
 
 
 def report(folder: Path, *, paper_audit: bool) -> None:
-    """Judge a study and write report.html, report.md and findings.json into its FOLDER."""
+    """Judge a study and write report.html, report.md, checklists.md and findings.json into its FOLDER."""
     finished = Finished.read(folder)
     from cervix_study.analysis.analysis import judge  # what draws figures is loaded when there is a study to judge
     from cervix_study.report.answer import answer

@@ -14,11 +14,15 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from fedcervix.core.plan import check
+from fedcervix.core.seeds import derive
 from site_agent.manifest.reading import Split
 from site_agent.manifest.splits import STRATA, Stratum, groups
+
+VALIDATES_ONE_IN = 4
+"""of the women who are not tested, where devices are left out"""
 
 Patient = tuple[str, str]
 """(site, patient)"""
@@ -39,6 +43,37 @@ def deal(
             parts[patient] = dealt[pile] % folds
         dealt[pile] += 1
     return parts
+
+
+def deals(
+    strata: Mapping[Patient, Stratum], links: Iterable[tuple[Patient, Patient]], folds: int, repeats: int, seed: int
+) -> Iterator[tuple[int, dict[Patient, Split]]]:
+    """Yield the number of every fold of every repeat, from 0, and what each patient does in it (rules 3 and 4)."""
+    known = list(links)
+    for repeat in range(repeats):
+        parts = deal(strata, known, folds, derive(seed, "study-fold-repeat", repeat) if repeat else seed)
+        for fold in range(folds):
+            yield repeat * folds + fold, {who: split_in(part, strata[who], fold, folds) for who, part in parts.items()}
+
+
+def leave_out(
+    devices: Mapping[Patient, str],
+    strata: Mapping[Patient, Stratum],
+    links: Sequence[tuple[Patient, Patient]],
+    left_out: Sequence[str],
+    seed: int,
+) -> Iterator[tuple[int, dict[Patient, Split]]]:
+    """Yield the number of every device, from 0, and what each patient does while it is left out (rule 5).
+
+    Patients who are linked have one device, where one of theirs is left out.
+    """
+    for fold, device in enumerate(left_out):
+        others = {who: stratum for who, stratum in strata.items() if devices[who] != device}
+        kept = [link for link in links if set(link) <= others.keys()]
+        parts = deal(others, kept, VALIDATES_ONE_IN, seed)
+        splits: dict[Patient, Split] = dict.fromkeys(strata, "test")
+        splits |= {who: "valid" if part == 0 else "train" for who, part in parts.items()}
+        yield fold, splits
 
 
 def split_in(part: int, stratum: Stratum, fold: int, folds: int) -> Split:

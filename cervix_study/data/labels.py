@@ -32,7 +32,9 @@ def share_of(labelled: Labelled, fraction: float, seed: int) -> Labelled:
     taken = women_in(labelled.patients, labelled.labels, fraction, seed)
     rows = [row for row, woman in enumerate(labelled.patients) if woman in taken]
     patients = tuple(labelled.patients[row] for row in rows)
-    return Labelled(pixel_arrays.selected(labelled.pixels, rows), labelled.labels[rows], patients)
+    ranks = None if labelled.ranks is None else labelled.ranks[rows]
+    pixels = pixel_arrays.selected(labelled.pixels, rows)
+    return Labelled(pixels, labelled.labels[rows], patients, ranks=ranks, classes=labelled.classes)
 
 
 def women_in(patients: Sequence[str], labels: Labels, fraction: float, seed: int) -> set[str]:
@@ -48,16 +50,17 @@ def women_in(patients: Sequence[str], labels: Labels, fraction: float, seed: int
 
 def shuffled(labelled: Labelled, seed: int, part: str) -> Labelled:
     """Return the images with the labels of other women (rule 2)."""
-    disease = _women(labelled.patients, labelled.labels)
+    disease = _women(labelled.patients, labelled.grades)
     women = sorted(disease)
     order = np.random.default_rng(derive(seed, "study-shuffled-labels", part)).permutation(len(women))
     given = {woman: disease[women[place]] for woman, place in zip(women, order, strict=True)}
-    labels = np.array([given[woman] for woman in labelled.patients], np.int64)
-    return Labelled(labelled.pixels, labels, labelled.patients)
+    grades = np.array([given[woman] for woman in labelled.patients], np.int64)
+    labels, ranks = (grades >= labelled.classes.cut).astype(np.int64), grades if labelled.classes.ordered else None
+    return Labelled(labelled.pixels, labels, labelled.patients, ranks=ranks, classes=labelled.classes)
 
 
 def _women(patients: Sequence[str], labels: Labels) -> dict[str, int]:
-    """Return woman -> 1 where any of her images is labelled case."""
+    """Return woman -> the most severe label of her images: 1 where any of them is labelled case."""
     found: dict[str, int] = {}
     for woman, label in zip(patients, labels.tolist(), strict=True):
         found[woman] = max(label, found.get(woman, 0))

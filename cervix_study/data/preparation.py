@@ -11,12 +11,12 @@ Rules
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from cervix_study.data.cross_site_leakage import Link, SiteImage, check_apart, shared_names, shared_pictures, together
-from cervix_study.data.folds import Fold, Patient, deal, split_in
+from cervix_study.data.folds import Fold, Patient, deals, leave_out
 from cervix_study.data.site_homes import OnProgress, make_home, manifest_of
 from cervix_study.data.summary import describe
 from cervix_study.records import StudyData
@@ -33,8 +33,10 @@ from site_agent.data.remarks import remarks
 from site_agent.home import SiteHome
 from site_agent.images.decode import PIXELS_MAX, decode
 from site_agent.images.thumbnails import thumbnail
-from site_agent.manifest.reading import Split
-from site_agent.manifest.splits import Kept, Stratum, format_splits, stratum
+from site_agent.manifest.reading import Split, at_most
+from site_agent.manifest.splits import Kept, Stratum, format_splits, groups, stratum
+from site_agent.network.imagenet_package import installed
+from site_agent.store import leak_guard, model_store
 
 Collections = Mapping[tuple[str, Fold], Collection]
 
@@ -64,7 +66,7 @@ class Ground:
     remarks: tuple[str, ...] = ()
     """what a person should know of the manifests' columns and identifiers"""
     imagenet: str = ""
-    """SHA-256 of the file with ImageNet's weights, where the study names one"""
+    """SHA-256 of the file with ImageNet's weights, where something begins from them"""
 
     @property
     def folds(self) -> tuple[Fold, ...]:
@@ -80,25 +82,54 @@ def prepare(asked: StudyConfig, places: Places, on_progress: OnProgress) -> Grou
     whole = {site: _index(asked, places, site, None, on_progress) for site in manifests}
     links = shared_pictures(_seen(whole, places))
     links += shared_names(whole) if asked.settings.data.shared_identifiers else []
-    divide = _in_folds if asked.settings.axes.folds else _as_drawn
+    divide = _in_folds if asked.settings.axes.divided else _as_drawn
     found = divide(asked, places, whole, links, on_progress)
     for fold in dict.fromkeys(fold for _, fold in found):
         check_apart({site: found[site, fold] for site in whole}, links)
     for (site, _), collection in found.items():
-        _check_enough(collection, site)
+        for stages in dict.fromkeys(profile.recipe.stages for profile in asked.profiles.values()):
+            _check_enough(collection.of_stages(stages), site)
     first = {site: next(c for (name, _), c in found.items() if name == site) for site in whole}
     lots = {place: _lot(collection) for place, collection in found.items()}
-    data, weights = describe(found, first, _seen(first, places)), _imagenet(asked)
     said = tuple(f"{site}: {remark.short()}" for site, c in first.items() for remark in remarks(c))
-    return Ground(lots=lots, data=data, manifests=manifests, remarks=said, imagenet=weights)
+    data, weights = describe(found, first, _seen(first, places)), _imagenet(asked)
+    return Ground(
+        lots=lots, data=data, manifests=manifests, remarks=(*said, *_start_model(asked, found)), imagenet=weights
+    )
 
 
 def _imagenet(asked: StudyConfig) -> str:
+    """Return the digest of the weights, which stand at the start of a study: an extra that is missing is said now."""
     named = asked.settings.machine.imagenet_weights
     if not named:
-        return ""
+        return digest_file(installed()) if asked.from_imagenet else ""
     with disk(asked.path(named), "read"):
         return digest_file(asked.path(named))
+
+
+def _start_model(asked: StudyConfig, found: Collections) -> tuple[str, ...]:
+    """Check the cervix model that encoders begin from; return what a person should know of it.
+
+    Raises ConfigError where the file is another one, ModelError where a test woman's images made it: the home that the
+    file lies in knows them.
+    """
+    for digest in sorted(asked.start_models):
+        file = asked.path(asked.settings.machine.start_weights)
+        with disk(file, "read"):
+            is_it = digest_file(file) == digest
+        if not is_it:
+            raise ConfigError(
+                f"{file} is not the cervix model {digest} that recipe.start names",
+                cause="another file, or another version of it",
+                next_step=f"edit {asked.file}: name its file, or write the digest of this one (sha256sum {file})",
+            )
+        home = SiteHome(file.parent.parent.parent)
+        if not home.key_file(leak_guard.KEY).exists():
+            return (f"nobody knows here whose images made {file.name}: none of a test woman may be among them",)
+        model = model_store.read(file.parent)
+        for collection in found.values():
+            model_store.check_unseen_by_model(home, model, (i for i in collection.images if i.split == "test"))
+    return ()
 
 
 def _index(asked: StudyConfig, places: Places, site: str, fold: Fold, on_progress: OnProgress) -> Collection:
@@ -170,20 +201,57 @@ def _in_folds(
     given = [site for site, collection in whole.items() if collection.splits_given]
     if given:
         raise ConfigError(
-            f"{asked.file}: folds divides the women again, but their splits are given by the manifest of "
+            f"{asked.file}: the study divides the women again, but their splits are given by the manifest of "
             f"{', '.join(given)}",
             cause="its column split is filled",
-            next_step="set folds = 0, or use manifests without the column split",
+            next_step="set folds = 0 and leave_out_devices = [], or use manifests without the column split",
         )
-    strata, folds = _strata(whole), asked.settings.axes.folds
-    parts = deal(strata, [*links, *_linked(whole)], folds, asked.settings.data.split_seed)
     found: dict[tuple[str, Fold], Collection] = {}
-    for fold, site in itertools.product(range(folds), whole):
-        home = places.home(site, fold)
-        make_home(asked, site, home, places.home(site, None).manifest(), places.cache)
-        _put_splits(home, {who: split_in(part, strata[who], fold, folds) for who, part in parts.items()}, site)
-        found[site, fold] = _index(asked, places, site, fold, on_progress)
+    for fold, splits in _divisions(asked, whole, [*links, *_linked(whole)]):
+        for site in whole:
+            home = places.home(site, fold)
+            make_home(asked, site, home, places.home(site, None).manifest(), places.cache)
+            _put_splits(home, splits, site)
+            found[site, fold] = _index(asked, places, site, fold, on_progress)
     return found
+
+
+def _divisions(
+    asked: StudyConfig, whole: Mapping[str, Collection], links: Sequence[Link]
+) -> Iterator[tuple[int, dict[Patient, Split]]]:
+    axes, strata, seed = asked.settings.axes, _strata(whole), asked.settings.data.split_seed
+    if not axes.leave_out_devices:
+        return deals(strata, links, axes.folds, axes.fold_repeats, seed)
+    devices = _devices(whole, strata, links, axes.leave_out_devices)
+    return leave_out(devices, strata, links, axes.leave_out_devices, seed)
+
+
+def _devices(
+    whole: Mapping[str, Collection], strata: Mapping[Patient, Stratum], links: Sequence[Link], left_out: Sequence[str]
+) -> dict[Patient, str]:
+    """Return the device of each patient. Raises DataError where one is unknown, or left out beside others of hers."""
+    known = grouped(((site, image.patient), image.device) for site, c in whole.items() for image in c.images)
+    found = {group: {device for who in group for device in known[who]} for group in groups(strata, links)}
+    unknown = [who for group, devices in found.items() if "" in devices for who in group]
+    if unknown:
+        raise DataError(
+            f"pictures without a device: {_listed(unknown)}",
+            cause="column device of the manifest is empty there: they may be of a device that is left out",
+            next_step="fill in column device, or remove these women from a copy of the manifest",
+        )
+    mixed = [who for group, devices in found.items() if len(devices) > 1 and devices & set(left_out) for who in group]
+    if mixed:
+        raise DataError(
+            f"pictures of a left-out device and of others: {_listed(mixed)}",
+            cause="column device of the manifest, or women who were photographed with two devices",
+            next_step="remove these women from a copy of the manifest: a device that trains is not left out",
+        )
+    return {who: devices[0] for who, devices in known.items()}
+
+
+def _listed(women: Iterable[Patient]) -> str:
+    """Return some women and their sites."""
+    return "; ".join(at_most([f"{name} of {site}" for site, name in sorted(women)]))
 
 
 def _put_splits(home: SiteHome, splits: Mapping[Patient, Split], site: str) -> None:

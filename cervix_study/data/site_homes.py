@@ -17,13 +17,13 @@ from fedcervix.disk.storage import disk, read_back
 from fedcervix.errors import ConfigError
 from fedcervix.json_text import parsed
 from site_agent.home import SiteHome
-from site_agent.phantom import INSTITUTIONS, write_institution
+from site_agent.phantom import INSTITUTIONS, Protocol, write_institution
 
 OnProgress = Callable[[str, int, int], None]
 """called as on_progress(what, done, of)"""
 DRAWN = "drawn.json"
 """beside a phantom manifest: what it was drawn from"""
-UNSAID = {"test_women": 0}
+UNSAID: dict[str, object] = {"test_women": 0, "stages": [], "devices": 1}
 """what older ones do not say"""
 
 
@@ -62,6 +62,8 @@ def _wanted(asked: StudyConfig, site: SiteSection) -> dict[str, object]:
         "test_women": site.test_women,
         "seed": site.phantom_seed,
         "unlabelled_per_labelled": site.unlabelled_per_labelled,
+        "stages": list(site.phantom_stages),
+        "devices": site.phantom_devices,
     }
 
 
@@ -76,6 +78,7 @@ def _draw(folder: Path, site: SiteSection, wanted: dict[str, object], on_progres
         seed=derive(site.phantom_seed, "study-phantom", site.name),
         unlabelled_per_labelled=site.unlabelled_per_labelled,
         test_women=site.test_women,
+        protocol=Protocol.of(site.phantom_stages, site.phantom_devices),
         on_progress=lambda done, of: on_progress(f"drawing the images of {site.name}", done, of),
     )
     with disk(folder, "write"):
@@ -84,12 +87,16 @@ def _draw(folder: Path, site: SiteSection, wanted: dict[str, object], on_progres
 
 
 def make_home(asked: StudyConfig, site: str, home: SiteHome, manifest: Path, cache: Path) -> None:
-    """Make a home folder, or bring its configuration up to date. All of them keep decoded images in one cache."""
+    """Make a home folder, or bring its configuration up to date. All of them keep decoded images in one cache.
+
+    A site's colours are made again when they are needed: women who trained in an earlier division may test in this one.
+    """
     with disk(home.folder, "write"):
         home.folder.mkdir(parents=True, exist_ok=True)
         cache.mkdir(parents=True, exist_ok=True)
         if not home.cache.is_symlink():
             home.cache.symlink_to(cache.resolve())
+        home.colours.unlink(missing_ok=True)
         write_whole(home.config_file, site_toml(asked, site, manifest).encode())
 
 
@@ -97,7 +104,7 @@ def site_toml(asked: StudyConfig, site: str, manifest: Path) -> str:
     """Return the configuration of a site of the study."""
     machine, data = asked.settings.machine, asked.settings.data
     pairs = next(section.not_same for section in asked.settings.sites if section.name == site)
-    weights = str(asked.path(machine.imagenet_weights)) if machine.imagenet_weights else ""
+    weights = {key: getattr(machine, key) for key in ("imagenet_weights", "start_weights")}
     return toml(
         {
             "data": {
@@ -106,12 +113,15 @@ def site_toml(asked: StudyConfig, site: str, manifest: Path) -> str:
                 "split_seed": data.split_seed,
                 "not_same": str(asked.path(pairs)) if pairs else "",
                 "ignore_columns": list(data.ignore_columns),
+                "covariates": list(data.covariates),
+                "classes": list(data.classes),
+                "case_from": data.case_from,
             },
             "hardware": {
                 "device": machine.device,
                 "threads": machine.threads,
                 "images_in_memory_gib": machine.images_in_memory_gib,
-                "imagenet_weights": weights,
+                **{key: str(asked.path(named)) if named else "" for key, named in weights.items()},
             },
             "policy": {"rounds_max": ROUNDS_MAX, "epochs_max": EPOCHS_MAX},
         }

@@ -17,17 +17,19 @@ many cases as controls. Where cases are rarer it says "case" too often, by const
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from site_agent.classifier.by_woman import Roster, Scored, ratio
+from fedcervix.core.grouped import grouped
+from site_agent.classifier.by_woman import Roster, Scored, Trials, joined, ratio
 from site_agent.classifier.intervals import SHARE, WOMEN_MIN, Estimate, Floats
 
 BINS = 10
 TOO_FEW_IN_BIN = f"fewer than {WOMEN_MIN} test women in this bin"
+SEEDS_IN_BIN = "several trainings are taken together in this bin"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +64,19 @@ class Calibration:
     """those that hold images"""
 
 
-def calibration(trainings: Sequence[Scored], women: Roster) -> Calibration:
-    """Return the calibration of a start, the images of all its seeds and folds taken together."""
-    own = sum((_sums(scored, women) for scored in trainings), np.zeros((len(women.women), BINS, 4)))
-    images, probability, cases, squares = np.moveaxis(own, 2, 0)  # (women, BINS) each
+def calibration(trials: Trials, women: Roster) -> Calibration:
+    """Return the calibration of a start, the images of all its seeds and folds taken together.
+
+    The Brier score is the mean over seeds, as every number. With several seeds a bin holds other images in each, so its
+    share has no interval: nothing says how far it would move with other trainings.
+    """
+    by_seed = [
+        sum((_sums(scored, women) for scored in own), np.zeros((len(women.women), BINS, 4)))
+        for own in grouped((part.seed, scored) for part, scored in sorted(trials.items())).values()
+    ]
+    images, probability, cases, _ = np.moveaxis(np.sum(by_seed, axis=0), 2, 0)  # (women, BINS) each
     everyone = images.sum()
-    brier = ratio(squares.sum(axis=1), images.sum(axis=1))
+    brier = joined([ratio(own[:, :, 3].sum(axis=1), own[:, :, 0].sum(axis=1)) for own in by_seed])
     parts = murphy(images.sum(axis=0), probability.sum(axis=0), cases.sum(axis=0))
     return Calibration(
         images=int(everyone),
@@ -116,11 +125,12 @@ def _bins(images: Floats, probability: Floats, cases: Floats, women: Roster) -> 
     """Yield the bins that hold images, of each woman's sums (women, BINS)."""
     for place in np.flatnonzero(images.sum(axis=0)):
         share = ratio(cases[:, place], images[:, place])
-        few = np.count_nonzero(images[:, place]) < WOMEN_MIN
+        few = TOO_FEW_IN_BIN if np.count_nonzero(images[:, place]) < WOMEN_MIN else ""
+        why = few or (SEEDS_IN_BIN if len(women.seeds) > 1 else "")
         yield Bin(
             low=place / BINS,
             high=(place + 1) / BINS,
             images=int(images[:, place].sum()),
             mean_probability=float(probability[:, place].sum() / images[:, place].sum()),
-            share_of_cases=Estimate.alone(share.value, TOO_FEW_IN_BIN) if few else share.estimate(women, SHARE),
+            share_of_cases=Estimate.alone(share.value, why) if why else share.estimate(women, SHARE),
         )

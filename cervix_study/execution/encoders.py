@@ -11,7 +11,8 @@ from cervix_study.records import Cell, CurvePoint, EncoderResults
 from cervix_study.settings import POOLED
 from fedcervix.core.plan import Recipe
 from fedcervix.runtime.worker_protocol import OnProgress, WorkProgress
-from site_agent.network.encoder import Encoder, save_weights, start_encoder
+from site_agent.network.encoder import Encoder, save_weights
+from site_agent.network.first_weights import start_encoder
 from site_agent.training.checkpoints import Checkpoints
 from site_agent.training.context import TrainingContext
 from site_agent.training.epochs import EpochRecord
@@ -33,13 +34,13 @@ def train(
     recipe = bounded(recipe, len(bench.images(cell.sites, cell.fold, recipe, "train")), updates_max)
     callbacks, encoder = Callbacks(_steps(bench.on_progress, recipe)), started(bench, cell, recipe)
     trained = pretrained(bench, cell, recipe, encoder, callbacks, checkpoints=checkpoints)
-    counts = {site: len(bench.collection(site, cell.fold).contrastive("train")) for site in cell.sites}
+    counts = {site: len(bench.used(site, cell.fold, recipe).contrastive("train")) for site in cell.sites}
     return _results(trained, counts, {stream_of(cell): recipe.precision}, save_weights(weights, trained.best_state))
 
 
 def started(bench: WorkerContext, cell: Cell, recipe: Recipe) -> Encoder:
-    """Return the encoder of a cell before its training. Raises ModelError where ImageNet's cannot be had."""
-    return start_encoder(recipe, first_seed(cell.seed), bench.imagenet(cell.sites[0], cell.fold))
+    """Return the encoder of a cell before its training. Raises ModelError where its weights cannot be had."""
+    return start_encoder(recipe, first_seed(cell.seed), bench.start_weights(recipe, cell.sites[0], cell.fold))
 
 
 def pretrained(

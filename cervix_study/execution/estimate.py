@@ -16,6 +16,8 @@ from cervix_study.records import Cell, CellRecord
 
 FORWARD_SHARE = 1 / 3
 """of a training pass: what scoring an image costs"""
+PROBE_EPOCHS = 1
+"""of training, that take as long as a probe: it scores training images once, and validation images twice"""
 FEDERATION_S = 15.0
 """how long the processes of a federation take to start and to enrol, on a slow core"""
 
@@ -28,7 +30,8 @@ def size(cell: Cell, ground: Ground) -> float:
     if cell.kind == "classifier":
         [lot] = lots.values()
         per_epoch = cell.label_fraction * lot.labelled_train + FORWARD_SHARE * lot.labelled_valid
-        return cell.recipe.classifier.epochs_max * per_epoch
+        terms = cell.recipe.classifier
+        return terms.trainings * (PROBE_EPOCHS if terms.method == "probe" else terms.epochs_max) * per_epoch
     per_round = cell.terms.epochs_per_round if cell.terms else 1
     epochs = per_round * cell.terms.rounds_max(cell.recipe) if cell.terms else cell.recipe.epochs_max
     scored = sum(lot.valid for lot in lots.values()) / per_round

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import subprocess
 import sys
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -10,6 +11,7 @@ from pathlib import Path
 
 PACKAGES = ("fedcervix", "torch", "torchvision", "numpy", "scikit-learn", "pillow", "grpcio", "cryptography")
 CPUINFO = Path("/proc/cpuinfo")
+GIT_WITHIN_S = 30.0
 
 
 def versions() -> dict[str, str]:
@@ -40,3 +42,16 @@ def now() -> str:
 def command() -> tuple[str, ...]:
     """Return the command line that this process was started with."""
     return (Path(sys.argv[0]).name, *sys.argv[1:])
+
+
+def commit_of(file: Path) -> str:
+    """Return the newest commit that changed a file, if the file is committed as it stands; else nothing."""
+    git = ("git", "-C", str(file.parent))
+    try:
+        changed, found = (
+            subprocess.run([*git, *words], capture_output=True, text=True, timeout=GIT_WITHIN_S, check=False)
+            for words in (("diff", "--quiet", "HEAD", "--", file.name), ("rev-list", "-1", "HEAD", "--", file.name))
+        )
+    except (OSError, subprocess.TimeoutExpired):  # no git here, or none that answers
+        return ""
+    return found.stdout.strip() if changed.returncode == found.returncode == 0 else ""

@@ -24,13 +24,17 @@ from cervix_study.execution.progress_display import Screen
 from cervix_study.execution.tasks import CellTask, Failed, TaskDone, TaskProgress, Work
 from cervix_study.planning.cell_names import matches, named
 from cervix_study.planning.grid import axes, expected_followers, followers, grid
+from cervix_study.planning.registration import registered
 from cervix_study.planning.selection import choose, to_open
 from cervix_study.records import (
+    CELLS_FOLDER,
     DATA_FILE,
+    PREDICTIONS_FILE,
     SELECTION_FILE,
     STUDY_FILE,
     Cell,
     CellRecord,
+    ProfileUsed,
     Selection,
     State,
     Study,
@@ -234,10 +238,13 @@ class Running:
 
     def _begun(self) -> Study:
         file = self.places.folder / STUDY_FILE
+        before, now = read_study(self.places.folder) if file.exists() else None, host.now()
+        sites = _sites(self.asked, self.ground)
+        decided = _decided(self.asked.profiles, sites)
         return Study(
             name=self.asked.settings.name,
             state="running",
-            sites=_sites(self.asked, self.ground),
+            sites=sites,
             profiles=dict(self.asked.profiles),
             axes=axes(self.asked),
             cells=(),
@@ -247,8 +254,21 @@ class Running:
             host=platform.node(),
             machine=host.processor(),
             cores=len(os.sched_getaffinity(0)),
-            begun_at=read_study(self.places.folder).begun_at if file.exists() else host.now(),
+            begun_at=before.begun_at if before else now,
+            registered=registered(
+                self.asked,
+                before.registered if before else None,
+                opened=any_open(self.places),
+                same=before is not None and _decided(before.profiles, before.sites) == decided,
+                commit=host.commit_of(self.asked.file),
+                at=now,
+            ),
         )
+
+
+def _decided(profiles: Mapping[str, ProfileUsed], sites: Iterable[StudySite]) -> object:
+    """Return what decides results and is not in STUDY.toml."""
+    return dict(profiles), {site.name: site.digests for site in sites}
 
 
 def _sites(asked: StudyConfig, ground: Ground) -> tuple[StudySite, ...]:
@@ -277,6 +297,12 @@ def wanted_keys(cells: Mapping[str, Cell], pattern: str) -> set[str]:
             wanted.add(key)
             waiting.extend(cells[key].inputs)
     return wanted
+
+
+def any_open(places: Places) -> bool:
+    """Return whether the test part of any classifier in the study's folder was opened."""
+    found = (places.folder / CELLS_FOLDER).glob(f"*/{PREDICTIONS_FILE}")
+    return any(is_open(places, file.parent.name) for file in found)
 
 
 def is_open(places: Places, key: str) -> bool:

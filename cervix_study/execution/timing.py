@@ -10,7 +10,7 @@ import numpy as np
 from cervix_study.execution.estimate import FORWARD_SHARE, kind_of
 from cervix_study.records import Cell
 from cervix_study.study_paths import Places
-from fedcervix.core.plan import Recipe
+from fedcervix.core.plan import ClassifierRecipe, Recipe
 from fedcervix.disk.files import write_whole
 from site_agent.classifier.finetune import build_classifier, finetune
 from site_agent.data.image_sets import Labelled
@@ -33,7 +33,7 @@ def _encoder_pace(recipe: Recipe, machine: Machine) -> float:
 def _classifier_pace(recipe: Recipe, machine: Machine) -> float:
     count = 2 * STEPS * recipe.classifier.batch_images
     labelled = Labelled(noise(count, recipe.image_px), np.arange(count) % 2, tuple(map(str, range(count))))
-    terms = dataclasses.replace(recipe.classifier, epochs_max=2)
+    terms = ClassifierRecipe(batch_images=recipe.classifier.batch_images, epochs_max=2)
     recipe = dataclasses.replace(recipe, classifier=terms)
     classifier, _ = build_classifier(recipe, 0, None)
     context = TrainingContext(recipe=recipe, seed=0, stream="timing", machine=Machine(machine.device))

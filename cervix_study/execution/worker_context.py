@@ -19,6 +19,7 @@ from site_agent.home import SiteHome
 from site_agent.manifest.reading import Split
 from site_agent.network.devices import Machine, name_of, ready
 from site_agent.network.precision import resolve_precision
+from site_agent.store import model_store
 
 Part = Literal["train", "valid"]
 
@@ -51,9 +52,12 @@ class WorkerContext:
         return resolve_precision(recipe, self.machine(site, fold).device, self.places.cache)
 
     def imagenet(self, site: str, fold: Fold) -> Path | None:
-        """Return the weights file that the study names."""
-        named = self.places.home(site, fold).config().hardware.imagenet_weights
-        return Path(named) if named else None
+        """Return the file with ImageNet's weights that the study names."""
+        return self.places.home(site, fold).imagenet_weights()
+
+    def start_weights(self, recipe: Recipe, site: str, fold: Fold) -> Path | None:
+        """Return the file that an encoder of this recipe starts from. Raises as `model_store.start_weights` does."""
+        return model_store.start_weights(self.places.home(site, fold), recipe)
 
     def collection(self, site: str, fold: Fold) -> Collection:
         """Return a site's collection."""
@@ -63,10 +67,14 @@ class WorkerContext:
             self._collections[site] = dataset.open_collection(home, self._counted("looking at images"))
         return self._collections[site]
 
+    def used(self, site: str, fold: Fold, recipe: Recipe) -> Collection:
+        """Return a site's collection at the recipe's stages."""
+        return self.collection(site, fold).of_stages(recipe.stages)
+
     def images(self, sites: tuple[str, ...], fold: Fold, recipe: Recipe, part: Part) -> Images:
         """Return a site's images for contrastive learning, or the pooled ones of several."""
         self._turn_to(fold)
-        name = (sites, part, recipe.image_px, recipe.fit)
+        name = (sites, part, recipe.image_px, recipe.fit, recipe.roi, recipe.harmonise, recipe.stages)
         if name not in self._images:
             collections = [self.collection(site, fold) for site in sites]
             home, counted = self._home(sites[0]), self._counted("decoding")
@@ -76,7 +84,7 @@ class WorkerContext:
     def labelled(self, site: str, fold: Fold, recipe: Recipe, split: Split) -> Labelled:
         """Return a site's labelled images of a split."""
         self._turn_to(fold)
-        name = (site, split, recipe.image_px, recipe.fit)
+        name = (site, split, recipe.image_px, recipe.fit, recipe.roi, recipe.harmonise, recipe.stages)
         if name not in self._labelled:
             collection, counted = self.collection(site, fold), self._counted("decoding")
             self._labelled[name] = dataset.labelled(self._home(site), collection, recipe, split, counted)

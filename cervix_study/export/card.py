@@ -10,12 +10,14 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from cervix_study.export.front_matter import front_matter
 from cervix_study.export.model_source import CurveRound, Released
 from cervix_study.report.document import Block, Bullets, Code, Column, Heading, Table, Text, cells
 from cervix_study.report.markdown import blocks_text
 from cervix_study.report.wording import NOTHING, with_interval
 from fedcervix import __version__
-from fedcervix.core.plan import Fit, recipe_to_dict
+from fedcervix.core.plan import Fit, Roi, recipe_to_dict
+from fedcervix.lineage.shelf import reason
 from fedcervix.runtime.record import LedgerLine
 from site_agent.classifier.evaluate import AtThreshold
 from site_agent.classifier.intervals import WOMEN_MIN
@@ -64,12 +66,32 @@ FITTED: dict[Fit, str] = {
 }
 """how a picture becomes the network's input; other turns or filters give other answers"""
 
+CROPPED: dict[Roi, str] = {
+    "none": "",
+    "manifest": "First crop to the cervix: a square around the manifest's box; a picture without one stays whole",
+    "detector": "First crop to the cervix: a square around the box of fedcervix's detector, where it is sure of one "
+    "(with fedcervix: site-agent predict)",
+}
+
 BOXES: dict[Fit, str] = {
     "squash": "box = (0, 0, image.width, image.height)\n",
     "crop": "side = min(image.size)\nleft, top = (image.width - side) / 2, (image.height - side) / 2\n"
     "box = (left, top, left + side, top + side)\n",
 }
 """the part of a picture that is scaled, in the card's example"""
+
+
+def _input(model: Released) -> Iterable[str]:
+    """Yield how a picture becomes the network's input."""
+    if stages := " or ".join(model.recipe.stages):
+        yield f"Pictures of stage {stages} alone: it was trained and tested on no others. "
+    yield FITTED[model.recipe.fit]
+    if cropped := CROPPED[model.recipe.roi]:
+        yield f". {cropped}"
+    if model.colour:
+        yield ". The ONNX file brings the colours of the site that made it to a reference: it is for its pictures"
+    elif model.recipe.harmonise != "none":
+        yield ". Pixels are in reference colours: each site brings its own there first (harmonise)"
 
 
 def to_json(model: Released, files: Files) -> dict[str, object]:
@@ -80,7 +102,8 @@ def to_json(model: Released, files: Files) -> dict[str, object]:
         "start": model.start,
         "software": {"made_with": model.software, "card_written_by": f"fedcervix {__version__}"},
         "recipe": recipe_to_dict(model.recipe),
-        "input": FITTED[model.recipe.fit],
+        "input": "".join(_input(model)),
+        **({"site_colour": dataclasses.asdict(model.colour)} if model.colour else {}),
         "seed": model.seed,
         "files": dataclasses.asdict(files),
         "licence_of_the_code": CODE_LICENCE,
@@ -96,6 +119,7 @@ def to_json(model: Released, files: Files) -> dict[str, object]:
             "pictures_under_several_patients": dict(model.shared_pictures),
             "rounds": [dataclasses.asdict(line) for line in model.rounds],
         },
+        "state": dataclasses.asdict(model.standing),
         "threshold_chosen_on_validation": model.threshold,
         "tests": [{"site": test.site, **test.evaluation.to_json()} for test in model.judged],
         "site_predictability": model.site_predictability,
@@ -104,11 +128,12 @@ def to_json(model: Released, files: Files) -> dict[str, object]:
 
 
 def to_markdown(model: Released, files: Files) -> str:
-    """Return the card as Markdown."""
+    """Return the card as Markdown, with the head that programs read."""
     what = "Cervix model" if model.kind == "cervix model" else "Cervix classifier"
     blocks: list[Block] = [
         Heading(f"{what}: start {model.start}", 1),
         Text("**For research only. Not a medical device.**"),
+        *_state(model),
         *_details(model, files),
         *_use(),
         *_factors(model),
@@ -121,7 +146,16 @@ def to_markdown(model: Released, files: Files) -> str:
         Bullets(tuple(limitations(model))),
         *_loading(model, files),
     ]
-    return blocks_text(blocks)
+    return front_matter(model) + blocks_text(blocks)
+
+
+def _state(model: Released) -> Iterable[Block]:
+    """Yield what people have decided on the model, where they have."""
+    stands = model.standing
+    if stands.state == "retired":
+        yield Text(f"**Retired: do not use it.** {reason(stands)}")
+    elif stands.by:
+        yield Text(f"Approved: {reason(stands)}")
 
 
 def _details(model: Released, files: Files) -> Iterable[Block]:
@@ -141,7 +175,7 @@ def _details(model: Released, files: Files) -> Iterable[Block]:
         ),
         ("start", model.start),
         ("network", answer),
-        ("input", f"{recipe.image_px} x {recipe.image_px} pixels. {FITTED[recipe.fit]}"),
+        ("input", f"{recipe.image_px} x {recipe.image_px} pixels. {''.join(_input(model))}"),
         ("weights", f"`{files.weights}`, SHA-256 `{files.weights_sha256}`"),
         ("ONNX", f"`{files.onnx}`, SHA-256 `{files.onnx_sha256}`"),
         ("seed", str(model.seed)),
@@ -325,10 +359,24 @@ def limitations(model: Released) -> Iterable[str]:
     yield "Test it on images of your own, of women it has not seen, before you report results."
 
 
+LOADED = """import json
+from pathlib import Path
+from fedcervix.core.plan import parse_recipe
+from site_agent.network.encoder import apply_weights, build_encoder, load_weights
+from site_agent.classifier.trainings import restore
+recipe = parse_recipe(json.loads(Path("card.json").read_text())["recipe"])
+state = load_weights(Path("FILE"))
+"""
+LOADING = {
+    "classifier": 'network = restore(recipe, state, what="FILE")\n',
+    "cervix model": 'network = build_encoder(recipe, 0)\napply_weights(network, state, what="FILE")\n',
+}
+
+
 def _loading(model: Released, files: Files) -> Iterable[Block]:
     yield Heading("How to load it")
     yield Text(
-        f"With onnxruntime and Pillow. {FITTED[model.recipe.fit]}; pixels are bytes (B, S, S, 3). Without the turn by "
+        f"With onnxruntime and Pillow. {''.join(_input(model))}; pixels are bytes (B, S, S, 3). Without the turn by "
         "EXIF a probability can be off by more than .7, with another filter by .06. (fedcervix itself also reads 16 "
         "bits, transparency and inverted colours; this example is for RGB and grey of 8 bits.)"
     )
@@ -345,23 +393,7 @@ def _loading(model: Released, files: Files) -> Iterable[Block]:
         f'{outputs}, = session.run(None, {{"pixels": pixels}})\n'
     )
     yield Text("With fedcervix (`card.json` holds the recipe):")
-    build = (
-        "network, _ = build_classifier(recipe, 0, None)"
-        if model.kind == "classifier"
-        else "network = build_encoder(recipe, 0)"
-    )
-    module = (
-        "classifier.finetune import build_classifier"
-        if model.kind == "classifier"
-        else "network.model import build_encoder"
-    )
-    yield Code(
-        "import json\nfrom pathlib import Path\nfrom fedcervix.core.plan import parse_recipe\n"
-        f"from site_agent.network.encoder import apply_weights, load_weights\nfrom site_agent.{module}\n"
-        'recipe = parse_recipe(json.loads(Path("card.json").read_text())["recipe"])\n'
-        f"{build}\n"
-        f'apply_weights(network, load_weights(Path("{files.weights}")), what="{files.weights}")\n'
-    )
+    yield Code(f"{LOADED}{LOADING[model.kind]}".replace("FILE", files.weights))
     differences = ", ".join(f"{name} {value:.1e}" for name, value in files.onnx_differences.items())
     yield Text(
         f"The ONNX file gave the network's own answers on fixed images ({files.onnx_evaluator}): largest differences "

@@ -11,6 +11,7 @@ Nothing that identifies a woman is exported: only counts are read.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,11 +23,15 @@ from cervix_study.records import CELL_FILE, MODEL_FILE, CellRecord, DataRow, Stu
 from fedcervix.core.modes import title_of
 from fedcervix.core.plan import Recipe
 from fedcervix.errors import FedcervixError, ModelError
+from fedcervix.lineage.decision_store import DecisionStore
+from fedcervix.lineage.decisions import ModelStanding
 from fedcervix.runtime.record import LedgerLine, stored_record
 from site_agent.classifier import classifier_store
 from site_agent.classifier.evaluate import Evaluation, evaluate
+from site_agent.classifier.kept_models import shelf
 from site_agent.home import SiteHome
-from site_agent.starts import title
+from site_agent.images.preparation import SiteColour
+from site_agent.starts import FLOOR, title
 from site_agent.store import model_store
 from site_agent.store.archive import HISTORY
 from site_agent.store.model_store import CervixModel
@@ -85,6 +90,10 @@ class Released:
     site_predictability: float | None = None
     """share of images whose site a linear probe told from the representation"""
     software: str = ""
+    colour: SiteColour | None = None
+    """of the site that made a classifier; None where its recipe does not harmonise, or where it is of no one site"""
+    standing: ModelStanding = field(default_factory=ModelStanding)
+    """what was decided on it, where its folder, or the home that it lies in, tells"""
 
 
 def find(path: Path) -> Released:
@@ -93,14 +102,26 @@ def find(path: Path) -> Released:
     if (folder / CELL_FILE).exists():
         return _of_cell(folder)
     if (folder / classifier_store.WEIGHTS).exists():
-        return _of_site_classifier(folder)
+        return _with_standing(folder, _of_site_classifier(folder))
     if (folder / model_store.WEIGHTS).exists():
-        return _of_model(folder)
+        return _with_standing(folder, _of_model(folder))
     raise ModelError(
         f"{path} holds no model",
         cause="it is not the folder of a cell, of a site's model or classifier, or of an exported run",
         next_step="name STUDY/cells/KEY, HOME/models/NAME, HOME/classifiers/NAME or an exported run",
     )
+
+
+def _with_standing(folder: Path, model: Released) -> Released:
+    """Return a model with what was decided on it: in its home, or beside it where a coordinator has exported it."""
+    home = _home_of(folder)
+    if home is None:
+        exported = DecisionStore(folder / "decisions").read()
+        return dataclasses.replace(model, standing=exported.standing(model.digest, site=None))
+    known = shelf(home)
+    own = known.stands(model.digest)
+    above = [found for one in known.models if one.digest == model.digest and (found := known.retired_parent(one))]
+    return dataclasses.replace(model, standing=above[0][1] if above and own.state != "retired" else own)
 
 
 def _folder(path: Path) -> Path:
@@ -126,6 +147,8 @@ def _of_cell(folder: Path) -> Released:
     results = (record.encoder or record.classifier) if record is not None else None
     if record is None or results is None:
         raise ModelError(f"{folder} is a site probe, which has no model", next_step="name another cell")
+    if record.cell.start == FLOOR:
+        raise ModelError(f"{folder} is the floor, which is no network", next_step="name another cell")
     weights = folder / MODEL_FILE
     if not weights.exists():
         raise ModelError(
@@ -245,6 +268,7 @@ def _of_site_classifier(folder: Path) -> Released:
         threshold=stored.threshold,
         judged=tuple(_site_results(folder, lambda found: found.weights == provenance.weights)),
         software=stored.software,
+        colour=stored.colour,
     )
 
 

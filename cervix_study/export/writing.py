@@ -14,7 +14,8 @@ from cervix_study.export.model_source import Released
 from fedcervix.disk.files import write_whole
 from fedcervix.disk.storage import disk, read_file
 from fedcervix.errors import ModelError
-from site_agent.classifier.finetune import Classifier, build_classifier
+from site_agent.classifier import trainings
+from site_agent.classifier.finetune import Network
 from site_agent.classifier.onnx_export import TOLERANCE, Parity, to_onnx
 from site_agent.network.encoder import Encoder, apply_weights, build_encoder, load_weights
 
@@ -34,7 +35,7 @@ def export(model: Released, folder: Path) -> tuple[tuple[Path, ...], Parity]:
             cause="it was changed or damaged after it was trained",
             next_step="make the model again, or copy it again from its source",
         )
-    content, parity = to_onnx(network(model), model.recipe.image_px, _notes(model))
+    content, parity = to_onnx(network(model), model.recipe.image_px, _notes(model), model.colour)
     files = card.Files(
         weights=WEIGHTS_FILES[model.kind],
         weights_sha256=digest,
@@ -58,15 +59,14 @@ def export(model: Released, folder: Path) -> tuple[tuple[Path, ...], Parity]:
     return tuple(folder / name for name in written), parity
 
 
-def network(model: Released) -> Encoder | Classifier:
+def network(model: Released) -> Encoder | Network:
     """Return the network with its weights. Raises ModelError."""
-    built: Encoder | Classifier
+    state, what = load_weights(model.weights), f"the {model.kind} {model.start}"
     if model.kind == "classifier":
-        built, _ = build_classifier(model.recipe, 0, None)
-    else:
-        built = build_encoder(model.recipe, 0)
-    apply_weights(built, load_weights(model.weights), what=f"the {model.kind} {model.start}")
-    return built
+        return trainings.restore(model.recipe, state, what=what)
+    encoder = build_encoder(model.recipe, 0)
+    apply_weights(encoder, state, what=what)
+    return encoder
 
 
 def _notes(model: Released) -> dict[str, str]:

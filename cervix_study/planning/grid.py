@@ -22,7 +22,10 @@ from cervix_study.records import Axes, Candidate, Cell, Choice
 from cervix_study.settings import StudyConfig
 from fedcervix.core.numerics import FIRST_ALIKE
 from fedcervix.core.plan import ClassifierRecipe, Recipe, Terms
-from site_agent.starts import UNTRAINED, first_site, is_federated
+from site_agent.starts import FLOOR, UNTRAINED, first_site, is_federated
+
+WITHOUT_ENCODER = (*UNTRAINED, FLOOR)
+"""starts that need no contrastive training"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +63,7 @@ def _distinct(values: Iterable[int]) -> tuple[int, ...]:
 
 def combinations_of(asked: StudyConfig, profile: str, start: str) -> list[Combination]:
     """Return the combinations of a start, smallest first."""
-    if start in UNTRAINED:
+    if start in WITHOUT_ENCODER:
         return [Combination()]
     given, used = asked.settings.axes, asked.profiles[profile]
     federated = is_federated(start)
@@ -107,7 +110,7 @@ class _Arm:
 def _trained(asked: StudyConfig, ground: Ground, arm: _Arm) -> Iterator[Cell]:
     """Yield the encoders of a start, each followed by the classifiers that begin from it."""
     sites = asked.settings.site_names
-    for roster in [()] if arm.start in UNTRAINED else encoder_rosters(arm.start, sites):
+    for roster in [()] if arm.start in WITHOUT_ENCODER else encoder_rosters(arm.start, sites):
         encoder = _encoder(asked, ground, arm, roster) if roster else None
         if encoder:
             yield encoder
@@ -139,7 +142,7 @@ def _encoder(asked: StudyConfig, ground: Ground, arm: _Arm, roster: tuple[str, .
 
 def weights_of(start: str, asked: StudyConfig, profile: str, ground: Ground) -> dict[str, str]:
     """Return what a cell depends on that begins from ImageNet's weights; a site cannot have this name."""
-    contrastive = start not in UNTRAINED and asked.profiles[profile].recipe.start == "imagenet"
+    contrastive = start not in WITHOUT_ENCODER and asked.profiles[profile].recipe.start == "imagenet"
     return {"ImageNet": ground.imagenet} if start == "imagenet" or contrastive else {}
 
 

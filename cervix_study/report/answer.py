@@ -7,9 +7,10 @@ from collections.abc import Iterable, Sequence
 
 from cervix_study.analysis.comparing import Effect, HypothesisTest
 from cervix_study.analysis.findings import SiteFindings, StudyFindings
+from cervix_study.report import sequence
 from cervix_study.report.document import Block, Bullets, Heading, Summary
 from cervix_study.report.wording import difference, difference_interval, often, p_value
-from site_agent.classifier.intervals import Tone, Verdict
+from site_agent.classifier.intervals import TRAININGS_MIN, Tone, Verdict
 from site_agent.report.answer import counted, listed
 from site_agent.report.page import three
 
@@ -24,17 +25,22 @@ STARTS = {MAIN: "a federated start", "CSSL beats Random": "a pooled start", "SSL
 
 def answer(findings: StudyFindings) -> Summary:
     """Return the box at the top of the page."""
-    profile = findings.study.axes.profiles[0]
-    question, asked = _main(findings, profile)
-    tone, headline = _headline(question, asked)
-    blocks: list[Block] = [Bullets(tuple(_main_lines(findings, asked)))] if asked else []
+    question, tone, headline, lines = sequence.answered(findings) or _of_main_question(findings)
+    blocks: list[Block] = [Bullets(lines)] if lines else []
     for name in findings.study.axes.profiles:
         several = len(findings.study.axes.profiles) > 1
-        blocks += _lists(findings, name, f" (profile {name})" if several else "")
+        beside = ", beside the hypotheses: exploratory, AUC of images" if findings.sequence else ""
+        blocks += _lists(findings, name, beside + (f" (profile {name})" if several else ""))
     caveats = tuple(_caveats(findings))
     if caveats:
         blocks += [Heading("Limits of this result", 3), Bullets(caveats)]
-    return Summary(tone, QUESTION, headline, tuple(blocks))
+    return Summary(tone, question, headline, tuple(blocks))
+
+
+def _of_main_question(findings: StudyFindings) -> tuple[str, Tone, str, tuple[str, ...]]:
+    """Return the question that every study has, and its answer, with a sentence per site."""
+    question, asked = _main(findings, findings.study.axes.profiles[0])
+    return QUESTION, *_headline(question, asked), tuple(_main_lines(findings, asked))
 
 
 def _main(findings: StudyFindings, profile: str) -> tuple[str, list[HypothesisTest]]:
@@ -87,8 +93,10 @@ def _main_lines(findings: StudyFindings, asked: Sequence[HypothesisTest]) -> Ite
 
 def _certainty(found: Effect) -> str:
     """Return interval and p value, or why there are none."""
-    if found.difference.interval is None:
+    if not found.difference.tested:
         return f"no interval and no test: {found.difference.why}"
+    if found.difference.interval is None:
+        return f"no interval: {found.difference.why}; corrected p {p_value(found.corrected)}"
     return f"95 % interval {difference_interval('auc', found.difference)}; corrected p {p_value(found.corrected)}"
 
 
@@ -148,26 +156,34 @@ def _power(findings: StudyFindings) -> Iterable[str]:
         detectable = [size for size in found if size is not None]
         if detectable:
             sizes.append(f"{three(statistics.median(detectable))} at {site}")
-    if sizes:
-        yield (
-            "“Not shown” is not “no difference”. One of these comparisons, corrected for their number, would find a "
-            f"difference in AUC of about {listed(sizes)} in four of five studies; a smaller one would more often be "
-            "missed."
-        )
+    what_is_found = (
+        " One of these comparisons, corrected for their number, would find a difference in AUC of about "
+        f"{listed(sizes)} in four of five studies; a smaller one would more often be missed."
+    )
+    if findings.comparisons:
+        yield f"“Not shown” is not “no difference”.{what_is_found if sizes else ''}"
 
 
 def _trainings(findings: StudyFindings) -> str:
     axes = findings.study.axes
     seeds, classifiers = len(axes.seeds), len(axes.classifier_seeds)
     folds = f", in each of {axes.folds} folds" if axes.folds else ""
+    folds = f", leaving out each of {len(axes.leave_out_devices)} devices" if axes.leave_out_devices else folds
+    folds += f" of {axes.fold_repeats} cross-validations" if axes.fold_repeats > 1 else ""
     if seeds * classifiers == 1:
         return (
             f"Every start was trained once{folds}: intervals and verdicts hold for these trainings. They do not say "
-            "what other trainings of the same starts would give. Train each start three times or more before you rely "
-            "on a difference."
+            f"what other trainings of the same starts would give. Train each start {TRAININGS_MIN} times or more "
+            "before you rely on a difference."
         )
     what = counted(seeds, "seed") if classifiers == 1 else f"{counted(seeds, 'seed')}, {classifiers} classifiers each"
-    return f"Every number is the mean over {what}{folds}; intervals cover the choice of women and of trainings."
+    mean = f"Every number is the mean over {what}{folds}; "
+    if (seeds if seeds > 1 else classifiers) >= TRAININGS_MIN:  # of several seeds, the classifiers are averaged
+        return f"{mean}intervals cover the choice of women and of trainings."
+    return (
+        f"{mean}these are too few trainings for an interval; {TRAININGS_MIN} are enough. Verdicts take into account "
+        "how much the trainings differ."
+    )
 
 
 def _seen(findings: StudyFindings) -> Iterable[str]:

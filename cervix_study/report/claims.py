@@ -102,10 +102,10 @@ def _classical(findings: StudyFindings) -> Iterable[Block]:
     yield Text(
         "For readers who know these tests; the verdicts do not use them. **By image**, a test treats every image as "
         "independent. Two images of one woman are not, so its p is too small. **By woman**, each woman votes once, "
-        "for the start that called more of her images right. This report's test of the AUC is DeLong's by woman. With "
-        "several seeds, McNemar's p is twice the median, and DeLong's test by image uses the mean AUC of each start, "
-        "with the seeds as given. No p is corrected; the detectable difference is. With fewer than "
-        f"{WOMEN_MIN} test women of a class, or {FOLD_WOMEN_MIN} in a fold, these tests are not made."
+        "for the start that called more of her images right. This report's test of the AUC is DeLong's by woman, with "
+        "an unbiased variance. With several seeds, McNemar's p is twice the median, and DeLong's test by image uses "
+        "the mean AUC of each start, with the seeds as given. No p is corrected; the detectable difference is. With "
+        f"fewer than {WOMEN_MIN} test women of a class, or {FOLD_WOMEN_MIN} in a fold, these tests are not made."
     )
     several = len(findings.study.axes.profiles) > 1
     tests = (

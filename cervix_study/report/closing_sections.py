@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Iterable
 
 from cervix_study.analysis.findings import CellLine, CostLine, StudyFindings
+from cervix_study.records import Axes
 from cervix_study.report.document import (
     Block,
     Code,
@@ -21,7 +22,7 @@ from cervix_study.report.document import (
     left,
 )
 from cervix_study.report.wording import NOTHING, energy, seconds, size
-from site_agent.classifier.intervals import FOLD_WOMEN_MIN, WOMEN_MIN
+from site_agent.classifier.intervals import FOLD_WOMEN_MIN, MOVERS_MIN, TRAININGS_MIN, WOMEN_MIN
 from site_agent.report.answer import counted, listed
 
 DIGEST_SHOWN = 12
@@ -78,7 +79,9 @@ WORDS = {
     "in this test.",
     "F1": "The harmonic mean of recall and precision.",
     "95 % interval": "How much the number might change with other women of the same kind, and with other seeds. "
-    f"With fewer than {WOMEN_MIN} test women of a class, or {FOLD_WOMEN_MIN} in a fold, there is none.",
+    f"With fewer than {WOMEN_MIN} test women of a class, or {FOLD_WOMEN_MIN} in a fold, or with two to "
+    f"{TRAININGS_MIN - 1} trainings, there is none. A difference that fewer than {MOVERS_MIN} women decide has none "
+    "either, and no verdict: all others are ranked much alike by both starts.",
     "corrected p": "The chance of a difference this large or larger if there were none, corrected for the number of "
     "comparisons.",
     "better, worse, close, not shown": "See “The paper's claims in this data”. “Not shown” never means “no "
@@ -97,6 +100,14 @@ def glossary() -> Iterable[Block]:
     yield Text("For research. No classifier here is a medical device, and nothing here is a diagnosis.", quiet=True)
 
 
+def _folds(axes: Axes) -> str:
+    if axes.leave_out_devices:
+        return f"devices left out: {', '.join(axes.leave_out_devices)}"
+    if not axes.folds:
+        return "none: one division of the women"
+    return f"{axes.folds}, dealt {axes.fold_repeats} times" if axes.fold_repeats > 1 else str(axes.folds)
+
+
 def provenance(findings: StudyFindings) -> Iterable[Block]:
     """Yield versions, machines, digests, seeds, commands and every cell."""
     study = findings.study
@@ -109,7 +120,7 @@ def provenance(findings: StudyFindings) -> Iterable[Block]:
         ("command", f"`{shlex.join(study.command)}`"),
         ("seeds", ", ".join(map(str, study.axes.seeds))),
         ("classifiers per encoder", ", ".join(map(str, study.axes.classifier_seeds))),
-        ("folds", str(study.axes.folds) if study.axes.folds else "none: one division of the women"),
+        ("folds", _folds(study.axes)),
         ("trained with", versions),
         ("judged with", judged),
         ("begun on", f"{study.host}: {study.machine}, {counted(study.cores, 'core')}"),

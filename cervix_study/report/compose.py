@@ -1,4 +1,4 @@
-"""The whole report: findings in, a document out; and its three files."""
+"""The whole report: findings in, a document out; and its files."""
 
 from __future__ import annotations
 
@@ -7,7 +7,17 @@ import json
 from pathlib import Path
 
 from cervix_study.analysis.findings import StudyFindings
-from cervix_study.report import claims, closing_sections, data, figures, scores, training
+from cervix_study.report import (
+    checklists,
+    claims,
+    closing_sections,
+    data,
+    devices,
+    figures,
+    scores,
+    sequence,
+    training,
+)
 from cervix_study.report.answer import answer
 from cervix_study.report.document import Document
 from cervix_study.report.markdown import markdown
@@ -18,6 +28,7 @@ from site_agent.report.answer import counted, listed
 PAGE_FILE = "report.html"
 MARKDOWN_FILE = "report.md"
 FINDINGS_FILE = "findings.json"
+CHECKLISTS_FILE = "checklists.md"
 
 
 def compose(findings: StudyFindings) -> Document:
@@ -28,6 +39,9 @@ def compose(findings: StudyFindings) -> Document:
         *data.table_one(findings),
         *scores.table_two(findings),
         *scores.figure_two(findings, by_start),
+        *scores.by_woman(findings),
+        *devices.section(findings),
+        *sequence.section(findings),
         *claims.ours(findings),
         *claims.printed(findings),
         *training.choices(findings),
@@ -70,11 +84,12 @@ def _notice(findings: StudyFindings) -> str:
 
 
 def write_report(findings: StudyFindings, folder: Path) -> tuple[Path, ...]:
-    """Write report.html, report.md and findings.json into `folder`; return their paths. Raises StorageError."""
+    """Write the report's files into `folder`; return their paths. Raises StorageError."""
     document = compose(findings)
     files = {
         PAGE_FILE: page(document),
         MARKDOWN_FILE: markdown(document),
+        CHECKLISTS_FILE: checklists.sheets(findings),
         FINDINGS_FILE: json.dumps(dataclasses.asdict(findings), indent=1, allow_nan=False) + "\n",
     }
     for name, text in files.items():

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from cervix_study.analysis.findings import StudyFindings
-from cervix_study.records import DataRow
+from cervix_study.records import Axes, DataRow
 from cervix_study.report.document import Block, Column, Details, Heading, Table, Text, cells, columns, left
 from site_agent.manifest.reading import SPLITS
 from site_agent.manifest.splits import STRATA
+from site_agent.report.answer import listed
 from site_agent.report.page import three
 
 
@@ -18,9 +19,7 @@ def table_one(findings: StudyFindings) -> Iterable[Block]:
     folds = list(dict.fromkeys(row.fold for row in findings.census))
     first = [row for row in findings.census if row.fold == (folds[0] if folds else None)]
     if len(folds) > 1:
-        yield Text(
-            f"Cross-validation of {len(folds)} folds: every woman is tested once. The table shows the first fold."
-        )
+        yield Text(f"{_divided(findings.study.axes)} The table shows the first fold.")
     yield _census(first, findings, "Women and images by split and class")
     yield Text(
         "Women, and labelled images, of each site. Learning without labels uses all images of train and valid (last "
@@ -37,6 +36,13 @@ def table_one(findings: StudyFindings) -> Iterable[Block]:
     for fold in folds[1:]:
         own = [row for row in findings.census if row.fold == fold]
         yield Details(f"Fold {fold}", (_census(own, findings, f"Women and images of fold {fold}"),))
+
+
+def _divided(axes: Axes) -> str:
+    if axes.leave_out_devices:
+        return f"In each fold one device is left out and its women are tested: {listed(axes.leave_out_devices)}."
+    often = f"once in each of {axes.fold_repeats} repeats" if axes.fold_repeats > 1 else "once"
+    return f"Cross-validation of {axes.folds} folds: every woman is tested {often}."
 
 
 def _census(rows: list[DataRow], findings: StudyFindings, label: str) -> Table:

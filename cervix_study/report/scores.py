@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping
 
-from cervix_study.analysis.findings import Scores, SiteFindings, StudyFindings
+from cervix_study.analysis.findings import ByWoman, Scores, SiteFindings, StudyFindings, WantedPoint
 from cervix_study.evidence.calibration import BINS
 from cervix_study.evidence.paper import SITES, TABLE_TWO
 from cervix_study.report import figures
@@ -22,12 +23,13 @@ from cervix_study.report.document import (
     cells,
     columns,
 )
-from cervix_study.report.wording import NOTHING, measure, with_interval
-from site_agent.classifier.intervals import FOLD_WOMEN_MIN, WOMEN_MIN, Estimate
-from site_agent.report.answer import signed
+from cervix_study.report.wording import NOTHING, interval, measure, with_interval
+from site_agent.classifier.intervals import FOLD_WOMEN_MIN, IMAGES_MIN, MOVERS_MIN, TRAININGS_MIN, WOMEN_MIN, Estimate
+from site_agent.classifier.permutation import ByChance
+from site_agent.report.answer import number, signed
 from site_agent.report.figures import Stroke
 from site_agent.report.page import three
-from site_agent.starts import title
+from site_agent.starts import FLOOR, title
 
 MEASURES = ("auc", "accuracy", "recall", "precision", "f1")
 HEADS: Mapping[str, Column] = {
@@ -50,9 +52,13 @@ def table_two(findings: StudyFindings) -> Iterable[Block]:
     yield Heading("How well each start does (Table II)")
     yield Text(
         "Every row is the same classifier, fine-tuned on the site's labelled training images from a different "
-        "start, then scored once on its test images. Below each number its 95 % interval, if it has one; below "
+        f"start, then scored once on its test images; {title(FLOOR)}, if it is a row, is no network but the floor, a "
+        "logistic regression of 25 numbers of each picture. Below each number its 95 % interval, if it has one; below "
         f"that, where the paper has this row, its printed numbers for {' / '.join(SITES)} (other women, other "
-        "cameras, other criteria: for information, not for comparison). Coloured rows were chosen by validation."
+        "cameras, other criteria: for information, not for comparison). Coloured rows were chosen by validation. "
+        "**Chance**, beside AUCs of fewer than 100 cases or controls: 95 of 100 AUCs lie there when the classes are "
+        "shuffled among the tested women; scores stay, nothing is trained again. In a cross-validation the true range "
+        "is about a third wider, because folds share women."
     )
     for found in findings.sites:
         yield Heading(f"{named(found, findings)}: {tested(found)}", 3)
@@ -76,6 +82,8 @@ def _interval_words(findings: StudyFindings) -> str:
         f"Intervals say how much a number would change with {others}. They are by woman (two images of one woman are "
         "not independent), cases and controls separately. There is no interval with fewer than "
         f"{WOMEN_MIN} test women of a class, fewer than {FOLD_WOMEN_MIN} of a class in a fold, "
+        f"with two to {TRAININGS_MIN - 1} trainings, for a recall of fewer than {IMAGES_MIN} images of cases, "
+        f"for a difference that fewer than {MOVERS_MIN} women decide, "
         "where all test women give the same number, and at the end of a scale (an AUC of 1): in simulations, "
         "intervals that were calculated from so little held the true value too rarely or too often. The trainings of "
         "a start are averaged. Over the folds of one training, counts are added and AUCs are averaged. Scatter: "
@@ -96,7 +104,49 @@ def _row(scores: Scores, which: str) -> tuple[TableCell, ...]:
     values: Mapping[str, Estimate] = getattr(scores, which)
     first = TableCell(scores.label, ("chosen by validation",) if scores.chosen else ())
     found = [with_interval(name, values[name], *_printed(scores, name, which)) for name in MEASURES]
+    if scores.chance and which == "measures":
+        found[0] = dataclasses.replace(found[0], small=(*found[0].small, by_chance(scores.chance)))
     return (first, *found, _last(scores, which))
+
+
+def by_chance(found: ByChance) -> str:
+    """Return between which AUCs 95 of 100 shuffles lie."""
+    return f"chance {number(found.low, 0)} to {number(found.high, 0)}"
+
+
+def by_woman(findings: StudyFindings) -> Iterable[Block]:
+    """Yield what a clinic would see of each chosen start."""
+    sites = [found for found in findings.sites if any(scores.by_woman for scores in found.scores)]
+    if not sites:
+        return
+    yield Heading("By woman")
+    yield Text(
+        "A woman's score is the highest probability of her images. Thresholds were chosen on validation women for a "
+        "wanted share, then applied to test women: the table shows what these reach (sensitivity; specificity). "
+        "PPV, NPV and net benefit need the prevalence of a clinic: a site's own clinical page has them."
+    )
+    for found in sites:
+        yield Heading(named(found, findings), 3)
+        yield _women_table(found, named(found, findings))
+
+
+def _women_table(found: SiteFindings, name: str) -> Table:
+    rows = [(scores.label, scores.by_woman) for scores in found.scores if scores.by_woman]
+    heads = [
+        Column(f"{'sensitivity' if point.of == 'recall' else 'specificity'} {100 * point.wanted:.0f} %", "wanted")
+        for point in rows[0][1].points
+    ]
+    return Table(
+        columns("start", Column("AUC", "of women"), *heads),
+        tuple(_women_row(label, women) for label, women in rows),
+        f"Scores by woman at {name}",
+    )
+
+
+def _women_row(label: str, women: ByWoman) -> tuple[TableCell, ...]:
+    auc = with_interval("auc", women.auc, *((by_chance(women.chance),) if women.chance else ()))
+    points = [_point(point) for point in women.points]
+    return (TableCell(label), auc, *points)
 
 
 def _printed(scores: Scores, name: str, which: str) -> tuple[str, ...]:
@@ -115,6 +165,13 @@ def _last(scores: Scores, which: str) -> TableCell:
     if deviation is None:
         return TableCell(NOTHING, ("one training",))
     return TableCell(three(deviation), (f"{scores.trainings} trainings",))
+
+
+def _point(point: WantedPoint) -> TableCell:
+    """Return sensitivity and specificity, and their intervals where there are any."""
+    both = (("recall", point.recall), ("specificity", point.specificity))
+    ends = "; ".join(interval(name, found) for name, found in both) if any(e.interval for _, e in both) else ""
+    return TableCell("; ".join(measure(name, found.value) for name, found in both), (ends,) if ends else ())
 
 
 def figure_two(findings: StudyFindings, by_start: dict[str, Stroke]) -> Iterable[Block]:
@@ -167,8 +224,8 @@ def calibrations(findings: StudyFindings, by_start: dict[str, Stroke]) -> Iterab
         )
         caption = (
             f"**{name}.** Share of cases over mean probability, one dot per bin, larger with more images; vertical "
-            f"lines: 95 % intervals by woman, of bins with {WOMEN_MIN} women or more. On the dotted line "
-            "probabilities are calibrated."
+            f"lines: 95 % intervals by woman, of bins with {WOMEN_MIN} women or more; none where several trainings "
+            "are taken together. On the dotted line probabilities are calibrated."
         )
         yield Figures((Figure(drawn, f"Reliability diagrams at {name}", caption),))
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from coordinator.alarms.count_alarms import count_alarms, share_alarms
 from coordinator.alarms.far_steps import far_steps
+from coordinator.alarms.stated_lengths import stated_lengths
 from coordinator.alarms.unusable_models import contradicted, spoilt
 from coordinator.alarms.unusual_steps import unusual_steps
 from fedcervix.core.alarms import Alarm
@@ -14,7 +15,8 @@ from fedcervix.core.rounds.state import Round, Run
 Source = Callable[[Run, Round], Iterable[Alarm]]
 
 SOURCES: Mapping[Source, Callable[[Round], object]] = {
-    unusual_steps: lambda round_: round_.measured,
+    unusual_steps: lambda round_: (round_.candidate, round_.measured),
+    stated_lengths: lambda round_: (round_.summed_norm, round_.contributions),
     far_steps: lambda round_: (round_.contributions, round_.dropped),
     spoilt: lambda round_: round_.missing,
     contradicted: lambda round_: (round_.ended_at, round_.unusable, round_.scores),

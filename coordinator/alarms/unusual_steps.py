@@ -12,6 +12,13 @@ for some 370 honest updates:
    with its own history a site is compared by how it stood in its round: beside the median of all (from three sites).
    Lengths are compared by their ratio. How far it usually strays from where it stands is taken from all sites together:
    five rounds of one site say little about that, those of all sites much.
+
+One thing is looked at more closely: a step that is turned round, to undo what the others learn. Its cosine is below 0,
+where the site's is usually far above. It pulls the others' cosines down, too; so only the lowest of a round is judged,
+beside its own earlier values or the round's median, whichever is higher.
+
+A round is judged when it has its model: before that, the median of all is not known.
+With secure sums the coordinator measures no step. The length is then the one that each site has signed.
 """
 
 from __future__ import annotations
@@ -39,6 +46,10 @@ WIDER = (78.8, 70.6, 24.6, 23.9, 14.5, 14.2, 10.4, 10.4, 8.6, 8.6, 7.6, 7.5, 6.9
 MADS = 3.5
 OF_FEW = 44.0
 HISTORY_MADS = 4.0
+TURNED_MADS, TURNED_FEW = 3.5, 2.0
+"""a lowest cosine below 0 is unusual from `TURNED_MADS` + `TURNED_FEW` / rounds below where the site usually is"""
+UPRIGHT_MADS = 2.0
+"""where a site's cosines usually lie less than this above 0, one below 0 says nothing"""
 MANY_SITES, FEW_SITES, MANY = 16.0, 36.0, 5
 """half width of the band of a site's history, in 1.4826 MAD: `HISTORY_MADS` + one of these / its rounds; `MANY` sites
 are many"""
@@ -59,6 +70,9 @@ class Quantity:
     floor: float
     """least standard deviation; in natural logarithms if it is compared by ratio"""
 
+    turns: bool = False
+    """below 0, the step leads away from where the others go"""
+
     def scaled(self, value: float) -> float:
         """Return the value as it is compared."""
         return math.log(max(value, RATIO_MIN)) if self.ratio else value
@@ -70,7 +84,7 @@ class Quantity:
 
 QUANTITIES = (
     Quantity("norm", "the length of its step", ratio=True, floor=0.05),
-    Quantity("cosine", "the cosine of its step to the mean of the others", ratio=False, floor=0.01),
+    Quantity("cosine", "the cosine of its step to the mean of the others", ratio=False, floor=0.01, turns=True),
     Quantity("distance", "the distance of its step from the mean of the others", ratio=True, floor=0.05),
 )
 
@@ -80,6 +94,8 @@ Standing = Mapping[str, tuple[float, float]]
 
 def unusual_steps(run: Run, round_: Round) -> Iterator[Alarm]:
     """Yield the alarms of a round's steps, compared with other sites and with the site's earlier rounds."""
+    if not round_.candidate:
+        return
     earlier = run.rounds[: round_.number - 1][-HISTORY_ROUNDS:]
     before = [_measured(one) for one in earlier]
     for quantity in QUANTITIES:
@@ -91,8 +107,10 @@ def unusual_steps(run: Run, round_: Round) -> Iterator[Alarm]:
             band = _band(peers, quantity)
             if band and not band[0] <= value <= band[1]:
                 yield _alarm(site, round_, quantity, value, band, "for the other sites in this round")
-            own = [earlier[site][1] for earlier in past if site in earlier]
-            band = _history_band(own, strays, quantity, value - beyond)
+            own = [earlier[site] for earlier in past if site in earlier]
+            band = _history_band([stood for _, stood in own], strays, quantity, value - beyond)
+            if band and quantity.turns and value == min(found for found, _ in now.values()):
+                band = max(band[0], _turned_below(own, strays, quantity, value - beyond)), band[1]
             if band and not band[0] <= value <= band[1]:
                 yield _alarm(site, round_, quantity, value, band, "for this site, by its earlier rounds")
 
@@ -149,6 +167,15 @@ def _history_band(
     mads = HISTORY_MADS + (MANY_SITES if strays.sites >= MANY else FEW_SITES) / len(own)
     width, middle = mads * max(NORMAL * strays.typical, quantity.floor), centre + statistics.median(own)
     return middle - width, middle + width
+
+
+def _turned_below(own: Sequence[tuple[float, float]], strays: Strays, quantity: Quantity, centre: float) -> float:
+    """Return below which cosine a step of this site is turned round; -inf where that cannot be said."""
+    spread = max(NORMAL * strays.typical, quantity.floor)
+    usual = max(statistics.median(value for value, _ in own), centre + statistics.median(stood for _, stood in own))
+    if usual < UPRIGHT_MADS * spread:
+        return -math.inf
+    return min(0.0, usual - (TURNED_MADS + TURNED_FEW / len(own)) * spread)
 
 
 def _mads(values: int) -> float:

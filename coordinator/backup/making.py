@@ -93,6 +93,8 @@ def _files(home: Home, taken: Snapshot, scratch: Path) -> Iterator[tuple[str, Pa
         yield registry.name, registry
     if taken.journal:
         yield home.journal.name, taken.journal
+    yield from _below(home, home.decisions)
+    yield from _below(home, home.paces)
     for name, path in _below(home, home.results):
         if taken.run is None or taken.run.ended or path.parent.name != taken.run.run:
             yield name, path

@@ -23,7 +23,7 @@ def restore(home: Home, source: Path) -> Label:
     with reading(source) as archive, _unfinished(home) as folder:
         new, label = Home(folder), archive.label
         files = (new.config_file, new.registry, new.journal)
-        folders = (new.key_file(""), new.blobs, new.results)
+        folders = (new.key_file(""), new.blobs, new.results, new.decisions, new.paces)
         with disk(home.folder, "write"):
             archive.unpack(folder, files={path.name for path in files}, folders={path.name for path in folders})
         needed = [new.config_file, new.key_file("authority.key"), new.key_file("authority.crt")]

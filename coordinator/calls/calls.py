@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from fedcervix.errors import RemoteError
 from fedcervix.transport import codec, identity, rpc
 
 
@@ -41,3 +42,10 @@ class Call:
 
 class Headers(dict[str, str]):
     """Headers that go before the first message of an answer."""
+
+
+def natural(text: str) -> int:
+    """Return the number that a header has. Raises RemoteError where it has none."""
+    if not (text.isascii() and text.isdigit() and len(text) < 19):
+        raise RemoteError("offset and size are natural numbers")
+    return int(text)

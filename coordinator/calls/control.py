@@ -91,7 +91,8 @@ class Control:
     def _picture(self, held: Mapping[str, Held], told: str, *, since: int) -> StatusDocument:
         now, engine = datetime.now(UTC).timestamp(), self._engine
         trouble = "\n".join(filter(None, (engine.trouble, alarm(held), told)))
-        return overview(engine.run, engine.lines(), held, now=now, trouble=trouble, since=since)
+        known = engine.paces.known
+        return overview(engine.run, engine.lines(), held, now=now, trouble=trouble, since=since, paces=known)
 
     async def command(self, request: wire.CommandRequest, call: Call, outside: Outside) -> wire.CommandReply:
         """Do what the operator asks. Raises RemoteError, StorageError."""

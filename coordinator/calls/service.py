@@ -18,8 +18,9 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
-from coordinator.calls.calls import Call, Headers
+from coordinator.calls.calls import Call, Headers, natural
 from coordinator.calls.ledger_stream import LedgerStream
+from coordinator.calls.probes import Probes
 from coordinator.calls.transfers import Transfers, of_size
 from coordinator.calls.work import WorkThreads
 from coordinator.home.home import Home
@@ -88,6 +89,7 @@ class Service:
         self._transfers, self.work = Transfers(), WorkThreads("site", THREADS, each=EACH)
         self._build = replace(HERE, plan_format=engine.run.plan.format)
         self._chunk_bytes = rpc.chunk_bytes(len(engine.run.plan.sites))
+        self._probes = Probes(self.work, self._transfers, self._chunk_bytes)
         self._ahead_bytes = min(AHEAD_BYTES_MAX, rpc.UPLOADS_BYTES // len(engine.run.plan.sites))
         self._log = logger(run=engine.run.run)
         self._ledger_key = private_key(home.pem("ledger.key")) if engine.ledger.known.plan else None
@@ -116,6 +118,8 @@ class Service:
             rpc.PACKED: self.packed,
             rpc.FETCH: self.fetch,
             rpc.PUSH: self.push,
+            rpc.PROBE_DOWN: self._probes.down,
+            rpc.PROBE_UP: self._probes.up,
         }
 
     def check_roster(self, site: str) -> None:
@@ -273,7 +277,7 @@ class Service:
         lines = sum(len(round_.contributions) for round_ in run.rounds)
         if lines * RECORD_LINE_CHARS_MIN > codec.RECORD_CHARS_MAX:
             return news
-        text = to_text(record(run, self._ledger_of(run)))
+        text = to_text(record(run, self._ledger_of(run), self._engine.paces.known))
         return replace(news, record=text if len(text) <= codec.RECORD_CHARS_MAX else "")
 
     def _ledger_of(self, run: Run) -> tuple[LedgerLine, ...]:
@@ -357,6 +361,8 @@ class Service:
         if ready.plan_digest != plan.digest:
             raise RunError("the site has accepted a different plan", cause="the two sides run different versions")
         self._open(ready, site, at)
+        if ready.pace is not None:
+            self._engine.paces.note(self._engine.run, site, ready.pace, at)
         return self._engine.submit(self._engine.sites.attached(site, at), signed)
 
     def _open(self, ready: codec.Ready, site: str, at: float) -> None:
@@ -406,7 +412,7 @@ class Service:
         """Take in a model, from the offset that `offer` gave. Raises RunError, RemoteError, StorageError."""
         await self.work.do(call.serial, self._agent, call)
         digest = codec.read_digest(call.headers.get(rpc.DIGEST_KEY, ""))
-        offset, size_bytes = (_natural(call.headers.get(key, "")) for key in (rpc.OFFSET_KEY, rpc.SIZE_KEY))
+        offset, size_bytes = (natural(call.headers.get(key, "")) for key in (rpc.OFFSET_KEY, rpc.SIZE_KEY))
         incoming = self._blobs.incoming(digest, call.site, offset=offset, size_bytes=size_bytes)
         seen = await self.work.do(call.serial, self._engine.models.arriving, call.site, size_bytes)
 
@@ -419,6 +425,7 @@ class Service:
 
         def take(chunk: bytes) -> None:
             self._goes_on(call)
+            self._engine.sites.moved(call.site, received_bytes=len(chunk))
             seen.see(chunk)
             incoming.write(chunk)
 
@@ -471,6 +478,7 @@ class Service:
             while some := await self.work.do(call.serial, following):
                 for chunk in some:
                     yield chunk
+                    self._engine.sites.moved(call.site, sent_bytes=len(chunk))
 
     def _to_fetch(self, request: wire.BlobRequest, call: Call) -> tuple[str, int]:
         """Return which model a site may have, and its bytes. Raises RunError where it is not the one asked for."""
@@ -522,12 +530,6 @@ def _check_not_revoked(run: Run, site: str) -> None:
             cause=f"{REVOKED_HERE}; an invitation takes effect from the next run on",
             next_step="wait for the next run; the service can stay enabled",
         )
-
-
-def _natural(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) < 19):
-        raise RemoteError("offset and size are natural numbers")
-    return int(text)
 
 
 KNOWN = (Answer.ACCEPTED, Answer.DUPLICATE)

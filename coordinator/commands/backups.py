@@ -37,6 +37,9 @@ def restore(home: Home, file: Path) -> None:
     say("before you start it:")
     say("  - the coordinator that the backup was made of must not run any more, on any machine")
     say(f"  - what was done after {label.made_at} is not in it: revoke again who was revoked, invite again who joined")
+    say(
+        f"  - so may be decisions on models: {home.command('models import FILE')} takes back what others have a copy of"
+    )
     if label.run and not label.outcome:
         say(f"next: {home.command('start')}, which continues run {label.run}")
         if compression := _compression(home):

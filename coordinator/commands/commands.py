@@ -17,14 +17,17 @@ from coordinator.calls.control import Control
 from coordinator.calls.service import Service
 from coordinator.calls.serving import STOP_GRACE, Serving, check_free
 from coordinator.commands.looking import runs
+from coordinator.commands.models import check_start, export_decisions
 from coordinator.commands.operator import ask
 from coordinator.home import first_model
 from coordinator.home.founding import Founding, certify_self, create, ledger_key
 from coordinator.home.home import Home
 from coordinator.home.registry import Registry
 from coordinator.limits.descriptor_shares import bounds
+from coordinator.notify.notifying import notifying
 from coordinator.run import history, results
 from coordinator.run.engine import Engine
+from coordinator.run.paces import Paces
 from coordinator.run.run_ledger import first_entries
 from fedcervix.core.events import SiteRevoked
 from fedcervix.core.modes import Mode
@@ -211,7 +214,7 @@ def _is_invitation(file: Path, site: str) -> bool:
         return content.read(len(head)) == head
 
 
-def begin(home: Home, mode: Mode, *, new: bool) -> None:
+def begin(home: Home, mode: Mode, *, new: bool, force_retired: bool = False) -> None:
     """Begin a run without listening: the next start of the coordinator continues it.
 
     Raises RunError, ConfigError, ModelError, StorageError.
@@ -225,12 +228,12 @@ def begin(home: Home, mode: Mode, *, new: bool) -> None:
             last = history.unfinished(home, journal)
             if last is not None and not new:
                 raise _is_unfinished(home, last)
-            record = _begun(home, journal, BlobStore(home.blobs), mode, instead_of=last)
+            record = _begun(home, journal, BlobStore(home.blobs), mode, instead_of=last, force_retired=force_retired)
     say(f"created: run {record.run}, sites {', '.join(record.plan.sites)}")
     say(f"next: start the service, or {home.command('start')}")
 
 
-def start(home: Home, mode: Mode | None, bind: str, *, new: bool) -> None:
+def start(home: Home, mode: Mode | None, bind: str, *, new: bool, force_retired: bool = False) -> None:
     """Run the federation; an unfinished run is continued, unless this version computes otherwise."""
     share_memory_among_threads()
     ration(LineBudgets())
@@ -244,17 +247,18 @@ def start(home: Home, mode: Mode | None, bind: str, *, new: bool) -> None:
         home.reserve.make()
         home.reserve.spend(lambda: certify_self(home, datetime.now(UTC)))
         journal, blobs = Journal(home.journal), BlobStore(home.blobs)
-        record = _run_to_do(home, journal, blobs, mode, new=new)
-        engine = Engine(journal, blobs, record)
+        record = _run_to_do(home, journal, blobs, mode, new=new, force_retired=force_retired)
+        engine = Engine(journal, blobs, record, paces=Paces(record.run, home.paces))
         _check_ledger(home, engine)
         _apply_revocations(home, engine)
-        _serve(home, engine, blobs, to)
+        with notifying(home, engine, record.begun_at):
+            _serve(home, engine, blobs, to)
         journal.close()
         run = engine.run
     if not run.ended:
         say(f"stopped; to continue the run: {home.command('start')}", err=True)
         sys.exit(INTERRUPTED)
-    results.store(run, blobs, home.results)
+    results.store(run, blobs, home.results, engine.paces.known)
     _announce(home, run.run, run.outcome or Outcome.ABORTED, run.reason)
 
 
@@ -270,7 +274,9 @@ def _bound(option: str, configured: str) -> Address:
         ) from error
 
 
-def _run_to_do(home: Home, journal: Journal, blobs: BlobStore, mode: Mode | None, *, new: bool) -> RunRecord:
+def _run_to_do(
+    home: Home, journal: Journal, blobs: BlobStore, mode: Mode | None, *, new: bool, force_retired: bool
+) -> RunRecord:
     """Return the unfinished run, or begin one."""
     last = history.unfinished(home, journal)
     if last is not None and not new:
@@ -281,16 +287,25 @@ def _run_to_do(home: Home, journal: Journal, blobs: BlobStore, mode: Mode | None
             cause="the last run has ended, or there was none yet; --mode csfssl or --mode ppfssl starts a new one",
             next_step=home.command("start --mode csfssl"),
         )
-    return _begun(home, journal, blobs, mode, instead_of=last)
+    return _begun(home, journal, blobs, mode, instead_of=last, force_retired=force_retired)
 
 
-def _begun(home: Home, journal: Journal, blobs: BlobStore, mode: Mode, *, instead_of: RunRecord | None) -> RunRecord:
+def _begun(
+    home: Home,
+    journal: Journal,
+    blobs: BlobStore,
+    mode: Mode,
+    *,
+    instead_of: RunRecord | None,
+    force_retired: bool,
+) -> RunRecord:
     """Begin a run, and abandon an unfinished one. Errors in the plan or in its first model are reported before that.
 
     Raises ConfigError, ModelError, StorageError.
     """
     plan, now = home.plan(mode), time.time()
     base = first_model.taken_in(home, blobs, plan)
+    check_start(home, plan, base, forced=force_retired)
     if instead_of is not None:
         history.abandon(home, journal, blobs, instead_of, now)
     record = history.new_record(plan, base, now, taken={one.run for one in journal.runs()})
@@ -450,6 +465,7 @@ def export(home: Home, run: str | None, folder: Path | None) -> None:
     folder = folder or Path(run)
     files = results.export(home.results, run, folder)
     say(f"wrote {' and '.join(map(str, files))}")
+    export_decisions(home, run, folder)
     if not results.model_of(home.results, run).exists():
         at_sites = results.read(home.results, run).model
         why = "the sites alone have it, under seal" if at_sites else "it was aborted before a round was completed"

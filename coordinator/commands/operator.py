@@ -12,7 +12,7 @@ import grpc
 
 from coordinator.calls.local_sockets import reachable
 from coordinator.home.home import Home, RunningProcess
-from coordinator.run.changes import applied, ended_rounds, joined
+from coordinator.run.changes import ended_rounds, told
 from coordinator.run.history import stands
 from coordinator.run.status_document import StatusDocument
 from fedcervix.errors import LinkError, RunError
@@ -48,9 +48,17 @@ def picture(home: Home, *, whole: bool) -> StatusDocument | None:
     None if none is running. `whole`: with all rounds; else with the last ones.
     """
     if whole:
-        running = home.read_running()
-        return None if running is None else next(_told(home, running, None, WHOLE_S), None)
+        return picture_since(home, None)
     return ask(home, rpc.OVERVIEW, wire.OverviewRequest(), lambda reply: from_text(StatusDocument, reply.json))
+
+
+def picture_since(home: Home, known: StatusDocument | None) -> StatusDocument | None:
+    """Return the status with all rounds. Those that ended before `known`, an earlier status, are not sent again.
+
+    None if no coordinator is running. Raises a FedcervixError.
+    """
+    running = home.read_running()
+    return None if running is None else next(_told(home, running, known, WHOLE_S), None)
 
 
 def pictures(home: Home) -> Iterator[StatusDocument]:
@@ -58,7 +66,7 @@ def pictures(home: Home) -> Iterator[StatusDocument]:
     pauses, awhile = Pauses(), threading.Event()
     known: StatusDocument | None = None
     while True:
-        for document in _watched(home, known):
+        for document in watched(home, known):
             pauses.reset()
             known = document
             yield known
@@ -69,8 +77,11 @@ def pictures(home: Home) -> Iterator[StatusDocument]:
         awhile.wait(pauses.next_s())
 
 
-def _watched(home: Home, known: StatusDocument | None) -> Iterator[StatusDocument]:
-    """Yield what the running coordinator reports, until it ends; nothing if none is running."""
+def watched(home: Home, known: StatusDocument | None) -> Iterator[StatusDocument]:
+    """Yield what the running coordinator reports, until it ends; nothing if none is running. Raises a FedcervixError.
+
+    `known`: what the caller knows already.
+    """
     running = home.read_running()
     if running is None:
         return
@@ -85,9 +96,7 @@ def _told(
     request = wire.OverviewRequest(run=known.run if known else "", known_rounds=ended_rounds(known))
     with _line(home, running) as channel:
         replies = rpc.calls(rpc.stub(channel, rpc.WATCH)(request, timeout=timeout_s), running.operator, own=True)
-        for change in joined((reply.json, reply.more) for reply in replies):
-            known = applied(known, change)
-            yield known
+        yield from told(((reply.json, reply.more) for reply in replies), known)
 
 
 @contextlib.contextmanager

@@ -15,9 +15,18 @@ from rich.text import Text
 
 from coordinator.run.history import RunLine
 from coordinator.run.status import shown
-from coordinator.run.status_document import FailureStatus, SiteStatus, StatusDocument, WaitStatus
+from coordinator.run.status_document import (
+    FailureStatus,
+    PredictionStatus,
+    SiteStatus,
+    StatusDocument,
+    WaitStatus,
+)
 from fedcervix import __version__
+from fedcervix.core.pace import Span
 from fedcervix.runtime.printing import utc
+from fedcervix.runtime.quantities import duration, durations
+from fedcervix.runtime.record import LedgerLine
 
 COLOURS = {
     "present": "green",
@@ -33,7 +42,7 @@ ALARM_ROWS_MAX = 20
 FAILURE_CHARS_MAX = 2000
 RUN_REASON_CHARS_MAX = 200
 CALLS_FEW, CONNECTIONS_FEW = 8, 2
-"""of an agent: a stream, a transfer, reports whose answers are on their way; and `site-agent check` beside it"""
+"""of an agent: a stream, a transfer, reports whose answers are on their way; and `site-agent doctor` beside it"""
 
 
 def render(document: StatusDocument) -> RenderableType:
@@ -71,11 +80,38 @@ def _headline(d: StatusDocument) -> Text:
     if d.best_round:
         text.append(f", best so far: round {d.best_round}")
     text.append(f"; all times are UTC, now {_clock(d.now)}")
+    if left := _left(d):
+        text.append(f"\n{left}")
     if d.outcome:
         text.append("\n")
         text.append(d.outcome, OUTCOME_COLOURS.get(d.outcome, ""))
         text.append(f": {shown(d.reason)}")
     return text
+
+
+FROM = {"measured": "by what the sites measured before round 1", "rounds": "by the rounds so far"}
+
+
+def _left(d: StatusDocument) -> str:
+    """Say how long the run still takes; the shorter end is where early stopping ends it."""
+    found = d.prediction
+    if found is None or found.left_low_s is None or found.left_high_s is None:
+        return ""
+    left = Span(found.left_low_s, found.left_high_s)
+    return f"time left: {durations(left)}, {FROM.get(found.left_from, '')}" if left.high else ""
+
+
+def _took(line: LedgerLine, predicted: PredictionStatus | None) -> str:
+    """Return how long a round took, beside what was predicted; empty where it is in progress."""
+    if not line.ended_at:
+        return ""
+    took = duration(line.ended_at - line.begun_at)
+    if predicted is None or predicted.round_low_s is None or predicted.round_high_s is None:
+        return took
+    usual = Span(predicted.round_low_s, predicted.round_high_s)
+    if line.round == 1:
+        usual += Span(predicted.before_low_s, predicted.before_high_s)
+    return f"{took} ({durations(usual)})"
 
 
 def _sites(d: StatusDocument) -> Table:
@@ -144,6 +180,7 @@ def _ledger(d: StatusDocument) -> RenderableType:
         "contributions (images, steps, share)",
         "missing",
         "mean loss",
+        "took (predicted)" if d.prediction and d.prediction.round_low_s is not None else "took",
         "model",
         title=title,
         title_justify="left",
@@ -153,7 +190,9 @@ def _ledger(d: StatusDocument) -> RenderableType:
         missing = "\n".join([*(f"{m.site}: {shown(m.reason)}" for m in line.missing), *line.notes])
         loss = "" if line.loss is None else f"{line.loss:.4f}"
         best = " *" if line.round == d.best_round else ""
-        table.add_row(f"{line.round}{best}", counted, Text(missing, "yellow"), loss, line.model[:12])
+        table.add_row(
+            f"{line.round}{best}", counted, Text(missing, "yellow"), loss, _took(line, d.prediction), line.model[:12]
+        )
     return table
 
 
@@ -177,8 +216,13 @@ def _alarms(d: StatusDocument) -> RenderableType:
 
 
 def _notes(d: StatusDocument) -> list[Text]:
+    slow = (
+        []
+        if d.outcome or not d.prediction
+        else [Text(s.straggler, "yellow") for s in d.prediction.sites if s.straggler]
+    )
     failures = [Text(_failure(f), "red" if _is_open(f) else "yellow") for f in d.failures[-5:]]
-    return [*failures, *([Text(d.trouble, "bold red")] if d.trouble else [])]
+    return [*slow, *failures, *([Text(d.trouble, "bold red")] if d.trouble else [])]
 
 
 def _is_open(f: FailureStatus) -> bool:

@@ -4,7 +4,7 @@ Rules
 1. Errors that can be found here are reported here, before the run begins. A site would find them only after all sites
    have attached.
 2. A model in float16, bfloat16 or float64 is converted to float32, which is what sites train in.
-3. The names and shapes of the plan's network follow from its recipe, without torch; `network` has them.
+3. The names and shapes of the plan's network follow from its recipe, without torch (`network_shapes`).
 """
 
 from __future__ import annotations
@@ -12,20 +12,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from coordinator.home.home import Home
-from fedcervix.core.plan import Architecture, Plan, Recipe
+from coordinator.home.network_shapes import Shapes, network
+from fedcervix.core.plan import Plan, Recipe
 from fedcervix.disk.files import copy_file
 from fedcervix.errors import ConfigError, ModelError, RemoteError
 from fedcervix.models.blobs import BlobStore
 from fedcervix.models.weights import Layout, as_float32, read_layout, vet_base, wide_floats
 from fedcervix.runtime.log import logger
 
-Shapes = dict[str, tuple[int, ...]]
-
-BLOCKS: dict[Architecture, tuple[int, ...]] = {"resnet18": (2, 2, 2, 2), "resnet50": (3, 4, 6, 3)}
-CONVOLUTIONS: dict[Architecture, tuple[int, ...]] = {"resnet18": (3, 3), "resnet50": (1, 3, 1)}
-"""kernel sizes of one block, in order"""
-EXPANSION: dict[Architecture, int] = {"resnet18": 1, "resnet50": 4}
-"""channels of a block's last convolution over those of its others"""
 PREFIXES = ("module.", "model.", "encoder.", "network.", "state_dict.", "backbone.")
 """prefixes that other programs add to the names of a network's tensors"""
 SHOWN = 3
@@ -141,50 +135,3 @@ def _stem(name: str) -> str:
     """Return a tensor's name without what programs put before it."""
     shorter = next((name.removeprefix(prefix) for prefix in PREFIXES if name.startswith(prefix)), name)
     return name if shorter == name else _stem(shorter)
-
-
-# --- the plan's network ---------------------------------------------------------------------------------------------
-
-
-def network(recipe: Recipe) -> Shapes:
-    """Return names and shapes of the tensors of a recipe's network, as `site_agent.network.encoder` builds it."""
-    features = 512 * EXPANSION[recipe.architecture]
-    shapes: Shapes = {"conv1.weight": (64, 3, 7, 7), **_norm("bn1", 64)}
-    channels = 64
-    for layer, blocks in enumerate(BLOCKS[recipe.architecture]):
-        for block in range(blocks):
-            shapes |= _block(
-                recipe.architecture, f"layer{layer + 1}.{block}", channels, 64 * 2**layer, first=block == 0
-            )
-            channels = 64 * 2**layer * EXPANSION[recipe.architecture]
-    head = _linear("head.0", features, recipe.width)
-    if recipe.head == "mlp":
-        head = {
-            **_linear("head.0", features, features),
-            **_norm("head.1", features),
-            **_linear("head.3", features, recipe.width),
-        }
-    return {f"backbone.{name}": shape for name, shape in shapes.items()} | head
-
-
-def _block(architecture: Architecture, name: str, channels: int, width: int, *, first: bool) -> Shapes:
-    """Return the tensors of a residual block; the first of a layer adapts its shortcut where the channels change."""
-    kernels, out = CONVOLUTIONS[architecture], width * EXPANSION[architecture]
-    shapes: Shapes = {}
-    inside = channels
-    for number, side in enumerate(kernels, 1):
-        after = out if number == len(kernels) else width
-        shapes |= {f"{name}.conv{number}.weight": (after, inside, side, side), **_norm(f"{name}.bn{number}", after)}
-        inside = after
-    if first and channels != out:
-        shapes |= {f"{name}.downsample.0.weight": (out, channels, 1, 1), **_norm(f"{name}.downsample.1", out)}
-    return shapes
-
-
-def _norm(name: str, channels: int) -> Shapes:
-    values = dict.fromkeys(("weight", "bias", "running_mean", "running_var"), (channels,))
-    return {f"{name}.{value}": shape for value, shape in values.items()} | {f"{name}.num_batches_tracked": ()}
-
-
-def _linear(name: str, inputs: int, outputs: int) -> Shapes:
-    return {f"{name}.weight": (outputs, inputs), f"{name}.bias": (outputs,)}

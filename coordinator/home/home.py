@@ -7,7 +7,10 @@ journal.db            the events of all runs
 blobs/                models in use, named by digest
 reserve               room on the disk for journal and registry when it is full
 results/RUN/          finished models, each with its record
+decisions/            which models are approved or retired, each decision with its signature; never changed
+paces/RUN.json        what the sites of a run have measured before it
 running.json          address and process of the running coordinator; it holds `lock`, and `running.lock`
+notify-RECEIVER.json  messages that are still to be sent, and how far the journal was told (fedcervix.notify.outbox)
 operator.sock         where it listens to the operator
 """
 
@@ -33,6 +36,7 @@ from fedcervix.disk.reserve import Reserve
 from fedcervix.disk.storage import damaged, disk
 from fedcervix.errors import ConfigError, RunError, StorageError
 from fedcervix.json_text import parsed
+from fedcervix.notify.settings import NotifySection
 from fedcervix.runtime.config import apply_profile, build, read_toml
 from fedcervix.transport.address import Address, check_address
 
@@ -106,6 +110,7 @@ class Config:
     listen: ListenSection
     run: RunSection
     certificates: CertificatesSection = field(default_factory=CertificatesSection)
+    notify: NotifySection = field(default_factory=NotifySection)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +144,10 @@ class Home:
     """Models in use."""
     results = Below("results")
     """Finished models."""
+    decisions = Below("decisions")
+    """What was decided on models (see fedcervix.lineage.decision_store)."""
+    paces = Below("paces")
+    """What the sites of each run have measured."""
     running = Below("running.json")
     """Address and process of the running coordinator."""
     operator_socket = Below("operator.sock")
@@ -192,7 +201,7 @@ class Home:
             raise ConfigError(
                 f"{self.folder} is a site's home, not a coordinator's",
                 cause="wrong --home, or the wrong program",
-                next_step=f"site-agent --home {shlex.quote(str(self.folder))} check, or give --home another folder",
+                next_step=f"site-agent --home {shlex.quote(str(self.folder))} doctor, or give --home another folder",
             )
         if self.has(self.key_file("authority.key")):
             raise ConfigError(

@@ -93,7 +93,7 @@ ASK_AGAIN = (
 
 RENEW = "ask the coordinator's operator for a renewal (`coordinator renew {site}`), then `site-agent join FILE`"
 UNRENEWED = (
-    "its agent does not run or cannot connect (`site-agent check` there); once expired: `coordinator renew {site}`"
+    "its agent does not run or cannot connect (`site-agent doctor` there); once expired: `coordinator renew {site}`"
 )
 IN_FORCE = ("issued", "valid")
 """states of a certificate with which a site may connect"""

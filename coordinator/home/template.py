@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
-from fedcervix.core.bounds import Within, allowed
+from fedcervix.core.bounds import OrDigest, Values, allowed
 from fedcervix.core.profiles import PROFILES
+from fedcervix.notify.settings import NotifySection
 
 HEAD = """\
 # Configuration of a fedcervix coordinator. Every key is explained in docs/configuration.md.
@@ -27,11 +28,21 @@ name = {name}
 """
 
 REMARKS = {
-    "listen.bind": "the only port; sites connect to it, the coordinator opens no connections",
+    "listen.bind": "the only port; sites connect to it; the coordinator opens connections only for [notify]",
     "listen.advertise": "HOST:PORT at which the sites reach the coordinator; written into invitations",
     "certificates": "all of them renew themselves, from half of this time on",
     "certificates.site_days": "for how long a site's certificate is issued",
     "certificates.own_days": "the same of the coordinator's own: the server's and the operator's",
+    "notify": "messages to people, by webhook and mail; off until a receiver is named",
+    "notify.on": "which",
+    "notify.give_up_h": "for so long a message is tried again",
+    "notify.webhook.url": "https; then: coordinator notify key",
+    "notify.webhook.authority": "file of the receiver's authority, if it is your institution's",
+    "notify.mail.server": "HOST:PORT",
+    "notify.mail.security": "starttls, tls or none (only on this machine)",
+    "notify.mail.sender": "an address",
+    "notify.mail.to": "addresses",
+    "notify.mail.authority": "as of the webhook",
     "run.sites": "the declared roster, in the order of averaging and of the ring",
     "run.profile": "paper, recommended or demo; the tables below override single keys",
     "run.base": "a first model made elsewhere; without it a site makes one from the seed",
@@ -57,18 +68,23 @@ REMARKS = {
     "run.terms.colluders": "secure_sum: so many sites may help the coordinator",
     "run.recipe": "how a site trains",
     "run.recipe.width": "units of the dense layer",
-    "run.recipe.start": "imagenet: the first site then needs its weights",
+    "run.recipe.start": "imagenet or a model: the first site then needs its weights",
     "run.recipe.image_px": "side of the square input",
     "run.recipe.batch_images": "N of the paper",
     "run.recipe.schedule": "of the learning rate, over the whole run",
     "run.recipe.proximal": "mu of FedProx; 0: plain averaging",
     "run.recipe.epochs_max": "of a whole run; rounds x epochs_per_round is cut to it",
+    "run.recipe.roi": "none, manifest (its column roi) or detector: crop to the cervix",
+    "run.recipe.harmonise": "none or site-colour: one colour reference for all sites",
+    "run.recipe.stages": "native, acetic, green, iodine, other; [] is all",
+    "run.recipe.positives": "same-stage-visit: two images of a visit and stage",
     "run.recipe.avoid_same_patient": "never two images of one woman in one batch",
     "run.recipe.precision": "auto: what each site measures as faster",
     "run.recipe.augment": "each image draws its own values from these ranges",
     "run.recipe.augment.flip_horizontal": "probability",
     "run.recipe.augment.flip_vertical": "probability",
     "run.recipe.augment.shift": "fraction of the side",
+    "run.recipe.augment.colour": "acetic-safe: no gamma, brightness only darkens",
     "run.recipe.classifier": "how a site fine-tunes the shared model on its own labels",
 }
 COLUMN = 45
@@ -86,6 +102,8 @@ def coordinator_toml(*, name: str, bind: str, advertise: str, sites: tuple[str, 
         _line("# site_days = 90.0", REMARKS["certificates.site_days"]),
         _line("# own_days = 90.0", REMARKS["certificates.own_days"]),
         "",
+        *_notify(),
+        "",
         "[run]",
         _line(f"sites = {_toml(list(sites))}", REMARKS["run.sites"]),
         _line(f"profile = {_toml(profile)}", REMARKS["run.profile"]),
@@ -94,6 +112,17 @@ def coordinator_toml(*, name: str, bind: str, advertise: str, sites: tuple[str, 
         *_table("run.recipe", start.recipe, sites=len(sites)),
     ]
     return HEAD.format(profile=profile, name=_toml(name)) + "\n".join(lines) + "\n"
+
+
+def _notify() -> Iterator[str]:
+    """Yield the lines of [notify] and of the tables below it."""
+    off = NotifySection()
+    for name, values in (("notify", off), ("notify.webhook", off.webhook), ("notify.mail", off.mail)):
+        yield _line(f"[{name}]", REMARKS.get(name, ""))
+        for field in dataclasses.fields(values):
+            value = getattr(values, field.name)
+            if not dataclasses.is_dataclass(value):
+                yield _line(f"# {field.name} = {_toml(value)}", REMARKS[f"{name}.{field.name}"])
 
 
 def _table(name: str, values: Any, *, sites: int) -> Iterator[str]:
@@ -117,8 +146,10 @@ def _line(text: str, remark: str) -> str:
     return f"{text:<{COLUMN}}  # {remark}" if remark else text
 
 
-def _choices(values: Within | tuple[str, ...] | None) -> str:
-    """Return "a, b or c" where a key is one of these words; empty for other keys."""
+def _choices(values: Values | None) -> str:
+    """Return "a, b or c" where a key is one of these words; empty for numbers."""
+    if isinstance(values, OrDigest):
+        return str(values)
     return f"{', '.join(values[:-1])} or {values[-1]}" if isinstance(values, tuple) else ""
 
 

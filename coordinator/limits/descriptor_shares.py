@@ -16,7 +16,7 @@ OWN = 96
 OWN_PER_SITE = 4
 """an incoming and an outgoing model, and their folders"""
 PER_CERTIFICATE_MAX, PER_CERTIFICATE_MIN = 8, 2
-"""an agent has one connection, and `site-agent check` another; a lost one may still be open here"""
+"""an agent has one connection, and `site-agent doctor` another; a lost one may still be open here"""
 INVITED = 32
 """connections of sites that are about to join"""
 UNAUTHENTICATED_MAX, BURST_MAX = 512, 2048

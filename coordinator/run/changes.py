@@ -19,7 +19,7 @@ from typing import TypeVar
 from coordinator.run.status_document import StatusDocument
 from fedcervix.json_text import parsed
 from fedcervix.runtime.record import LedgerLine
-from fedcervix.runtime.typed_json import fields_of, from_json, replaced, to_text
+from fedcervix.runtime.typed_json import fields_of, from_json, from_text, replaced, to_text
 
 T = TypeVar("T")
 
@@ -82,12 +82,24 @@ def parts(change: Change | StatusDocument) -> Iterator[tuple[str, bool]]:
 
 def joined(messages: Iterable[tuple[str, bool]]) -> Iterator[Change]:
     """Yield the changes of which `messages` are the parts; one that is not whole is dropped."""
+    return map(parsed, _texts(messages))
+
+
+def _texts(messages: Iterable[tuple[str, bool]]) -> Iterator[str]:
     held: list[str] = []
     for text, more in messages:
         held.append(text)
         if not more:
-            yield parsed("".join(held))
+            yield "".join(held)
             held.clear()
+
+
+def told(messages: Iterable[tuple[str, bool]], known: StatusDocument | None = None) -> Iterator[StatusDocument]:
+    """Yield the document after each change of which `messages` are the parts. Raises ValueError."""
+    for text in _texts(messages):
+        # A first document of many rounds is large: it is read at once, and not by way of tables.
+        known = from_text(StatusDocument, text) if known is None else applied(known, parsed(text))
+        yield known
 
 
 def brief(document: StatusDocument) -> str:

@@ -22,6 +22,8 @@ from coordinator.limits.allowances import Allowances
 from coordinator.run.history import begin_of
 from coordinator.run.liveness import Line
 from coordinator.run.model_work import ModelWork
+from coordinator.run.paces import Paces
+from coordinator.run.prediction import prediction, words_of
 from coordinator.run.round_average import average_round
 from coordinator.run.round_sum import sum_round
 from coordinator.run.run_ledger import RunLedger
@@ -58,7 +60,9 @@ class Engine:
         *,
         clock_s: Callable[[], float] = time.time,
         steady_s: Callable[[], float] = time.monotonic,
+        paces: Paces | None = None,
     ) -> None:
+        self.paces = paces or Paces(record.run)
         self._journal, self._blobs, self._clock_s, self._steady_s = journal, blobs, clock_s, steady_s
         self._log = logger(run=record.run)
         self._allowances = Allowances(record.plan.sites)
@@ -166,6 +170,18 @@ class Engine:
             self._log.warning("alarm", round=alarm.round, site=alarm.site, what=alarm.what, words=alarm.words)
         if len(after.rounds) != len(before.rounds):
             self._log.info("round begins", round=after.current.number, base=after.model[:12])
+            if not before.rounds:
+                self._say_prediction(after)
+
+    def _say_prediction(self, run: Run) -> None:
+        """Log what the run is predicted to take, once, and who the others will wait for."""
+        found = prediction(run, self.paces.known)
+        if found is None or found.run_low_s is None:
+            return
+        self._log.info("prediction", words=words_of(found, run.plan.rounds_max))
+        for site in found.sites:
+            if site.straggler:
+                self._log.warning("straggler", site=site.site, words=site.straggler)
 
     # --- the driving thread ---
 

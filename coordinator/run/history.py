@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from coordinator.home.home import Home
-from coordinator.run import results
+from coordinator.run import paces, results
 from coordinator.run.changes import BRIEF_ROUNDS
 from coordinator.run.status import overview
 from coordinator.run.status_document import StatusDocument
@@ -94,6 +94,12 @@ def unfinished(home: Home, journal: Journal) -> RunRecord | None:
     return last
 
 
+def unfinished_record(home: Home) -> RunRecord | None:
+    """Return the run that the next start would continue; it only reads. Raises StorageError, FormatError."""
+    with _journal(home) as journal:
+        return unfinished(home, journal) if journal else None
+
+
 def check_numerics(home: Home) -> None:
     """Raise RunError where this version would go on with the unfinished run in other numerics, also StorageError.
 
@@ -129,7 +135,7 @@ def abandon(
     while not run.ended:  # twice where holders would close an attempt first: nobody hears them now
         run, _ = step(run, event)
         RunLedger(journal, record.run).append(run, event, NOT_SIGNED)
-    results.store(run, blobs, home.results)
+    results.store(run, blobs, home.results, paces.known(home.paces, run.run))
 
 
 def entries(home: Home) -> list[RunLine]:
@@ -196,7 +202,8 @@ def stands(home: Home, name: str = "", *, whole: bool = True) -> StatusDocument:
     is_last = run.run == records[-1].run
     trouble = unread if run.ended or not is_last else _not_running(home)
     since = 0 if whole else max(0, len(run.rounds) - BRIEF_ROUNDS)
-    return overview(run, {}, now=time.time(), trouble=trouble, since=since)
+    known = paces.known(home.paces, run.run)
+    return overview(run, {}, now=time.time(), trouble=trouble, since=since, paces=known)
 
 
 def _newest(journal: Journal, records: Sequence[RunRecord | UnreadRun]) -> tuple[Run, str]:

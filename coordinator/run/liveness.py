@@ -12,7 +12,7 @@ and its next agent would be refused as a duplicate.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # it loads what signs, and `status` reads without that
@@ -40,6 +40,10 @@ class LastSeen:
     """version of fedcervix there, as it said last"""
     upgrade: str = ""
     """why its version was refused; empty where it was not"""
+    received_bytes: int = 0
+    """of models that it has sent"""
+    sent_bytes: int = 0
+    """of models that it was sent"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +66,10 @@ class Line:
     """what must be installed before it can take part; empty where nothing"""
     set_aside: int = 0
     """its reports that were not written down since the coordinator was started (see coordinator.limits.allowances)"""
+    received_bytes: int = 0
+    """of models that the site has sent since then"""
+    sent_bytes: int = 0
+    """of models that it was sent since then"""
 
 
 class Liveness:
@@ -78,6 +86,12 @@ class Liveness:
         sign.at_s = self._clock_s()
         if progress is not None:
             sign.progress = progress
+
+    def moved(self, site: str, *, received_bytes: int = 0, sent_bytes: int = 0) -> None:
+        """Count bytes of a model that a site has sent, or was sent."""
+        sign = self.signs[site]
+        sign.received_bytes += received_bytes
+        sign.sent_bytes += sent_bytes
 
     def begin_lease(self, site: str) -> None:
         """Give a site its whole lease from now on. That is no sign of life."""
@@ -113,7 +127,8 @@ class Liveness:
         cut_for_s = None if sign.cut_s is None else self._clock_s() - sign.cut_s
         lease_s, unheard_for_s = self.lease_ends_in_s(site, working=working), self._clock_s() - sign.at_s
         said = (sign.progress, sign.stopped, sign.software, sign.upgrade)
-        return Line(sign.connected, cut_for_s, unheard_for_s, lease_s, *said)
+        line = Line(sign.connected, cut_for_s, unheard_for_s, lease_s, *said)
+        return replace(line, received_bytes=sign.received_bytes, sent_bytes=sign.sent_bytes)
 
     def alive(self, site: str) -> bool:
         """Say whether a site's stream is open, or something was heard of it within its lease."""

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from coordinator.run.prediction import prediction
 from coordinator.run.status import ledger_line
 from fedcervix import __version__
+from fedcervix.core.pace import SitePace
 from fedcervix.core.rounds.state import Run
 from fedcervix.disk.files import copy_file, digest_file, in_place_of, make_folder, write_whole
 from fedcervix.disk.reserve import Reserve
@@ -29,8 +33,13 @@ def ledger(run: Run) -> tuple[LedgerLine, ...]:
     return tuple(ledger_line(run, round_) for round_ in run.rounds)
 
 
-def record(run: Run, lines: tuple[LedgerLine, ...] | None = None) -> RecordedRun:
-    """Return the run's record; `lines` is its ledger, which is made here where it is not given."""
+def record(
+    run: Run, lines: tuple[LedgerLine, ...] | None = None, paces: Mapping[str, SitePace] = MappingProxyType({})
+) -> RecordedRun:
+    """Return the run's record; `lines` is its ledger, which is made here where it is not given.
+
+    `paces`: what the sites had measured.
+    """
     return RecordedRun(
         run=run.run,
         software=f"fedcervix {__version__}",
@@ -42,11 +51,12 @@ def record(run: Run, lines: tuple[LedgerLine, ...] | None = None) -> RecordedRun
         best_round=run.best_round,
         model=run.best.candidate if run.best_round else None,
         adopted=tuple(run.adopted),
+        prediction=prediction(run, paces),
         ledger=ledger(run) if lines is None else lines,
     )
 
 
-def store(run: Run, blobs: BlobStore, results: Path) -> Path:
+def store(run: Run, blobs: BlobStore, results: Path, paces: Mapping[str, SitePace] = MappingProxyType({})) -> Path:
     """Write model and record of an ended run to its folder; done twice, it does the same. Raises StorageError.
 
     On a full disk, too: the model becomes a second name of the file in the blob store, the record takes of the reserve.
@@ -55,7 +65,7 @@ def store(run: Run, blobs: BlobStore, results: Path) -> Path:
     folder = reserve.spend(lambda: make_folder(results / run.run))
     if run.best_round and not run.plan.terms.sealed:  # which the sites alone have
         _link(blobs.path(run.best.candidate), folder / MODEL_FILE)
-    text = to_text(record(run), indent=2).encode()
+    text = to_text(record(run, paces=paces), indent=2).encode()
     reserve.spend(lambda: write_whole(folder / RECORD_FILE, text))
     return folder
 

@@ -5,6 +5,8 @@ It follows from the run and its files alone. Made again after a kill, it gives t
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from coordinator.run.round_average import momentum
 from fedcervix.core.events import AggregateStored
 from fedcervix.core.rounds.coordinator_work import AverageWork
@@ -25,9 +27,10 @@ def sum_round(run: Run, blobs: BlobStore, layout: Layout, work: AverageWork, at:
     blobs.adopt(total, opened)
     carried = momentum(run.plan, blobs, work)
     base, rule = blobs.path(work.base), run.plan.terms.batch_norm
-    model = derive(blobs.path(opened), base, average, summed(run), rule, carried)
-    blobs.adopt(average, model)
-    return AggregateStored(work.round, model, at, attempt=work.attempt, total=opened)
+    derived = derive(blobs.path(opened), base, average, summed(run), rule, carried, round_=work.round)
+    blobs.adopt(average, derived.digest)
+    of_sum = AggregateStored(work.round, derived.digest, at, attempt=work.attempt, total=opened)
+    return replace(of_sum, summed_norm=derived.norm)
 
 
 def summed(run: Run) -> Summed:

@@ -60,6 +60,10 @@ class SiteStreams:
             with self._state.changed:
                 self._submit(self.attached(site, self._clock_s()))
 
+    def moved(self, site: str, *, received_bytes: int = 0, sent_bytes: int = 0) -> None:
+        """Count bytes of a model that a site has sent, or was sent. No lock: a site has one transfer of a kind."""
+        self._liveness.moved(site, received_bytes=received_bytes, sent_bytes=sent_bytes)
+
     def attached(self, site: str, at: float) -> SiteAttached:
         """Return the event that a site takes part, with the software that it has said it runs."""
         build = self._builds.get(site)

@@ -14,9 +14,12 @@ from types import MappingProxyType
 from coordinator.alarms.alarm_sources import alarms
 from coordinator.limits.admission import NOTHING, Held
 from coordinator.run.liveness import STOPPED, Line
+from coordinator.run.prediction import prediction_status
 from coordinator.run.status_document import FailureStatus, SiteStatus, StatusDocument, WaitStatus
+from fedcervix.core.collapse import collapse_loss
 from fedcervix.core.events import LOSS_MAX, SiteFailed
 from fedcervix.core.measures import Measures, clip_scales, trimmed_per_side
+from fedcervix.core.pace import SitePace
 from fedcervix.core.plan import Plan
 from fedcervix.core.rounds.coordinator_work import weights
 from fedcervix.core.rounds.instructions import instruction
@@ -51,12 +54,14 @@ def overview(
     now: float,
     trouble: str = "",
     since: int = 0,
+    paces: Mapping[str, SitePace] = MappingProxyType({}),
 ) -> StatusDocument:
     """Return the document.
 
     `lines`: how each site's line is, and `held`: what it holds of the listener; empty where no coordinator is running.
-    `since`: the ledger begins with the round after this one.
+    `since`: the ledger begins with the round after this one. `paces`: what sites have measured.
     """
+    recipe = run.plan.recipe
     sites = {name: _site(run, name, lines.get(name), held.get(name, NOTHING), now) for name in run.plan.sites}
     return StatusDocument(
         run=run.run,
@@ -76,6 +81,8 @@ def overview(
         waits=tuple(_wait(wait, sites[wait.site]) for wait in waits(run)),
         ledger=tuple(_shortened(ledger_line(run, round_)) for round_ in run.rounds[since:]),
         failures=_failures(run),
+        prediction=prediction_status(run, paces, now),
+        collapse_loss=collapse_loss(recipe.batch_images, recipe.loss) if recipe.batch_images > 1 else 0.0,
     )
 
 
@@ -135,7 +142,17 @@ def _site(run: Run, name: str, line: Line | None, held: Held, now: float) -> Sit
         calls_open=held.open,
         calls_refused=held.refused,
         connections=held.connections,
+        heard_at=_heard(line, now),
+        received_bytes=line.received_bytes if line else 0,
+        sent_bytes=line.sent_bytes if line else 0,
     )
+
+
+def _heard(line: Line | None, now: float) -> float | None:
+    """Return when a site was last heard. To the second: two clocks agree no better, and what changed is sent again."""
+    if line is None or (line.cut_for_s is None and not line.connected):
+        return None
+    return float(round(now - line.unheard_for_s))
 
 
 def _lost(line: Line | None) -> tuple[str, float | None]:

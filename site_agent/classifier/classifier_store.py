@@ -22,7 +22,11 @@ from fedcervix.disk.files import digest_file, write_secret
 from fedcervix.disk.paths import Below
 from fedcervix.errors import ModelError
 from fedcervix.runtime.typed_json import from_json
+from site_agent.classifier.zone import Zone
+from site_agent.data import site_colours
 from site_agent.home import SiteHome
+from site_agent.images.preparation import SiteColour
+from site_agent.manifest.classes import Classes
 from site_agent.starts import RINGS, TITLES, UNTRAINED
 from site_agent.store import archive, leak_guard
 from site_agent.store.checksummed_records import damaged, read_record, unknown, write_record
@@ -31,8 +35,9 @@ from site_agent.store.provenance import Provenance
 from site_agent.training.epochs import EpochRecord
 
 if TYPE_CHECKING:
-    from site_agent.classifier.finetune import Classifier, Finetuned
+    from site_agent.classifier.finetune import Finetuned, Network
     from site_agent.classifier.privacy_accounting import PrivateHead
+    from site_agent.classifier.trainings import TrainedClassifier
     from site_agent.data.collection import Image
 
 WEIGHTS = "classifier.safetensors"
@@ -59,6 +64,19 @@ class _Record:
     history: tuple[EpochRecord, ...]
     software: str = ""
     privacy: _Promise | None = None
+    zone: Zone | None = None
+    classes: Classes | None = None
+    site_colour: SiteColour | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Decisions:
+    """What goes with a classifier's weights: how its scores become calls."""
+
+    threshold: float
+    """chosen on validation images"""
+    zone: Zone | None = None
+    classes: Classes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +88,17 @@ class StoredClassifier:
     """chosen on validation images"""
     provenance: Provenance
     history: tuple[EpochRecord, ...]
-    """its training curve"""
+    """its training curve; of several trainings, the first one's"""
     software: str
     """with which it was fine-tuned"""
     epsilon: float | None = None
     """how much its head tells of one woman, at most; None where nothing is promised"""
+    zone: Zone | None = None
+    """where it does not decide, calibrated on validation women; None where none was asked for"""
+    classes: Classes | None = None
+    """that it learned, where these are more than two; see `trainings.class_probabilities`"""
+    colour: SiteColour | None = None
+    """how its pictures were brought to the reference; None where its recipe does not harmonise"""
 
     @property
     def start(self) -> str:
@@ -103,15 +127,13 @@ class StoredClassifier:
                 next_step=_again(self.folder, self.provenance.start.name),
             )
 
-    def build(self) -> Classifier:
+    def build(self) -> Network:
         """Return the network with its weights. Raises ModelError, also where the file was changed."""
-        from site_agent.classifier.finetune import build_classifier
-        from site_agent.network.encoder import apply_weights, load_weights
+        from site_agent.classifier import trainings
+        from site_agent.network.encoder import load_weights
 
         self.check()
-        classifier, _ = build_classifier(self.recipe, self.seed, None)
-        apply_weights(classifier, load_weights(self.weights), what=f"classifier {self.start}")
-        return classifier
+        return trainings.restore(self.recipe, load_weights(self.weights), what=f"classifier {self.start}")
 
 
 def folder_of(home: SiteHome, name: str = "") -> Path:
@@ -122,10 +144,10 @@ def folder_of(home: SiteHome, name: str = "") -> Path:
 def keep(
     home: SiteHome,
     name: str,
-    fitted: Finetuned,
+    made: TrainedClassifier,
     provenance: Provenance,
     *,
-    threshold: float,
+    decided: Decisions,
     seen: Seen,
     private: PrivateHead | None = None,
 ) -> StoredClassifier:
@@ -141,17 +163,22 @@ def keep(
     folder = folder_of(home, name) / provenance.label.lower()
 
     def fill(making: Path) -> str:
-        digest = save_weights(making / WEIGHTS, fitted.best_state)
+        digest = save_weights(making / WEIGHTS, made.state)
         (making / WEIGHTS).chmod(0o600)
         leak_guard.write(making, leak_guard.site_key(home), seen)
         record: dict[str, object] = {
             "provenance": dataclasses.replace(provenance, weights=digest).to_json(),
-            "threshold": threshold,
-            "best_epoch": fitted.best_epoch,
-            "stopped": fitted.stopped,
-            "history": [dataclasses.asdict(epoch) for epoch in fitted.history],
+            "threshold": decided.threshold,
+            **_course(made.fits[0]),
             "software": f"fedcervix {__version__}, torch {torch.__version__}",
         }
+        if further := made.fits[1:]:
+            record["further_trainings"] = [_course(one) for one in further]
+        for key, value in (("zone", decided.zone), ("classes", decided.classes)):
+            if value is not None:
+                record[key] = dataclasses.asdict(value)
+        if colour := site_colours.kept(home, provenance.recipe):
+            record["site_colour"] = dataclasses.asdict(colour)
         if private is not None:
             record["privacy"] = dataclasses.asdict(private.privacy)
             write_secret(making / PRIVATE_HEAD, private.leaves.encode())
@@ -160,6 +187,12 @@ def keep(
 
     archive.install(home.folder, folder, fill, WEIGHTS)
     return read(folder)
+
+
+def _course(fitted: Finetuned) -> dict[str, object]:
+    """Return how one training went."""
+    history = [dataclasses.asdict(epoch) for epoch in fitted.history]
+    return {"best_epoch": fitted.best_epoch, "stopped": fitted.stopped, "history": history}
 
 
 def read(folder: Path) -> StoredClassifier:
@@ -171,9 +204,25 @@ def read(folder: Path) -> StoredClassifier:
         found = from_json(_Record, raw, extra="ignore")
         provenance = Provenance.from_json(found.provenance)
         epsilon = found.privacy.epsilon if found.privacy else None
-        return StoredClassifier(folder, found.threshold, provenance, found.history, found.software, epsilon)
+        return StoredClassifier(
+            folder,
+            found.threshold,
+            provenance,
+            found.history,
+            found.software,
+            epsilon,
+            found.zone,
+            found.classes,
+            colour=_colour(found, provenance.recipe),
+        )
     except (ValueError, KeyError, TypeError) as error:
         raise damaged(file, error, what="classifier", next_step=next_step) from error
+
+
+def _colour(found: _Record, recipe: Recipe) -> SiteColour | None:
+    if (found.site_colour is not None) != (recipe.harmonise != "none"):
+        raise ValueError("site_colour is said where the recipe harmonises, and only there")
+    return found.site_colour
 
 
 def named(home: SiteHome, name: str) -> StoredClassifier:
@@ -248,6 +297,17 @@ def check_unseen_by_classifiers(home: SiteHome, stored: Sequence[StoredClassifie
         next_step = _again(one.folder, one.provenance.start.name)
         seen = leak_guard.read(one.folder, key, next_step=next_step)
         leak_guard.check_unseen(seen, key, images, what=f"classifier {one.start}", next_step=next_step)
+
+
+def check_colours(home: SiteHome, stored: Iterable[StoredClassifier]) -> None:
+    """Raise ModelError where a classifier was made with other colours of the site than those that are kept now."""
+    for one in stored:
+        if one.colour != site_colours.kept(home, one.recipe):
+            raise ModelError(
+                f"classifier {one.start} was made with other colours of the site than {home.colours} holds",
+                cause="that file was deleted or replaced since, or the classifier is of another site",
+                next_step=f"restore it from a backup, or fine-tune: {_again(one.folder, one.provenance.start.name)}",
+            )
 
 
 def _rank(start: str, order: Sequence[str]) -> int:

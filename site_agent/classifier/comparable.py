@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from fedcervix.errors import ModelError
+from fedcervix.lineage.shelf import reason
 from site_agent.classifier import classifier_store
 from site_agent.classifier.classifier_store import StoredClassifier
 from site_agent.data.collection import Collection
@@ -14,6 +15,7 @@ from site_agent.home import SiteHome
 from site_agent.store import model_store, provenance
 from site_agent.store.model_store import CervixModel
 from site_agent.store.provenance import Again
+from site_agent.store.retired_models import retired_among
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,11 +46,13 @@ def comparable(home: SiteHome, collection: Collection, *, name: str = "", run: s
     """
     stored, broken = tuned(home, name)
     kept, lost = model_store.found(home)
-    told, known = [one.provenance for one in stored], [model.kept for model in kept]
+    told = [one.provenance for one in stored]
+    known = [model.kept for model in kept if retired_among(home, [model.digest]) is None]
     provenance.check(told, known, data_of(collection), again=Again(home.command(), name), run=run)
     classifier_store.check_unseen_by_classifiers(
         home, stored, (image for image in collection.images if image.split == "test")
     )
+    classifier_store.check_colours(home, stored)
     about = provenance.headline(told, known, run)
     return Comparable(
         stored=tuple(stored),
@@ -57,10 +61,18 @@ def comparable(home: SiteHome, collection: Collection, *, name: str = "", run: s
         differences=(*provenance.differences(told, known, run), *_privacy(stored)),
         reservations=(
             *provenance.reservations(told, known, run),
+            *_retired(home, stored),
             *(f"Not compared: the classifier {one}, which cannot be used (why: site-agent history)." for one in broken),
             *(f"Not compared: the model {one}, which cannot be used (why: site-agent history)." for one in lost),
         ),
     )
+
+
+def _retired(home: SiteHome, stored: Sequence[StoredClassifier]) -> Iterator[str]:
+    """Yield, in a sentence each, which classifiers must not be used any more."""
+    for one in stored:
+        if found := retired_among(home, [one.provenance.weights, one.provenance.start.weights]):
+            yield f"The classifier {one.start} is retired: {reason(found[1])}."
 
 
 def _privacy(stored: Sequence[StoredClassifier]) -> tuple[str, ...]:

@@ -13,10 +13,11 @@ Rules
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 import torch
@@ -27,6 +28,9 @@ from torch import Tensor, nn
 from fedcervix.core.plan import Augment, ClassifierRecipe, Recipe
 from fedcervix.core.seeds import derive
 from fedcervix.errors import DataError, TrainingError
+from site_agent.classifier.averaged import AveragedClassifier
+from site_agent.classifier.ordered import OrderedThresholds, ordered_counts, ordinal_losses
+from site_agent.classifier.weight_average import WeightAverage
 from site_agent.data.device_batches import Feed
 from site_agent.data.image_sets import Labelled
 from site_agent.data.pixels import Pixels
@@ -76,31 +80,59 @@ class Finetuned:
     history: tuple[EpochRecord, ...]
     best_epoch: int
     stopped: Literal["patience", "epochs"]
+    is_probe: bool = False
+
+    @property
+    def valid_loss(self) -> float:
+        """Validation loss of what was kept, in nats per image."""
+        return self.history[self.best_epoch - 1].valid_loss
 
 
 class Classifier(nn.Module):
-    """The encoder's backbone and one output neuron; gives logits, the sigmoid of which is the probability of case."""
+    """The encoder's backbone and one output neuron; gives logits, the sigmoid of which is the probability of case.
 
-    def __init__(self, backbone: nn.Module, neuron: nn.Linear) -> None:
+    With K > 2 ordered classes the neuron is shared by K - 1 thresholds (`ordered`), and the logit of case is the one at
+    the cut.
+    """
+
+    def __init__(self, backbone: nn.Module, neuron: nn.Linear, thresholds: OrderedThresholds | None = None) -> None:
         super().__init__()
         self.backbone = backbone
         self.neuron = neuron
+        self.thresholds = thresholds
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return logits (B,) of standardised images (B, 3, S, S)."""
+    def levels(self, x: Tensor) -> Tensor:
+        """Return logits of standardised images (B, 3, S, S): (B,); with K > 2 classes (B, K - 1), see `ordered`."""
         features = torch.flatten(self.backbone(x), 1)  # (B, F)
         logits: Tensor = self.neuron(features).squeeze(1)  # (B, 1) -> (B,)
-        return logits
+        return logits if self.thresholds is None else self.thresholds(logits)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits of case (B,) of standardised images (B, 3, S, S)."""
+        levels = self.levels(x)
+        return levels if self.thresholds is None else self.thresholds.at_cut(levels)
 
 
-def build_classifier(recipe: Recipe, seed: int, start: Mapping[str, Tensor] | None) -> tuple[Classifier, Loaded | None]:
+Network = Classifier | AveragedClassifier
+"""what scores an image"""
+
+
+def each_of(network: Network) -> tuple[Classifier, ...]:
+    """Return the trainings of a classifier: several, or itself alone."""
+    return (network,) if isinstance(network, Classifier) else cast("tuple[Classifier, ...]", tuple(network.trainings))
+
+
+def build_classifier(
+    recipe: Recipe, seed: int, start: Mapping[str, Tensor] | None, thresholds: OrderedThresholds | None = None
+) -> tuple[Classifier, Loaded | None]:
     """Return a classifier that starts from an encoder's state, and how much of that state it took.
 
     `start` is a whole encoder (its `head.*` is dropped); without one the weights are random, drawn from `seed`.
+    `thresholds` are those of more than two ordered classes.
     Raises ModelError unless the state holds every tensor of the backbone in its shape.
     """
     encoder = build_encoder(recipe, derive(seed, "classifier-backbone"))
-    classifier = Classifier(encoder.backbone, _neuron(feature_count(recipe.architecture), seed))
+    classifier = Classifier(encoder.backbone, _neuron(feature_count(recipe.architecture), seed), thresholds)
     if start is None:
         return classifier, None
     backbone = {name.removeprefix(BACKBONE): tensor for name, tensor in backbone_state(start).items()}
@@ -160,9 +192,11 @@ def finetune(
     TrainingError on a loss that is not finite.
     """
     recipe, terms, device = context.recipe, context.recipe.classifier, context.device
-    _check(valid, terms)
+    check_valid(valid)
+    _check_batch(terms)
     place(classifier, device)
-    weights = torch.tensor(class_weights(train.labels) if terms.reverse_class_weights else (1.0, 1.0), device=device)
+    learnt = targets(classifier, train)
+    weights = torch.from_numpy(training_weights(classifier, train, terms)).float().to(device)
     parameters = [{"params": list(classifier.parameters()), "weight_decay": terms.weight_decay}]
     optimiser = sgd(parameters, lr=terms.lr, momentum=terms.momentum, device=device)
     step = make_step(classifier, optimiser, recipe, weights, context.machine.acceleration)
@@ -170,35 +204,120 @@ def finetune(
     history: list[EpochRecord] = []
     losses: list[float] = []
     best_state: dict[str, Tensor] = {}
+    average = _average(classifier, terms)
     while len(losses) < terms.epochs_max and not is_patience_over(losses, terms.patience_epochs):
         epoch, started = len(losses) + 1, context.clock()
         epoch_seed = derive(context.seed, "classifier-epoch", context.stream, epoch)
         report = None if on_step is None else functools.partial(on_step, epoch)
-        classifier.train()
-        train_loss = _train_epoch(step, feed, train, recipe, epoch_seed, report)
-        losses.append(validation_loss(classifier, valid, device=device))
-        _check_finite(epoch, train_loss, losses[-1], terms.lr)
+        _to_training(classifier, terms)
+        train_loss = _train_epoch(step, feed, learnt, recipe, epoch_seed, report)
+        with _averaged(classifier, average):
+            losses.append(validation_loss(classifier, valid, device=device))
+            _check_finite(epoch, train_loss, losses[-1], terms.lr)
+            if best_epoch(losses) == epoch:
+                best_state = snapshot(classifier)
         history.append(EpochRecord(epoch, train_loss, losses[-1], context.clock() - started))
-        if best_epoch(losses) == epoch:
-            best_state = snapshot(classifier)
         on_epoch(history[-1])
     classifier.load_state_dict(best_state)
     stopped: Literal["patience", "epochs"] = "patience" if is_patience_over(losses, terms.patience_epochs) else "epochs"
     return Finetuned(best_state, tuple(history), best_epoch(losses), stopped)
 
 
+def _average(classifier: Classifier, terms: ClassifierRecipe) -> WeightAverage | None:
+    """Return the mean of weights that is judged and kept; None where it is the classifier's own after each epoch."""
+    if terms.averaged_epochs == 1 and terms.tuned_share == 1:
+        return None
+    return WeightAverage(snapshot(classifier), terms.averaged_epochs, terms.tuned_share)
+
+
+@contextlib.contextmanager
+def _averaged(classifier: Classifier, average: WeightAverage | None) -> Iterator[None]:
+    """Have the mean of its weights in the classifier for a while; training goes on from its own."""
+    if average is None:
+        yield
+        return
+    own = snapshot(classifier)
+    classifier.load_state_dict(average.after(own))
+    yield
+    classifier.load_state_dict(own)
+
+
+def _to_training(classifier: Classifier, terms: ClassifierRecipe) -> None:
+    """Set the mode for an epoch. In `lp-ft` batch norm keeps the start's statistics.
+
+    The probe was fitted to features that were computed with them; those of a batch of four images are others, and the
+    first steps would only undo that (Kumar et al. 2022 fine-tune in evaluation mode, too).
+    """
+    classifier.train()
+    if terms.method == "lp-ft":
+        for module in classifier.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+
+
+@torch.no_grad()
+def measure_statistics(classifier: Classifier, pixels: Pixels, device: torch.device) -> None:
+    """Have batch norm hold the statistics of pixels (n, S, S, 3): the mean over batches of 32, not augmented.
+
+    For weights that were drawn: each layer is measured with those before it as a batch in training sees them.
+    """
+    place(classifier, device)
+    classifier.eval()
+    norms = [module for module in classifier.modules() if isinstance(module, nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # of torch: the plain mean over batches
+        norm.train()
+    feed = Feed(pixels, device)
+    for chosen in np.array_split(np.arange(len(pixels)), max(1, len(pixels) // VALIDATION_BATCH_IMAGES)):
+        classifier.backbone(standardise(to_input(feed.take(chosen))))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    classifier.eval()
+
+
+def targets(classifier: Classifier, labelled: Labelled) -> NDArray[np.int64]:
+    """Return what a classifier learns of each image (n,): case or control, or the class of more than two."""
+    return labelled.labels if classifier.thresholds is None else labelled.grades
+
+
+def training_weights(classifier: Classifier, train: Labelled, terms: ClassifierRecipe) -> NDArray[np.float64]:
+    """Return the weight of an image of each class (K,). Raises DataError where a class is absent."""
+    if classifier.thresholds is None:
+        return np.array(class_weights(train.labels) if terms.reverse_class_weights else (1.0, 1.0))
+    counts = ordered_counts(train.grades, train.classes)
+    return len(train.grades) / (len(counts) * counts) if terms.reverse_class_weights else np.ones(len(counts))
+
+
 def validation_loss(classifier: Classifier, valid: Labelled, *, device: torch.device) -> float:
-    """Return the unweighted cross-entropy per image, in nats, in eval mode."""
+    """Return the unweighted cross-entropy per image, in nats, in eval mode; of several thresholds, their mean."""
     logits = torch.from_numpy(_logits(classifier, valid.pixels, device, VALIDATION_BATCH_IMAGES))
+    if classifier.thresholds is not None:
+        return float(ordinal_losses(logits, torch.from_numpy(valid.grades)).mean())
     return float(F.binary_cross_entropy_with_logits(logits, torch.from_numpy(valid.labels).double()))
 
 
 def predict(
-    classifier: Classifier, pixels: Pixels, *, device: torch.device, batch_images: int = 32
+    classifier: Network, pixels: Pixels, *, device: torch.device, batch_images: int = 32
 ) -> NDArray[np.float64]:
     """Return the probability of case of each image: pixels (n, S, S, 3) uint8 -> (n,), in eval mode.
 
     Raises TrainingError where a probability is not finite.
+    """
+    if isinstance(classifier, AveragedClassifier):
+        each = [predict(one, pixels, device=device, batch_images=batch_images) for one in each_of(classifier)]
+        return np.asarray(np.mean(each, axis=0), np.float64)
+    levels = predict_levels(classifier, pixels, device=device, batch_images=batch_images)
+    return levels if classifier.thresholds is None else levels[:, classifier.thresholds.cut - 1]
+
+
+def predict_levels(
+    classifier: Classifier, pixels: Pixels, *, device: torch.device, batch_images: int = 32
+) -> NDArray[np.float64]:
+    """Return the sigmoids of what the network gives for each image, in eval mode: (n,) or, of K classes, (n, K - 1).
+
+    Raises TrainingError where one is not finite.
     """
     place(classifier, device)
     logits = torch.from_numpy(_logits(classifier, pixels, device, batch_images))
@@ -213,14 +332,27 @@ def predict(
 
 @torch.no_grad()
 def _logits(classifier: Classifier, pixels: Pixels, device: torch.device, batch_images: int) -> NDArray[np.float64]:
-    """Return the logits (n,) of pixels (n, S, S, 3), in eval mode and in float32 whatever the recipe trains in."""
+    """Return `levels` of pixels (n, S, S, 3), in eval mode and in float32 whatever the recipe trains in."""
     classifier.eval()
     feed = Feed(pixels, device)
     rows = [
-        classifier(standardise(to_input(feed.take(np.arange(start, min(start + batch_images, len(pixels)))))))
+        classifier.levels(standardise(to_input(feed.take(np.arange(start, min(start + batch_images, len(pixels)))))))
         for start in range(0, len(pixels), batch_images)
     ]
     return np.asarray(torch.cat(rows).double().cpu().numpy()) if rows else np.zeros(0)
+
+
+@torch.no_grad()
+def features(classifier: Classifier, pixels: Pixels, device: torch.device) -> NDArray[np.float32]:
+    """Return what the output neuron sees: pixels (n, S, S, 3) to (n, F), in eval mode and float32."""
+    place(classifier, device)
+    classifier.eval()
+    feed = Feed(pixels, device)
+    rows = [
+        torch.flatten(classifier.backbone(standardise(to_input(feed.take(chosen)))), 1).float()
+        for chosen in np.array_split(np.arange(len(pixels)), max(1, len(pixels) // VALIDATION_BATCH_IMAGES))
+    ]
+    return np.asarray(torch.cat(rows).cpu().numpy(), np.float32)
 
 
 def make_step(
@@ -235,15 +367,15 @@ def make_step(
     `weights` (2,) are those of the classes. As a graph, it is captured for the first batch's size; the last batch of
     an epoch, which may have another, runs as it is.
     """
-    forward = torch.compile(classifier, dynamic=False) if acceleration == "compile" else classifier
+    forward = torch.compile(classifier.levels, dynamic=False) if acceleration == "compile" else classifier.levels
 
     def step(pixels: Tensor, labels: Tensor, packed: Tensor) -> tuple[Tensor, ...]:
         images = to_input(pixels)  # (B, 3, S, S)
         if len(packed):
             images = apply(images, packed)
         with autocast(weights.device, recipe.precision):
-            logits = forward(standardise(images)).float()  # (B,)
-        losses = F.binary_cross_entropy_with_logits(logits, labels.float(), weight=weights[labels], reduction="none")
+            logits = forward(standardise(images)).float()  # (B,) or (B, K - 1)
+        losses = ordinal_losses(logits, labels, weights)
         optimiser.zero_grad(set_to_none=True)
         losses.mean().backward()  # type: ignore[no-untyped-call]
         optimiser.step()
@@ -255,24 +387,24 @@ def make_step(
 def _train_epoch(
     step: Step,
     feed: Feed,
-    train: Labelled,
+    labels: NDArray[np.int64],
     recipe: Recipe,
     epoch_seed: int,
     on_step: Callable[[int, int], None] | None,
 ) -> float:
     """Take every training image once; return the mean weighted loss, in nats per image."""
-    batches = classifier_batches(len(train.labels), recipe.classifier.batch_images, derive(epoch_seed, "order"))
+    batches = classifier_batches(len(labels), recipe.classifier.batch_images, derive(epoch_seed, "order"))
     total: Tensor | None = None  # summed on the device: reading it at every step would stall a GPU
     for number, rows in enumerate(batches, start=1):
         packed = _draws(len(rows), recipe, derive(epoch_seed, "augment", number))
-        labels = torch.from_numpy(train.labels[rows])
+        chosen = torch.from_numpy(labels[rows])
         setting, images = "recipe.classifier.batch_images", len(rows)
         with memory_explained(lambda: out_of_memory(images, recipe, setting)):  # noqa: B023 (called at once)
-            (loss,) = step(feed.take(rows), feed.send(labels), feed.send(packed))
+            (loss,) = step(feed.take(rows), feed.send(chosen), feed.send(packed))
         total = loss if total is None else total + loss
         if on_step is not None:
             on_step(number, len(batches))
-    return float(total or 0.0) / len(train.labels)
+    return float(total or 0.0) / len(labels)
 
 
 def _draws(count: int, recipe: Recipe, seed: int) -> Tensor:
@@ -283,14 +415,17 @@ def _draws(count: int, recipe: Recipe, seed: int) -> Tensor:
     return pack(draw(count, LIGHT, generator), recipe.image_px, recipe.image_px)
 
 
-def _check(valid: Labelled, terms: ClassifierRecipe) -> None:
-    """Refuse what cannot train or cannot stop."""
+def check_valid(valid: Labelled) -> None:
+    """Refuse a fit without validation images. Raises DataError."""
     if len(valid.labels) == 0:
         raise DataError(
             "no labelled validation image: the classifier would not know when to stop",
             cause="the manifest's split or label column",
             next_step="site-agent data check",
         )
+
+
+def _check_batch(terms: ClassifierRecipe) -> None:
     if terms.batch_images == 1:
         raise TrainingError(
             "a classifier batch of one image cannot be normalised (batch norm needs two)",

@@ -2,7 +2,8 @@
 
 Rules
 1. The file takes what is decoded: pixels (B, S, S, 3), bytes, RGB. Scaling and colour are inside, so nobody can forget
-   them. B is free, S is the recipe's.
+   them; so are the colours of the site that made a classifier, where its recipe harmonises. B is free, S is the
+   recipe's.
 2. A file is handed out only after it gave the network's own answers on fixed images, to within `TOLERANCE`.
 3. It says nothing of the machine that made it: the exporter's notes on source files are dropped.
 
@@ -26,7 +27,9 @@ from torch import Tensor, nn
 
 from fedcervix.core.seeds import derive
 from fedcervix.errors import ModelError
-from site_agent.classifier.finetune import Classifier
+from site_agent.classifier.averaged import AveragedClassifier
+from site_agent.classifier.finetune import Classifier, Network
+from site_agent.images.preparation import SiteColour
 from site_agent.network.augmentation import standardise, to_input
 from site_agent.network.encoder import Encoder, unit_rows
 
@@ -37,6 +40,7 @@ INPUT = "pixels"
 OUTPUTS: dict[type[nn.Module], tuple[str, ...]] = {
     Encoder: ("features", "representation"),
     Classifier: ("probability",),
+    AveragedClassifier: ("probability",),
 }
 OPSET = 18
 
@@ -59,12 +63,17 @@ class Parity:
 class _Answers(nn.Module):
     """A network with its input's preparation, as one graph."""
 
-    def __init__(self, network: Encoder | Classifier) -> None:
+    def __init__(self, network: Encoder | Network, colour: SiteColour | None) -> None:
         super().__init__()
         self.network = network
+        self.register_buffer("table", None if colour is None else torch.from_numpy(colour.table()))
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        if isinstance(self.table, Tensor):
+            pixels = torch.stack([row[pixels[..., k].long()] for k, row in enumerate(self.table)], dim=-1)
         images = standardise(to_input(pixels)).contiguous()
+        if isinstance(self.network, AveragedClassifier):
+            return (self.network(images),)
         if isinstance(self.network, Classifier):
             return (torch.sigmoid(self.network(images)),)
         features = self.network.features(images)
@@ -72,12 +81,16 @@ class _Answers(nn.Module):
         return features, unit_rows(representation) if self.network.normalise else representation
 
 
-def to_onnx(network: Encoder | Classifier, image_px: int, notes: Mapping[str, str]) -> tuple[bytes, Parity]:
+def to_onnx(
+    network: Encoder | Network, image_px: int, notes: Mapping[str, str], colour: SiteColour | None = None
+) -> tuple[bytes, Parity]:
     """Return a network in eval mode as an ONNX file, with the parity that it was checked for; `notes` go into the file.
+
+    `colour` is what the site's pictures are brought to the reference with.
 
     Raises ModelError where the file's answers differ, ConfigError where the programs for it are not installed.
     """
-    whole = _Answers(network).eval().cpu().to(memory_format=torch.contiguous_format)
+    whole = _Answers(network, colour).eval().cpu().to(memory_format=torch.contiguous_format)
     outputs = OUTPUTS[type(network)]
     content = _exported(whole, image_px, outputs, notes)
     found = parity(whole, content, image_px, outputs)

@@ -8,22 +8,16 @@ import time
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from fedcervix.errors import TrainingError
-from site_agent.classifier.finetune import Classifier, Finetuned, OnStep, validation_loss
+from site_agent.classifier.finetune import Classifier, Finetuned, OnStep, features, validation_loss
 from site_agent.classifier.privacy_accounting import Privacy
 from site_agent.classifier.private_heads import WomensFeatures, fit
 from site_agent.classifier.secret_draws import SecretDraws
-from site_agent.data.device_batches import Feed
 from site_agent.data.image_sets import Labelled
-from site_agent.data.pixels import Pixels
-from site_agent.network.augmentation import standardise, to_input
-from site_agent.network.devices import place
 from site_agent.network.encoder import snapshot
 from site_agent.training.epochs import EpochRecord
 
-BATCH_IMAGES = 32
 NOT_COVERED = "the encoder; the threshold, the losses and the scores, which stay at the site"
 """by what is promised of a head"""
 
@@ -54,19 +48,6 @@ def private_finetune(
     train_loss, valid_loss = (validation_loss(classifier, part, device=device) for part in (train, valid))
     record = EpochRecord(1, train_loss, valid_loss, time.monotonic() - started)
     return Finetuned(snapshot(classifier), (record,), 1, "epochs")
-
-
-@torch.no_grad()
-def features(classifier: Classifier, pixels: Pixels, device: torch.device) -> NDArray[np.float32]:
-    """Return what the output neuron sees: pixels (n, S, S, 3) to (n, F), in eval mode and float32."""
-    place(classifier, device)
-    classifier.eval()
-    feed = Feed(pixels, device)
-    rows = [
-        torch.flatten(classifier.backbone(standardise(to_input(feed.take(chosen)))), 1).float()
-        for chosen in np.array_split(np.arange(len(pixels)), max(1, len(pixels) // BATCH_IMAGES))
-    ]
-    return np.asarray(torch.cat(rows).cpu().numpy(), np.float32)
 
 
 def leaving(classifier: Classifier, privacy: Privacy, encoder: str) -> str:

@@ -35,8 +35,9 @@ from fedcervix.errors import TrainingError
 from fedcervix.json_text import parsed
 from fedcervix.runtime.typed_json import from_json
 from fedcervix.runtime.worker_protocol import WorkProgress
+from site_agent.classifier import trainings
 from site_agent.classifier.choosing import preference
-from site_agent.classifier.finetune import Finetuned, build_classifier, finetune, predict
+from site_agent.classifier.finetune import predict
 from site_agent.data.image_sets import Images, Labelled
 from site_agent.metrics import auc
 from site_agent.network.encoder import Encoder, backbone_state
@@ -188,26 +189,26 @@ def train_cell(
     callbacks = Callbacks(lambda step: told("contrastive", step.epoch, step.step, step.steps))
     with checkpoints as kept:
         model = pretrain(encoder, material.train, material.valid, context, callbacks, checkpoints=kept)
-    classifier, _ = build_classifier(recipe, context.seed, backbone_state(model.best_state))
-    fitted = finetune(
-        classifier,
+    fitted = trainings.train(
+        backbone_state(model.best_state),
         material.labelled_train,
         valid,
         context,
-        on_epoch=lambda _: None,
-        on_step=lambda epoch, step, steps: told("classifier", epoch, step, steps),
+        lambda training: lambda *at: told("classifier" if training == 1 else f"classifier {training}", *at),
     )
-    scores = predict(classifier, valid.pixels, device=context.device)
+    scores = predict(fitted.network, valid.pixels, device=context.device)
     return _judged(recipe, model, fitted, auc(valid.labels, scores), context.clock() - started)
 
 
-def _judged(recipe: Recipe, model: Pretrained, fitted: Finetuned, area: float, seconds: float) -> GridPoint:
+def _judged(
+    recipe: Recipe, model: Pretrained, fitted: trainings.TrainedClassifier, area: float, seconds: float
+) -> GridPoint:
     return GridPoint(
         batch_images=recipe.batch_images,
         width=recipe.width,
-        classifier_loss=fitted.history[fitted.best_epoch - 1].valid_loss,
+        classifier_loss=fitted.validation_loss,
         classifier_auc=area,
-        classifier_epoch=fitted.best_epoch,
+        classifier_epoch=fitted.fits[0].best_epoch,
         contrastive_loss=model.history[model.best_epoch - 1].valid.loss,
         contrastive_epoch=model.best_epoch,
         seconds=seconds,

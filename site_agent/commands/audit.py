@@ -31,7 +31,7 @@ def audit(home: SiteHome, run: str | None) -> None:
         raise RunError(
             f"this site has trained nothing in run {run}" if run else "this site has trained in no run yet",
             cause="the name is misspelt, or the run has not begun",
-            next_step=home.command("check"),
+            next_step=home.command("doctor"),
         )
     number = max(trained)
     result = trained[number]

@@ -29,7 +29,9 @@ def command_line(home: SiteHome, command: str, options: Collection[str] | None =
 
 def _given(option: click.Parameter, value: Any) -> list[str]:
     if isinstance(option, click.Argument):
-        return [_text(value)]
+        return [_text(one) for one in (value if option.nargs != 1 else [value])]
+    if isinstance(option, click.Option) and option.is_flag:
+        return [option.opts[0]] if value else []
     several = value if option.multiple else [value]
     return [word for one in several for word in (option.opts[0], _text(one))]
 

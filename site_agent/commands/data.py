@@ -27,13 +27,15 @@ from fedcervix.disk.files import check_writable, write_secret
 from fedcervix.errors import DataError, StorageError
 from fedcervix.runtime.printing import console, say
 from site_agent.commands.display import progress
-from site_agent.data.collection import Collection, Image, IndexSettings, Purpose, index, require
+from site_agent.data.collection import Collection, IndexSettings, Purpose, index, require
 from site_agent.data.dataset import settings_of
 from site_agent.data.duplicates import CrossPatientPicture, Duplicates
 from site_agent.data.not_same import DECLARED, format_pairs
 from site_agent.data.remarks import remarks
 from site_agent.home import SiteHome
 from site_agent.images.decode import PIXELS_MAX, decode, each, square
+from site_agent.images.gate import FINDINGS
+from site_agent.images.quality import CHECKS
 from site_agent.manifest.reading import SPLITS, at_most
 
 LISTED_MAX = 10
@@ -102,7 +104,13 @@ def check(home: SiteHome | None, manifest: Path | None, full: bool, write_pairs:
         screen.print("\n" + "\n".join([heading, *(f"  {item}" for item in listed)]))
     screen.print(f"\n{_readiness(collection)}")
     drawn = source.command(f"data sheet {shlex.quote(str(manifest))} sheet.png")
-    screen.print(f"\nnext: look at them: {drawn}")
+    if collection.odd_images:
+        screen.print(
+            "\nto leave pictures of a kind out: write its word in [brackets] into set_aside, table [data] of site.toml"
+        )
+        screen.print(f"next: look at these pictures first: {drawn} --findings")
+    else:
+        screen.print(f"\nnext: look at the pictures: {drawn}")
 
 
 def _check_new(pairs: Path) -> None:
@@ -139,10 +147,12 @@ def _pair_writer(pairs: Path | None) -> Callable[[Duplicates], None]:
     return write
 
 
-def sheet(home: SiteHome | None, manifest: Path, picture: Path, count: int, *, force: bool, **options: Any) -> None:
+def sheet(
+    home: SiteHome | None, manifest: Path, picture: Path, count: int, *, findings: bool, force: bool, **options: Any
+) -> None:
     """Draw a contact sheet of MANIFEST's images to OUT.png. It shows patients: it must not leave the site.
 
-    Raises DataError, StorageError.
+    `findings`: of what the gate has found instead of each split. Raises DataError, StorageError.
     """
     if os.path.lexists(picture) and not force:
         raise StorageError(
@@ -154,31 +164,91 @@ def sheet(home: SiteHome | None, manifest: Path, picture: Path, count: int, *, f
     settings = Source(home, options["splits_file"]).settings(**options)
     with progress("looking at images") as report:
         collection = index(manifest, settings, on_progress=report)
-    drawn = contact_sheet(collection, count, settings.seed)
+    blocks = list((_found_blocks if findings else _split_blocks)(collection, count, settings.seed))
+    if not blocks:
+        raise _nothing_found(manifest)
+    drawn = contact_sheet(collection.folder, blocks, min(count, 8))
     encoded = io.BytesIO()
     drawn.save(encoded, format="PNG")
     write_secret(picture, encoded.getvalue())
-    say(f"{picture} shows up to {count} images of each split; it shows patients: keep it at this site")
+    what = "kind of finding" if findings else "split"
+    say(f"{picture} shows up to {count} images of each {what}; it shows patients: keep it at this site")
 
 
-def contact_sheet(collection: Collection, count: int, seed: int) -> Pillow.Image:
-    """Return one row block per split with up to `count` images, chosen by the seed, framed by label."""
-    chosen = [
-        (split, _some([image for image in collection.images if image.split == split], count, seed)) for split in SPLITS
-    ]
-    columns = min(count, 8)
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """One image of a contact sheet."""
+
+    path: str
+    caption: str
+    colour: tuple[int, int, int]
+    """of frame and caption"""
+
+
+@dataclass(frozen=True, slots=True)
+class TileBlock:
+    """Images of a contact sheet below one heading."""
+
+    heading: str
+    tiles: Sequence[Tile]
+
+
+def contact_sheet(folder: Path, blocks: Sequence[TileBlock], columns: int) -> Pillow.Image:
+    """Return the blocks one below the other. The images are below `folder`."""
     side = TILE_PX + 2 * MARGIN_PX
-    heights = [CAPTION_PX + MARGIN_PX + -(-len(images) // columns) * (side + CAPTION_PX) for _, images in chosen]
+    heights = [CAPTION_PX + MARGIN_PX + -(-len(block.tiles) // columns) * (side + CAPTION_PX) for block in blocks]
     canvas = Pillow.new("RGB", (max(columns, 4) * side, sum(heights)), "white")
     top = 0
-    for (split, images), height in zip(chosen, heights, strict=True):
-        women = len({image.woman for image in collection.images if image.split == split})
-        ImageDraw.Draw(canvas).text((MARGIN_PX, top + MARGIN_PX), f"{split}: {women} women", fill="black")
-        for k, (image, tile) in enumerate(zip(images, each(_tile_of(collection), images), strict=True)):
+    for block, height in zip(blocks, heights, strict=True):
+        ImageDraw.Draw(canvas).text((MARGIN_PX, top + MARGIN_PX), block.heading, fill="black")
+        for k, (tile, drawn) in enumerate(zip(block.tiles, each(_drawn_from(folder), block.tiles), strict=True)):
             left, below = (k % columns) * side, top + CAPTION_PX + MARGIN_PX + (k // columns) * (side + CAPTION_PX)
-            _draw_tile(canvas, tile, image, left, below)
+            _draw_tile(canvas, drawn, tile, left, below)
         top += height
     return canvas
+
+
+def _split_blocks(collection: Collection, count: int, seed: int) -> Iterator[TileBlock]:
+    """Yield up to `count` images of each split, chosen by the seed, framed by label."""
+    for split in SPLITS:
+        images = [image for image in collection.images if image.split == split]
+        chosen = sorted(images, key=lambda image: _order(seed, image.digest))[:count]
+        tiles = [
+            Tile(image.path, f"{image.patient[:14]} {LABEL_NAMES[image.label]}", LABEL_COLOURS[image.label])
+            for image in chosen
+        ]
+        yield TileBlock(f"{split}: {len({image.woman for image in images})} women", tiles)
+
+
+def _found_blocks(collection: Collection, count: int, seed: int) -> Iterator[TileBlock]:
+    """Yield up to `count` images of each finding, chosen by the seed; what is set aside has a red frame."""
+    aside = {one.image for one in collection.set_aside}
+    for check in (*CHECKS, *FINDINGS):
+        images = collection.odd_images.get(check.name, ())
+        chosen = sorted(images, key=lambda image: _order(seed, image))[:count]
+        tiles = [
+            Tile(image, f"{Path(image).name[-22:]}", LABEL_COLOURS[1] if image in aside else LABEL_COLOURS[None])
+            for image in chosen
+        ]
+        if tiles:
+            yield TileBlock(_block_title(check.name, len(images), len(aside & set(images)), len(tiles)), tiles)
+
+
+def _block_title(name: str, images: int, aside: int, shown: int) -> str:
+    some = f", {shown} shown" if shown < images else ""
+    return f"{name}: {images} {'image' if images == 1 else 'images'}, {aside} set aside{some}"
+
+
+def _order(seed: int, name: str) -> bytes:
+    return hashlib.sha256(f"{seed} {name}".encode()).digest()
+
+
+def _nothing_found(manifest: Path) -> DataError:
+    return DataError(
+        f"nothing was found that images of {manifest.name} could be set aside for",
+        cause="every image shows tissue, is sharp and well lit, and neither green nor brown",
+        next_step=f"look at all images: site-agent data sheet {shlex.quote(str(manifest))} sheet.png",
+    )
 
 
 def _census_table(collection: Collection) -> Table:
@@ -275,22 +345,17 @@ def _readiness(collection: Collection) -> str:
     return "\n".join(lines)
 
 
-def _some(images: Sequence[Image], count: int, seed: int) -> list[Image]:
-    return sorted(images, key=lambda image: hashlib.sha256(f"{seed} {image.digest}".encode()).digest())[:count]
-
-
-def _tile_of(collection: Collection) -> Callable[[Image], Pillow.Image]:
-    def tile(image: Image) -> Pillow.Image:
-        pixels = decode(collection.folder / image.path, pixels_max=PIXELS_MAX)
+def _drawn_from(folder: Path) -> Callable[[Tile], Pillow.Image]:
+    def drawn(tile: Tile) -> Pillow.Image:
+        pixels = decode(folder / tile.path, pixels_max=PIXELS_MAX)
         return Pillow.fromarray(np.asarray(square(pixels, TILE_PX, "crop")))
 
-    return tile
+    return drawn
 
 
-def _draw_tile(canvas: Pillow.Image, tile: Pillow.Image, image: Image, left: int, top: int) -> None:
+def _draw_tile(canvas: Pillow.Image, drawn: Pillow.Image, tile: Tile, left: int, top: int) -> None:
     pen = ImageDraw.Draw(canvas)
     edge = TILE_PX + 2 * MARGIN_PX - 1
-    pen.rectangle((left, top, left + edge, top + edge), fill=LABEL_COLOURS[image.label])
-    canvas.paste(tile, (left + MARGIN_PX, top + MARGIN_PX))
-    caption = f"{image.patient[:14]} {LABEL_NAMES[image.label]}"
-    pen.text((left + MARGIN_PX, top + edge), caption, fill=LABEL_COLOURS[image.label])
+    pen.rectangle((left, top, left + edge, top + edge), fill=tile.colour)
+    canvas.paste(drawn, (left + MARGIN_PX, top + MARGIN_PX))
+    pen.text((left + MARGIN_PX, top + edge), tile.caption, fill=tile.colour)

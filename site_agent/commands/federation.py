@@ -1,8 +1,9 @@
-"""The commands that connect to the coordinator: join, check, and the agent itself."""
+"""The commands that connect to the coordinator: join, and the agent itself."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import shlex
 import sys
 from collections.abc import Sequence
@@ -21,7 +22,6 @@ from fedcervix.errors import (
     LinkError,
     RunError,
 )
-from fedcervix.runtime.commandline import meant_here
 from fedcervix.runtime.log_budgets import LineBudgets
 from fedcervix.runtime.printing import say
 from fedcervix.runtime.signals import end_on_signals
@@ -55,7 +55,7 @@ def join(
     challenge = identity.identify(invited.certificate_pem).serial if invited.renews else ""
     try:
         certificate = _enroll(home, invited, identity.request(key, who, challenge))
-    except LinkError as error:  # `check` needs the certificate that is not here yet
+    except LinkError as error:  # `doctor` needs the certificate that is not here yet
         _look(invited)
         again = command_line(home, "join")
         error.next_step = f"ask the coordinator's operator whether the coordinator is running; then repeat: {again}"
@@ -87,19 +87,19 @@ def _say_what_is_missing(home: SiteHome) -> None:
     _say_refusal(home)
     if not home.config().data.manifest:
         say(f"the manifest is not configured yet: write its path into {home.config_file}, [data] manifest")
-    say(f"next: {home.command('check')}")
+    say(f"next: {home.command('doctor')}")
 
 
 def _say_refusal(home: SiteHome) -> None:
     """Say it where the coordinator's present run does not take this site: it was revoked in it, for example."""
-    from site_agent.federation.site_check import welcome
+    from site_agent.federation.connecting import welcome
 
     try:
         welcome(home)
     except RunError as error:
         say(f"note: {error.explain()}")
     except FedcervixError:
-        return  # `check` finds it, and says more
+        return  # `doctor` finds it, and says more
 
 
 def _look(invited: invitations.Invitation) -> None:
@@ -157,31 +157,6 @@ def _enroll(home: SiteHome, invited: invitations.Invitation, request_pem: bytes)
         return link.enroll(request_pem)
 
 
-def check(home: SiteHome) -> None:
-    """Try everything that can be known before round 1: certificate, line, images, time, memory, disk."""
-    from site_agent.commands.display import Display
-    from site_agent.federation.site_check import CheckNote, examine
-
-    home.config()
-    problems: list[FedcervixError] = []
-    for name, result in examine(home, datetime.now(UTC), Display().show):
-        if isinstance(result, FedcervixError):
-            problems.append(result)
-            say(f"FAILED  {name}: {meant_here(result.explain())}")
-        elif isinstance(result, CheckNote):
-            say(f"note    {name}: {result.text}")
-        else:
-            say(f"ok      {name}: {result}")
-    if problems:
-        say(f"{_failed(len(problems))} and run check again", err=True)
-        sys.exit(problems[0].exit_code)
-    say(f"all checks passed; next: {home.command()}")
-
-
-def _failed(count: int) -> str:
-    return "1 check failed: correct it" if count == 1 else f"{count} checks failed: correct the first one"
-
-
 def run(home: SiteHome) -> None:
     """Take part in the run until it is over."""
     certificate = home.certificate()
@@ -190,10 +165,12 @@ def run(home: SiteHome) -> None:
     from site_agent.commands.display import Display, echo
     from site_agent.federation import tls
     from site_agent.federation.agent import Agent, Checks
+    from site_agent.federation.connecting import connect
     from site_agent.federation.context import AgentContext
     from site_agent.federation.fencing import succeed
+    from site_agent.federation.line_probe import measured
+    from site_agent.federation.noting import Notes
     from site_agent.federation.renewing import Renewing
-    from site_agent.federation.site_check import connect
     from site_agent.federation.site_ledger import SiteLedger
     from site_agent.store.sum_journal import SumJournal
     from site_agent.worker.worker import Worker
@@ -204,15 +181,14 @@ def run(home: SiteHome) -> None:
         link = connect(home, succeed(home), ledger)
         worker = Worker(home, site)
 
-        def look() -> str:
-            return tls.look(address, home.pem("authority.crt"), home.own_files())
-
-        context = AgentContext(home, site, link, display.show, ledger=ledger, journal=SumJournal(home))
+        look = functools.partial(tls.look, address, home.pem("authority.crt"), home.own_files())
+        notes = Notes(home, display.show)
+        context = AgentContext(home, site, link, notes.show, ledger=ledger, journal=SumJournal(home))
         agent = Agent(
             context,
             worker,
             federation=certificate.identity.federation,
-            checks=Checks(lambda: _check_here(home), look, worker.examine),
+            checks=Checks(lambda: _check_here(home), look, worker.examine, lambda: measured(link)),
             renewing=Renewing(context),
         )
         end_on_signals(agent.stop, at_once=worker.kill)  # a worker that hangs would not end with its input
@@ -221,19 +197,27 @@ def run(home: SiteHome) -> None:
             with contextlib.closing(link), contextlib.closing(display):
                 leave = agent.run()
         except KeyboardInterrupt:
+            notes.end("stopped")
             echo(f"stopped; continue with: {home.command()}", err=True)
             sys.exit(INTERRUPTED)
-    echo(f"{leave.outcome}: {leave.reason}")
-    if leave.outcome is not Outcome.ABORTED:
-        echo(f"next: {home.command('finetune')}")
+        except FedcervixError as error:
+            notes.end("ended with an error", error)
+            raise
+        notes.end(f"{leave.outcome}: {leave.reason}")
+    echo(f"{leave.outcome}: {leave.reason}" + _next(home, leave.outcome))
     sys.exit(EXIT_OF_OUTCOME[leave.outcome])
+
+
+def _next(home: SiteHome, outcome: Outcome) -> str:
+    return "" if outcome is Outcome.ABORTED else f"\nnext: {home.command('finetune')}"
 
 
 def _check_here(home: SiteHome) -> None:
     """Raise what can be known without the coordinator and without opening an image."""
     from site_agent.federation import hardware
 
-    read_manifest(home.manifest(), home.config().data.ignore_columns)
+    data = home.config().data
+    read_manifest(home.manifest(), data.ignore_columns, data.covariates, data.label_classes)
     hardware.look(home.config().hardware)
 
 

@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import json
 import secrets
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from fedcervix.core.plan import Recipe
-from fedcervix.core.seeds import derive
-from fedcervix.errors import ModelError
+from fedcervix.errors import ConfigError, ModelError
 from fedcervix.extras import require
+from fedcervix.lineage.decisions import SHORT
 from fedcervix.runtime.printing import say
 from fedcervix.runtime.worker_protocol import WorkProgress
-from site_agent.classifier import classifier_store
-from site_agent.classifier.finetune import Classifier, Finetuned, build_classifier, predict
-from site_agent.classifier.finetune import finetune as fit
+from site_agent.classifier import classifier_store, trainings
+from site_agent.classifier.classifier_store import Decisions
+from site_agent.classifier.conformal import calibrate
+from site_agent.classifier.finetune import Classifier, build_classifier, predict
 from site_agent.classifier.privacy_accounting import WOMEN_MIN, Privacy, PrivateHead, PrivateSteps, promised
 from site_agent.classifier.private_finetune import leaving, private_finetune
 from site_agent.classifier.secret_draws import KEY_BYTES, SecretDraws
+from site_agent.classifier.trainings import TrainedClassifier
 from site_agent.commands.command_line import command_line
 from site_agent.commands.display import Display
 from site_agent.commands.open_images import open_images
@@ -33,13 +39,15 @@ from site_agent.data.image_sets import Labelled
 from site_agent.federation import shown
 from site_agent.home import SiteHome
 from site_agent.metrics import best_threshold
-from site_agent.network.encoder import backbone_state, build_encoder, load_imagenet, load_weights, state_digest
+from site_agent.network.encoder import load_weights, state_digest
+from site_agent.network.first_weights import imagenet_backbone
 from site_agent.network.precision import resolve_precision
 from site_agent.starts import UNTRAINED, title
 from site_agent.store import leak_guard, model_store
 from site_agent.store.archive import utc_now
 from site_agent.store.leak_guard import Seen
 from site_agent.store.provenance import Provenance, Start
+from site_agent.store.retired_models import check_usable, retired_among
 from site_agent.training.context import TrainingContext
 
 SET_CHARS = 63
@@ -74,17 +82,29 @@ class Workplace:
     """what is promised of each head; None: nothing"""
 
 
-def finetune(home: SiteHome, used: Setting, starts: tuple[str, ...], name: str, private: float | None) -> None:
+def finetune(
+    home: SiteHome,
+    used: Setting,
+    starts: tuple[str, ...],
+    name: str,
+    private: float | None,
+    *,
+    force_retired: bool = False,
+) -> None:
     """Fine-tune classifiers on this site's labels, one from each start, in the set `name`.
 
     `private`: only the heads, with differential privacy of that epsilon.
     """
     with home.locked("lock-finetune", who="another finetune"), stops(command_line(home, "finetune")):
-        chosen = starts or ("random", *_newest(home))
-        own = [model_store.named(home, start, UNTRAINED) for start in chosen if start not in UNTRAINED]
+        chosen = [_folder_name(home, start) for start in starts or ("random", *_newest(home))]
+        own = [model_store.read(home.models / start) for start in chosen if start not in UNTRAINED]
         _check_labels(home, own)
+        for model in own:
+            _check_not_retired(home, model, forced=force_retired)
         machine, display = machine_of(home, used.recipe), Display()
         recipe = resolve_precision(used.recipe, machine.device, home.cache)
+        if private is not None:
+            _check_private(used)
         say(f"fine-tuning on {machine.device} in {recipe.precision}, recipe of {used.source}", err=True)
         collection = open_images(home, display, recipe)
         train = dataset.labelled(home, collection, recipe, "train", reading(display))
@@ -101,28 +121,69 @@ def finetune(home: SiteHome, used: Setting, starts: tuple[str, ...], name: str, 
 
 def _one(place: Workplace, beginning: Beginning) -> None:
     """Fine-tune and keep one classifier."""
-    context = place.context
-    classifier, loaded = build_classifier(context.recipe, context.seed, beginning.state)
-    taken = f"{loaded.tensors} of {loaded.of} backbone tensors" if loaded else "no tensors: random weights"
-    place.display.show(shown.Message(f"start {beginning.label}: loaded {taken}"))
     with contextlib.closing(place.display):
-        fitted = _fitted(place, classifier, _steps(place.display, beginning.label))
-    scores = predict(classifier, place.valid.pixels, device=context.device)
-    threshold = float(best_threshold(place.valid.labels, scores))
-    kept = _keep(place, beginning, fitted, threshold, _private(place, classifier, beginning))
-    best = fitted.history[fitted.best_epoch - 1]
+        made = _trained(place, beginning)
+    scores = predict(made.network, place.valid.pixels, device=place.context.device)
+    decided = _decided(place, scores)
+    kept = _keep(place, beginning, made, decided, _private(place, made, beginning))
+    taken = (
+        f"{made.loaded.tensors} of {made.loaded.of} backbone tensors" if made.loaded else "no tensors: random weights"
+    )
+    say(f"start {beginning.label}: loaded {taken}")
     say(
-        f"{beginning.label}: kept epoch {fitted.best_epoch} of {len(fitted.history)}, "
-        f"validation loss {best.valid_loss:.4f}, threshold {kept.threshold:.3g}: {kept.folder}"
+        f"{beginning.label}: {_epochs(made)}, validation loss {made.validation_loss:.4f}, "
+        f"threshold {kept.threshold:.3g}: {kept.folder}"
+    )
+    if decided.zone and decided.zone.lacking:
+        say(f"note: {beginning.label}: indeterminate zone: {decided.zone.lacking}")
+
+
+def _decided(place: Workplace, scores: NDArray[np.float64]) -> Decisions:
+    """Return how scores become calls: threshold, and zone where the recipe asks for one; of validation scores (n,)."""
+    terms, valid = place.context.recipe.classifier, place.valid
+    return Decisions(
+        threshold=float(best_threshold(valid.labels, scores)),
+        zone=calibrate(valid.labels, scores, valid.patients, terms.zone_error) if terms.zone_error else None,
+        classes=valid.classes if terms.labels == "ordered" and valid.classes.ordered else None,
     )
 
 
-def _fitted(place: Workplace, classifier: Classifier, on_step: Callable[[int, int, int], None]) -> Finetuned:
-    """Fit the whole network, or, where privacy is promised, the head alone."""
+def _epochs(made: TrainedClassifier) -> str:
+    """Return in words what was kept."""
+    each = ("the probe" if one.is_probe else f"epoch {one.best_epoch} of {len(one.history)}" for one in made.fits)
+    kept = f"kept {', '.join(each)}"
+    return kept if len(made.fits) == 1 else f"mean of {len(made.fits)} trainings, {kept}"
+
+
+def _trained(place: Workplace, beginning: Beginning) -> TrainedClassifier:
+    """Train as the recipe asks, or, where privacy is promised, the head alone."""
+    context, steps_of = place.context, _steps(place.display, beginning.label, place.context.recipe)
     if place.privacy is None:
-        return fit(classifier, place.train, place.valid, place.context, on_epoch=lambda _epoch: None, on_step=on_step)
+        return trainings.train(beginning.state, place.train, place.valid, context, steps_of)
+    classifier, loaded = build_classifier(context.recipe, context.seed, beginning.state)
     draws = SecretDraws(secrets.token_bytes(KEY_BYTES))
-    return private_finetune(classifier, place.train, place.valid, place.privacy, draws, on_step)
+    fitted = private_finetune(classifier, place.train, place.valid, place.privacy, draws, steps_of(1))
+    return TrainedClassifier(classifier, (fitted,), loaded, fitted.history[0].valid_loss)
+
+
+def _check_private(used: Setting) -> None:
+    """Raise ConfigError where the recipe asks for what a private head cannot be."""
+    terms = used.recipe.classifier
+    for key, value, off in (("trainings", terms.trainings, 1), ("labels", terms.labels, "binary")):
+        if value != off:
+            found, wanted = (json.dumps(one, allow_nan=False) for one in (value, off))
+            raise ConfigError(
+                f"a private head is one training on cases and controls; {used.source} has {key} = {found}",
+                cause="what is promised of each woman is computed for that",
+                next_step=f"set {key} = {wanted} in table [classifier] of a recipe file: --recipe FILE",
+            )
+    if used.recipe.harmonise != "none":
+        raise ConfigError(
+            f'a private head has no promise with harmonise = "{used.recipe.harmonise}", which {used.source} has',
+            cause="the colours of the site are made of all its training women: they would change what the head sees of "
+            "every other woman",
+            next_step='train an encoder and the head with harmonise = "none" in a recipe file: --recipe FILE',
+        )
 
 
 def _promised(train: Labelled, epsilon_max: float, heads: int) -> Privacy:
@@ -144,16 +205,16 @@ def _promised(train: Labelled, epsilon_max: float, heads: int) -> Privacy:
     return privacy
 
 
-def _private(place: Workplace, classifier: Classifier, beginning: Beginning) -> PrivateHead | None:
+def _private(place: Workplace, made: TrainedClassifier, beginning: Beginning) -> PrivateHead | None:
     """Return what is kept of a private head."""
-    if place.privacy is None:
+    if place.privacy is None or not isinstance(made.network, Classifier):
         return None
     encoder = beginning.start.weights or "random weights"
-    return PrivateHead(place.privacy, leaving(classifier, place.privacy, encoder))
+    return PrivateHead(place.privacy, leaving(made.network, place.privacy, encoder))
 
 
 def _keep(
-    place: Workplace, beginning: Beginning, fitted: Finetuned, threshold: float, private: PrivateHead | None
+    place: Workplace, beginning: Beginning, made: TrainedClassifier, decided: Decisions, private: PrivateHead | None
 ) -> classifier_store.StoredClassifier:
     data = digests.data_of(place.collection)
     provenance = Provenance(
@@ -165,17 +226,31 @@ def _keep(
         data=data,
         made_at=utc_now().isoformat(timespec="seconds"),
     )
-    labelled = (image for split in ("train", "valid") for image in place.collection.labelled(split))
+    taught = place.collection.of_stages(place.context.recipe.stages)
+    labelled = (image for split in ("train", "valid") for image in taught.labelled(split))
     seen = beginning.seen | leak_guard.site_key(place.home).seen(labelled, digest=data.learning)
     return classifier_store.keep(
-        place.home, place.name, fitted, provenance, threshold=threshold, seen=seen, private=private
+        place.home,
+        place.name,
+        made,
+        provenance,
+        decided=decided,
+        seen=seen,
+        private=private,
     )
 
 
-def _steps(display: Display, label: str) -> Callable[[int, int, int], None]:
-    return lambda epoch, step, steps: display.show(
-        shown.Advanced(label, WorkProgress(f"epoch {epoch}", step, steps, "steps"))
-    )
+def _steps(display: Display, label: str, recipe: Recipe) -> trainings.StepsOf:
+    def told(training: int, epoch: int, step: int, steps: int) -> None:
+        at = trainings.stage(recipe.classifier, training, epoch)
+        display.show(shown.Advanced(label, WorkProgress(at, step, steps, "steps")))
+
+    return lambda training: functools.partial(told, training)
+
+
+def _folder_name(home: SiteHome, start: str) -> str:
+    """Return the name of a start, which may be given by its digest. Raises ModelError."""
+    return start if start in UNTRAINED else model_store.named(home, start, UNTRAINED).folder.name
 
 
 def _newest(home: SiteHome) -> list[str]:
@@ -183,7 +258,19 @@ def _newest(home: SiteHome) -> list[str]:
     found, broken = model_store.found(home)
     for error in broken.values():
         say(f"left out: {error.explain()}", err=True)
-    return [model.folder.name for model in {model.start: model for model in found}.values()]
+    usable = [model for model in found if retired_among(home, [model.digest]) is None]
+    for model in found:
+        if model not in usable:
+            say(f"left out: model {model.folder.name}, which is retired", err=True)
+    return [model.folder.name for model in {model.start: model for model in usable}.values()]
+
+
+def _check_not_retired(home: SiteHome, model: model_store.CervixModel, *, forced: bool) -> None:
+    """Raise ModelError where a model that was named as a start is retired, and nobody insists."""
+    again = f"{command_line(home, 'finetune')} --force-retired"
+    check_usable(
+        home, f"model {model.folder.name} ({model.digest[:SHORT]})", [model.digest], again=again, forced=forced
+    )
 
 
 def _check_labels(home: SiteHome, own: Sequence[model_store.CervixModel]) -> None:
@@ -204,28 +291,17 @@ def _beginning(home: SiteHome, name: str, recipe: Recipe, collection: Collection
     if name == "random":
         return Beginning(title(name), Start(name=name), None, Seen())
     if name == "imagenet":
-        state = _imagenet(home, recipe)
+        state = imagenet_backbone(recipe, home.imagenet_weights())
         return Beginning(title(name), Start(name=name, weights=state_digest(state)), state, Seen())
     model = model_store.read(home.models / name)
     seen = _check_start(home, model, recipe, collection)
     return Beginning(model.start, model.as_start, load_weights(model.weights), seen)
 
 
-def _imagenet(home: SiteHome, recipe: Recipe) -> dict[str, torch.Tensor]:
-    encoder = build_encoder(recipe, derive(0, "imagenet-head"))
-    load_imagenet(encoder, home.imagenet_weights())
-    return backbone_state(encoder.state_dict())
-
-
 def _check_start(home: SiteHome, model: model_store.CervixModel, recipe: Recipe, collection: Collection) -> Seen:
     """Return who made a model. Raises ModelError where no classifier can be made from it here."""
     test = (image for image in collection.images if image.split == "test")
     seen = model_store.check_unseen_by_model(home, model, test)
-    if model.recipe.architecture != recipe.architecture:
-        raise ModelError(
-            f"model {model.folder.name} is a {model.recipe.architecture}, the recipe wants a {recipe.architecture}",
-            cause="it was trained with another recipe",
-            next_step="give the recipe it was trained with: --recipe FILE or --profile NAME",
-        )
+    model.check_architecture(recipe)
     model.check()
     return seen

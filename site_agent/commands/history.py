@@ -13,7 +13,8 @@ from site_agent.report.history import SHORT, ComparedStart, Entry, Told, compare
 def history(home: SiteHome) -> None:
     """List what this site has made; what cannot be read is named with the reason."""
     found = entries(home)
-    stdout_console().print(table([entry for entry in found if not entry.trouble]))
+    if whole := [entry for entry in found if not entry.trouble]:
+        stdout_console().print(table(whole))
     for entry in found:
         if entry.trouble:
             say(f"{entry.kind} {entry.place} cannot be read:\n{entry.trouble}")

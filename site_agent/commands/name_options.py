@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fedcervix.core.events import DIGEST, RUN_OF_COORDINATOR
+from fedcervix.core.bounds import DIGEST
+from fedcervix.core.events import RUN_OF_COORDINATOR
 from fedcervix.core.plan import SITE_NAME
 from site_agent.starts import TITLES, UNTRAINED
 

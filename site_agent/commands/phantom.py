@@ -7,18 +7,27 @@ from pathlib import Path
 
 import click
 
+from fedcervix.core.plan import Stage
 from fedcervix.runtime.printing import say
 from site_agent.commands.display import progress
-from site_agent.phantom import INSTITUTIONS, write_institution
+from site_agent.phantom import INSTITUTIONS, Protocol, write_institution
 
 
 def phantom(
-    folder: Path, institution: str, women: int, seed: int, unlabelled_per_labelled: float | None, test_women: int
+    folder: Path,
+    institution: str,
+    women: int,
+    seed: int,
+    unlabelled_per_labelled: float | None,
+    test_women: int,
+    stages: tuple[Stage, ...],
+    devices: int,
 ) -> None:
     """Draw a phantom institution into FOLDER (new or empty): images and manifest.csv.
 
     Raises click.UsageError, StorageError.
     """
+    protocol = Protocol.of(tuple(dict.fromkeys(stages)), devices)
     with progress("drawing images") as report:
         try:
             write_institution(
@@ -28,6 +37,7 @@ def phantom(
                 seed=seed,
                 unlabelled_per_labelled=unlabelled_per_labelled,
                 test_women=test_women,
+                protocol=protocol,
                 on_progress=report,
             )
         except ValueError as error:

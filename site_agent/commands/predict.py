@@ -9,26 +9,37 @@ from typing import TYPE_CHECKING
 
 from fedcervix.disk.files import write_secret
 from fedcervix.errors import ConfigError, DataError, ModelError, StorageError
+from fedcervix.lineage.decisions import SHORT
 from fedcervix.runtime.printing import say
 from site_agent.classifier import classifier_store
 from site_agent.classifier.classifier_store import StoredClassifier
 from site_agent.classifier.csv_names import path_cell
 from site_agent.classifier.notices import CSV_NOTE
 from site_agent.classifier.picture_files import Listing, list_files
+from site_agent.commands.command_line import command_line
 from site_agent.commands.display import progress
 from site_agent.commands.loading import loading
-from site_agent.data.collection import patients_of
+from site_agent.data import site_colours
+from site_agent.data.collection import rows_by_file
 from site_agent.home import SiteHome
 from site_agent.images.unreadable import FORMATS_TEXT
-from site_agent.manifest.reading import at_most
+from site_agent.manifest.reading import ManifestRow, at_most
 from site_agent.store import leak_guard
+from site_agent.store.retired_models import check_usable
 
 if TYPE_CHECKING:  # it stands on torch, which a mistake in an argument does not wait for
     from site_agent.classifier.scoring import ScoredFile, Training
 
 
 def predict(
-    home: SiteHome, classifier: str, images: tuple[Path, ...], out: Path, manifest: Path | None, *, force: bool
+    home: SiteHome,
+    classifier: str,
+    images: tuple[Path, ...],
+    out: Path,
+    manifest: Path | None,
+    *,
+    force: bool,
+    force_retired: bool = False,
 ) -> None:
     """Write the probability of case of every file named or below a named folder to `out`.
 
@@ -36,20 +47,32 @@ def predict(
     """
     _check_free(out, force=force)
     stored = classifier_store.named(home, classifier)
+    check_usable(
+        home,
+        f"classifier {classifier} ({stored.provenance.weights[:SHORT]})",
+        [stored.provenance.weights, stored.provenance.start.weights],
+        again=f"{command_line(home, 'predict')} --force-retired",
+        forced=force_retired,
+    )
     listing = list_files(images)
     if not listing.files:
         raise _nothing(listing)
     _check_no_picture(out, listing)
-    patients = _patients(home, manifest)
+    listed = _listed(home, manifest)
     loading("predict")
     from site_agent.classifier.scoring import csv_text, score_files
 
     training = _training(home, stored)
     with progress("scoring images") as report:
-        rows = tuple(score_files(home, stored, listing.files, patients, training, report))
+        rows = tuple(score_files(home, stored, listing.files, listed, training, report))
     write_secret(out, csv_text(stored, rows).encode("utf-8"))
     for line in _summary(stored, rows, listing.passed_over):
         say(line)
+    if stored.colour and stored.colour != site_colours.kept(home, stored.recipe):
+        say(
+            "note: the classifier has the colours of the site that made it, and these are not the present ones here: "
+            "probabilities of pictures of another site mean nothing"
+        )
     say(f"{CSV_NOTE}\nwrote {path_cell(out)}")
     if all(row.probability is None for row in rows):
         raise _none_readable(rows, out)
@@ -89,12 +112,12 @@ def _check_no_picture(out: Path, listing: Listing) -> None:
         )
 
 
-def _patients(home: SiteHome, manifest: Path | None) -> Mapping[Path, str]:
-    """Return the patients of the files that a manifest names; that of the site may be missing."""
+def _listed(home: SiteHome, manifest: Path | None) -> Mapping[Path, ManifestRow]:
+    """Return what a manifest says of the files that it names; that of the site may be missing."""
     if manifest is not None:
-        return patients_of(manifest)
+        return rows_by_file(manifest)
     try:
-        return patients_of(home.manifest(), home.config().data.ignore_columns)
+        return rows_by_file(home.manifest(), home.config().data.ignore_columns)
     except (ConfigError, DataError) as error:
         say(f"column patient is empty: {error.what}", err=True)
         return {}
@@ -121,11 +144,26 @@ def _summary(stored: StoredClassifier, rows: Sequence[ScoredFile], passed_over: 
     counted = [f"{count} {kind}" for kind, count in sorted(passed_over.items()) if count]
     if counted:
         yield f"skipped: {', '.join(counted)}"
+    if stages := " or ".join(stored.recipe.stages):
+        yield (
+            f"note: pictures of stage {stages} alone made and tested this classifier. Give it no others: their rows "
+            "mean nothing, and a woman's call is that of all her pictures."
+        )
     pictures, women = (sum(row.seen == kind for row in rows) for kind in ("picture", "woman"))
     if pictures or women:
         yield (
             f"warning: {_pictures(pictures)} used in training; {women} more {'shows' if women == 1 else 'show'} women "
             "whose other pictures were used. Do not judge the classifier by these rows (column seen_in_training)."
+        )
+    yield from _nameless(rows)
+
+
+def _nameless(rows: Sequence[ScoredFile]) -> Iterator[str]:
+    """Say that some pictures have no patient, where that leaves open whether their women were trained on."""
+    if count := sum(not row.patient and row.seen == "unknown" for row in rows):
+        yield (
+            f"{count} of {len(rows)} files have no patient in the manifest: it is not known whether other pictures of "
+            "these women were used in training. Name a manifest that lists them with --manifest"
         )
 
 

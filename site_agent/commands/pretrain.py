@@ -22,6 +22,7 @@ from site_agent.commands.open_images import open_images
 from site_agent.commands.setting import (
     RECIPE_OPTIONS,
     Setting,
+    check_start_usable,
     machine_of,
     reading,
     site_name,
@@ -29,9 +30,11 @@ from site_agent.commands.setting import (
 from site_agent.commands.stopping import stops
 from site_agent.data import dataset
 from site_agent.data.collection import Collection, can, digest_of, index
+from site_agent.data.remarks import of_recipe
 from site_agent.federation import shown
 from site_agent.home import SiteHome
-from site_agent.network.encoder import save_weights, start_encoder
+from site_agent.network.encoder import Encoder, save_weights
+from site_agent.network.first_weights import start_encoder
 from site_agent.network.precision import resolve_precision
 from site_agent.report.report_data import contact_sheet
 from site_agent.report.tensorboard import Events, require_tensorboard
@@ -44,7 +47,7 @@ from site_agent.training.loop import Epoch, Position, StepReport
 from site_agent.training.monitor import epoch_line, images_per_s
 from site_agent.training.pretrain import Callbacks, Pretrained
 from site_agent.training.pretrain import pretrain as train
-from site_agent.training.stopping import Stoppable
+from site_agent.training.stopping import Stop, Stoppable
 from site_agent.worker.tasks import first_seed
 
 Part = Literal["train", "valid"]
@@ -54,7 +57,14 @@ PARTS: tuple[Part, Part] = ("train", "valid")
 
 
 def pretrain(
-    home: SiteHome, used: Setting, also: tuple[Path, ...], tensorboard: Path | None, name: str, restart: bool
+    home: SiteHome,
+    used: Setting,
+    also: tuple[Path, ...],
+    tensorboard: Path | None,
+    name: str,
+    restart: bool,
+    *,
+    force_retired: bool = False,
 ) -> None:
     """Train a cervix model on this site's images alone (SSL), or on pooled manifests (CSSL).
 
@@ -63,6 +73,7 @@ def pretrain(
     """
     folder = home.models / (name or ("cssl" if also else "ssl"))
     _check_place(home, folder)
+    check_start_usable(home, used, command_line(home, "pretrain"), forced=force_retired)
     with home.locked("lock-pretrain", who="another pretrain"), stops(command_line(home, "pretrain")) as stop:
         machine, display, site = machine_of(home, used.recipe), Display(), site_name(home)
         recipe = resolve_precision(used.recipe, machine.device, home.cache)
@@ -71,14 +82,13 @@ def pretrain(
             stack.callback(display.close)
             require_tensorboard(tensorboard)
             collections = _collections(home, also, display, recipe)
+            _check_start(home, recipe, collections[0])
+            _say_notes(collections[0], recipe)
             contract = _contract(recipe, used.seed, site, collections)
             events = _events(stack, tensorboard, recipe, folder.name, contract)
             parts = {split: dataset.pooled(home, collections, recipe, split, reading(display)) for split in PARTS}
-            encoder = start_encoder(recipe, first_seed(used.seed), home.imagenet_weights())
-            check_room(home.models, COPIES * sum(tensor.nbytes for tensor in encoder.state_dict().values()))
-            checkpoints = Stoppable(home.folder / "checkpoints", contract, stop)
-            if restart:
-                checkpoints.drop()
+            encoder = _first_encoder(home, recipe, used.seed)
+            checkpoints = _checkpoints(home, contract, stop, restart=restart)
             if events:
                 events.sheet(contact_sheet(home, collections[0], recipe, used.seed))
             watch = Watch(recipe, display, events)
@@ -95,10 +105,32 @@ def pretrain(
         kept = _keep(home, used, folder.name, recipe, trained, collections)
         checkpoints.drop()
         say(f"kept epoch {trained.best_epoch} of {len(trained.history)}: {kept.weights}")
-        if can(collections[0], "finetune"):
-            say(f"next: {command_line(home, 'finetune', RECIPE_OPTIONS)}")
-        else:
-            say("to fine-tune a classifier, at least 3 labelled women of each class are needed here")
+        say(_next(home, collections[0], recipe))
+
+
+def _say_notes(collection: Collection, recipe: Recipe) -> None:
+    for line in of_recipe(collection, recipe):
+        say(f"note: {line}", err=True)
+
+
+def _first_encoder(home: SiteHome, recipe: Recipe, seed: int) -> Encoder:
+    """Return the network to begin with. Raises StorageError where the disk has no room for what is kept of it."""
+    encoder = start_encoder(recipe, first_seed(seed), model_store.start_weights(home, recipe))
+    check_room(home.models, COPIES * sum(tensor.nbytes for tensor in encoder.state_dict().values()))
+    return encoder
+
+
+def _checkpoints(home: SiteHome, contract: str, stop: Stop, *, restart: bool) -> Stoppable:
+    checkpoints = Stoppable(home.folder / "checkpoints", contract, stop)
+    if restart:
+        checkpoints.drop()
+    return checkpoints
+
+
+def _next(home: SiteHome, collection: Collection, recipe: Recipe) -> str:
+    if can(collection.of_stages(recipe.stages), "finetune"):
+        return f"next: {command_line(home, 'finetune', RECIPE_OPTIONS)}"
+    return "to fine-tune a classifier, at least 3 labelled women of each class are needed here"
 
 
 def _check_place(home: SiteHome, folder: Path) -> None:
@@ -109,6 +141,12 @@ def _check_place(home: SiteHome, folder: Path) -> None:
             cause="a run of this federation has this name",
             next_step=f"{command_line(home, 'pretrain', RECIPE_OPTIONS)} --name {folder.name}-local",
         )
+
+
+def _check_start(home: SiteHome, recipe: Recipe, collection: Collection) -> None:
+    """Raise ModelError where a woman of the test part has made the model that the training starts from."""
+    if model := model_store.of_digest(home, recipe.start_model):
+        model_store.check_unseen_by_model(home, model, (i for i in collection.images if i.split == "test"))
 
 
 def _holds_model_of_run(folder: Path) -> bool:
@@ -156,22 +194,23 @@ def _keep(
     more = {
         "best_epoch": trained.best_epoch,
         "collections": len(collections),
-        "train_images": sum(map(len, dataset.pooled_images(collections, "train"))),
+        "train_images": sum(map(len, dataset.pooled_images(collections, "train", recipe.stages))),
         "images": digest_of(collections[0].images),
         "history": [_history(epoch) for epoch in trained.history],
     }
-    seen = seen_by(leak_guard.site_key(home), collections)
+    seen = model_store.seen_by_start(home, recipe)
+    seen |= seen_by(leak_guard.site_key(home), collections, recipe.stages)
     kept = model_store.keep(home, name, making, model_store.Trained(start, recipe, used.seed, more), seen, utc_now())
     making.unlink()
     return kept
 
 
-def seen_by(key: leak_guard.SiteKey, collections: Sequence[Collection]) -> Seen:
-    """Return whose images a training on these collections uses.
+def seen_by(key: leak_guard.SiteKey, collections: Sequence[Collection], stages: Sequence[str] = ()) -> Seen:
+    """Return whose images a training on these collections uses, or on their images of some stages.
 
     Of women in other hospitals' manifests the pictures are remembered: their identifiers may be those of others here.
     """
-    parts = [dataset.pooled_images(collections, split) for split in PARTS]
+    parts = [dataset.pooled_images(collections, split, stages) for split in PARTS]
     own, others = ([image for part in parts for image in part[place]] for place in (0, 1))
     seen = key.seen(own, digest=digest_of(collections[0].images))
     return dataclasses.replace(seen, pictures=seen.pictures | key.pictures(image.digest for image in others))

@@ -10,6 +10,7 @@ from pathlib import Path
 from fedcervix.disk.files import make_folder, write_whole
 from fedcervix.disk.storage import disk
 from fedcervix.errors import ConfigError, PolicyError
+from fedcervix.lineage.decisions import SHORT
 from fedcervix.models.sealed_files import seal
 from fedcervix.runtime.printing import say
 from fedcervix.trust.boxes import KEY_BYTES, OwnKey
@@ -19,8 +20,10 @@ from fedcervix.trust.result_releases import NOTE_FILE, SEALED_FILE, ResultReleas
 from fedcervix.trust.sealed_models import Header
 from site_agent.home import SiteHome
 from site_agent.store import model_store
+from site_agent.store.egress import Egress
 from site_agent.store.model_store import CervixModel
-from site_agent.store.run_store import RunStore
+from site_agent.store.retired_models import check_usable
+from site_agent.store.run_store import RunStore, federation_of
 
 DAY_S = 86_400
 
@@ -30,8 +33,10 @@ def release(home: SiteHome, run: str, to: str, days: int, into: Path | None, fil
 
     Raises ConfigError, ModelError, PolicyError, StorageError.
     """
+    _check_sealed(home, run)
     model = model_store.read(home.models / run)
     model.check()
+    check_usable(home, f"model {model.digest[:SHORT]}", [model.digest], again="", forced=True)
     own = _own(home, model, to, days)
     if into is None:
         file = Path(f"release-{run}-{own.site}.json")
@@ -41,8 +46,22 @@ def release(home: SiteHome, run: str, to: str, days: int, into: Path | None, fil
         return
     others = [_read(file) for file in files]
     _check(home, run, own, others)
-    _hand_over(home, model, own, others, into)
+    size_bytes = model.weights.stat().st_size
+    with Egress(home.egress, f"key {own.recipient}").model(model.digest, 0, size_bytes, None, run=run) as leaves:
+        leaves(size_bytes, size_bytes)
+        _hand_over(home, model, own, others, into)
     say(f"wrote {into}: send this folder to the recipient, who opens it with: coordinator receive {into}")
+
+
+def _check_sealed(home: SiteHome, run: str) -> None:
+    """Raise ConfigError where a run was not under seal: its result is at the coordinator already."""
+    found = federation_of(home, run)
+    if found is not None and not found.plan.terms.sealed:
+        raise ConfigError(
+            f"run {run} was not under seal, so nobody has to release its result",
+            cause="the coordinator of such a run has the model itself",
+            next_step=f"tell the coordinator: coordinator export {run}",
+        )
 
 
 def _own(home: SiteHome, model: CervixModel, to: str, days: int) -> ResultRelease:

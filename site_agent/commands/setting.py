@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING
 from fedcervix.core.plan import Recipe
 from fedcervix.core.profiles import PROFILES
 from fedcervix.errors import ConfigError
+from fedcervix.lineage.decisions import SHORT
 from fedcervix.runtime.config import apply_profile, read_toml
 from fedcervix.runtime.printing import say
 from fedcervix.runtime.worker_protocol import WorkProgress
 from site_agent.commands.display import Display
 from site_agent.federation import shown
 from site_agent.home import SiteHome
+from site_agent.store.retired_models import check_usable
 from site_agent.store.run_store import last_federation
 
 if TYPE_CHECKING:
@@ -72,6 +74,17 @@ def _recipe_keys(file: Path) -> dict[str, object]:
                 next_step=f"edit {file}: no line [run.recipe]; [run.recipe.augment] is [augment] here",
             )
     return raw
+
+
+def check_start_usable(home: SiteHome, used: Setting, command: str, *, forced: bool) -> None:
+    """Raise ModelError where the recipe starts from a model that is retired here, and nobody insists."""
+    check_usable(
+        home,
+        f"model {used.recipe.start_model[:SHORT]}, from which the recipe starts,",
+        [used.recipe.start_model],
+        again=f"{command} --force-retired",
+        forced=forced,
+    )
 
 
 def machine_of(home: SiteHome, recipe: Recipe) -> Machine:

@@ -31,15 +31,16 @@ from site_agent.classifier.sweep import sweep as train_cells
 from site_agent.commands.command_line import command_line
 from site_agent.commands.display import Display
 from site_agent.commands.open_images import open_images
-from site_agent.commands.setting import Setting, machine_of, reading, site_name
+from site_agent.commands.setting import Setting, check_start_usable, machine_of, reading, site_name
 from site_agent.commands.stopping import stops
 from site_agent.data import dataset
 from site_agent.data.collection import Collection, digest_of
 from site_agent.federation import shown
 from site_agent.home import SiteHome
 from site_agent.images.decode import OnCount
-from site_agent.network.encoder import start_encoder
+from site_agent.network.first_weights import start_encoder
 from site_agent.network.precision import resolve_precision
+from site_agent.store import model_store
 from site_agent.store.archive import retire, utc_now
 from site_agent.training.checkpoints import Checkpoints
 from site_agent.training.context import TrainingContext
@@ -56,6 +57,8 @@ def sweep(
     batch_images: tuple[int, ...],
     width: tuple[int, ...],
     name: str,
+    *,
+    force_retired: bool = False,
 ) -> None:
     """Try out N and the dense width on this site's images; choose by the classifier's validation loss alone.
 
@@ -65,6 +68,7 @@ def sweep(
     Raises click.BadParameter where no such combination can be trained, and a FedcervixError.
     """
     folder = home.folder / "sweeps" / name
+    check_start_usable(home, used, command_line(home, "sweep"), forced=force_retired)
     with home.locked(f"lock-sweep-{name}", who=f"another sweep {name}"), stops(command_line(home, "sweep")) as stop:
         machine, display = machine_of(home, used.recipe), Display()
         try:
@@ -84,7 +88,9 @@ def sweep(
                 contexts,
                 material,
                 kept,
-                start_of=lambda recipe: start_encoder(recipe, first_seed(used.seed), home.imagenet_weights()),
+                start_of=lambda recipe: start_encoder(
+                    recipe, first_seed(used.seed), model_store.start_weights(home, recipe)
+                ),
                 on_cell=_keeper(folder, kept, stop, display),
                 on_trouble=lambda recipe, error: display.show(shown.Message(f"{_named(recipe)}: {error.explain()}")),
                 on_progress=lambda task, at: display.show(shown.Advanced(task, at)),

@@ -23,6 +23,7 @@ from site_agent.store.egress_account import Egressed, egressed
 from site_agent.store.ledger import differences
 from site_agent.store.ledger_store import LedgerStore
 from site_agent.store.run_store import RunStore, last_federation
+from site_agent.store.sum_journal import rounds_summed
 
 
 def verify(home: SiteHome, run: str | None) -> None:
@@ -59,7 +60,7 @@ def verify(home: SiteHome, run: str | None) -> None:
             f"{store.entries.name} and {store.signatures.name} with those in {store.entries.parent}",
         )
     _check_record(home, run, told)
-    for line in (*sentences(told), *_of_egress(home, run, told, stored.entries)):
+    for line in (*sentences(told), *_of_sums(home, run), *_of_egress(home, run, told, stored.entries)):
         say(line)
     if not known_key:
         say(f"the ledger key is not known here ({home.key_file('ledger.pub')}): anybody may have signed these heads")
@@ -79,6 +80,19 @@ def _check_record(home: SiteHome, run: str, told: Verdict) -> None:
             cause="record.json was changed, or the coordinator has sent another one than what happened",
             next_step=f"believe the ledger; compare with record.json of other sites; it lies in {run_store.folder}",
         )
+
+
+def _of_sums(home: SiteHome, run: str) -> Iterator[str]:
+    """Yield of which rounds this site knows the sums; nothing where the run had none. Raises StorageError."""
+    plan = RunStore(home.run_folder(run)).known_plan()
+    if plan is None or not plan.terms.secure_sum:
+        return
+    rounds = ", ".join(map(str, rounds_summed(home, run))) or "none"
+    yield f"secure sums: this site knows which sites and weights were added up in rounds {rounds}, by its own journal"
+    yield (
+        "before it worked with a model of the run, it checked the signatures of all holders, the sum's range and tag, "
+        "and derived the model itself; the masks are deleted, so nobody can compute a sum again"
+    )
 
 
 # --- what has left --------------------------------------------------------------------------------------------------

@@ -20,12 +20,13 @@ import itertools
 import os
 import shlex
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 from fedcervix.core.grouped import grouped
+from fedcervix.core.plan import Stage
 from fedcervix.disk.files import write_secret
 from fedcervix.disk.ownership import made_readable
 from fedcervix.disk.storage import disk, read_file
@@ -37,11 +38,15 @@ from site_agent.data.not_same import Pair, read_pairs
 from site_agent.data.pixel_arrays import Bytes
 from site_agent.data.pixel_cache import keeper
 from site_agent.data.pixel_store import Kind
+from site_agent.images.appearance import Appearance, Tissue, appearance
 from site_agent.images.decode import PIXELS_MAX, OnCount, each, opened, pixel_digest, silent
+from site_agent.images.gate import findings
 from site_agent.images.quality import oddities
 from site_agent.images.thumbnails import thumbnail
 from site_agent.images.unreadable import CLOSED, UnreadableError
-from site_agent.manifest.columns import OPTIONAL
+from site_agent.manifest.classes import BINARY, Classes
+from site_agent.manifest.columns import KNOWN, REQUIRED
+from site_agent.manifest.details import NO_DETAILS, ImageDetails, PixelBox, together
 from site_agent.manifest.identifiers import Doubt, doubts, written_alike
 from site_agent.manifest.manifest_file import read_manifest
 from site_agent.manifest.reading import SPLITS, Manifest, ManifestRow, Split, at_most, refused, repeated
@@ -64,7 +69,7 @@ from site_agent.manifest.splits import (
     short,
     stratum,
 )
-from site_agent.manifest.spreadsheet import decode_text
+from site_agent.manifest.spreadsheet import decode_text, shown
 
 Purpose = Literal["pretrain", "finetune", "evaluate"]
 
@@ -100,6 +105,29 @@ class Image:
     split: Split
     digest: str
     """SHA-256 of the decoded pixels"""
+    details: ImageDetails = NO_DETAILS
+    """what the manifest says of it beside"""
+    colour_stage: Stage | Literal[""] = ""
+    """`green` or `iodine`, where its colours leave no doubt"""
+    cervix: PixelBox | None = None
+    """where the detector has found the cervix; None: it is unsure"""
+    tissue: Tissue | None = None
+    """the colour of its tissue; None where it shows hardly any"""
+
+    @property
+    def stage(self) -> Stage | Literal[""]:
+        """One of `plan.STAGES`, by the manifest or else by its colours; empty: unknown."""
+        return self.details.stage or self.colour_stage
+
+    @property
+    def visit(self) -> str:
+        """Of this woman; empty: unknown."""
+        return self.details.visit
+
+    @property
+    def device(self) -> str:
+        """Empty: unknown."""
+        return self.details.device
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +143,19 @@ class Quarantined:
     def told(self) -> str:
         """The image, what is wrong with it, and which file may be meant."""
         return f"{self.image}: {self.reason}" + (f"; there is {self.similar}" if self.similar else "")
+
+
+@dataclass(frozen=True, slots=True)
+class SetAsideImage:
+    """An image that can be read and is not used, because the site's policy says so."""
+
+    image: str
+    findings: tuple[str, ...]
+    """names of `gate` and `quality`"""
+    digest: str
+    """SHA-256 of the decoded pixels"""
+    split: Split
+    """of its woman"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,12 +202,23 @@ class Collection:
     recognised: Recognised = NOBODY
     """whom splits.csv knows"""
     odd_images: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """name of a check of `quality` -> the images for which it holds; they are used all the same"""
+    """name of a check of `quality` or `gate` -> the images for which it holds; used unless the policy says otherwise"""
+    set_aside: tuple[SetAsideImage, ...] = ()
+    other_stage: tuple[str, ...] = ()
+    """images whose colours show another stage than the manifest says"""
+    stages: tuple[str, ...] = ()
+    """of the examination that `images` are limited to; none: not limited"""
+
+    def of_stages(self, stages: Sequence[str]) -> Collection:
+        """Return the collection with the images of these stages alone; none named: as it is."""
+        if not stages:
+            return self
+        return replace(self, images=tuple(i for i in self.images if i.stage in stages), stages=tuple(stages))
 
     @property
     def rows(self) -> int:
         """Rows of the manifest."""
-        return len(self.images) + len(self.quarantined) + len(self.copies)
+        return len(self.images) + len(self.quarantined) + len(self.copies) + len(self.set_aside)
 
     @property
     def digest(self) -> str:
@@ -200,8 +252,14 @@ def digest_of(images: Iterable[Image]) -> str:
 
 
 def _digest(images: Iterable[Image]) -> str:
-    lines = (f"{i.digest} {i.woman} {i.label} {i.split}\n" for i in images)
+    lines = (f"{i.digest} {i.woman} {i.label} {i.split}{_trained_on(i.details)}\n" for i in images)
     return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _trained_on(details: ImageDetails) -> str:
+    """Return what training may depend on; nothing where the manifest says nothing of it."""
+    known = {"stage": details.stage, "visit": details.visit, "roi": details.roi, "grade": details.grade}
+    return "".join(f" {name}={value}" for name, value in known.items() if value or (name, value) == ("grade", 0))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,6 +280,12 @@ class IndexSettings:
     """what is decoded is kept there at these sizes as well, for training (`pixel_cache`)"""
     ignore_columns: Sequence[str] = ()
     """of the manifest, although they look like known ones"""
+    covariates: Sequence[str] = ()
+    """of the manifest's columns, those that are read beside the known ones"""
+    classes: Classes = BINARY
+    """what a label may be"""
+    set_aside: Sequence[str] = ()
+    """findings for which an image is not used"""
     not_same: Path | None = None
     """a file of pairs of images that show two women (see `not_same`)"""
 
@@ -239,21 +303,21 @@ def index(
 ) -> Collection:
     """Read a manifest, look at every image once, and decide what each is used for.
 
-    It takes some 3 KB of memory per image (0.3 GB for 100,000), and what the pictures that are open take
-    (`decode.opened`). `on_found` is told what the pictures showed before anything is refused for it. Raises DataError
-    (manifest, images or splits cannot be used) and StorageError (the file of splits cannot be written).
+    It takes some 3 KB of memory per image, and what open pictures take (`decode.opened`). `on_found` is told what the
+    pictures showed before anything is refused for it. Raises DataError (manifest, images, splits), StorageError.
     """
     listed = _listed(manifest, settings)
     told_apart = _told_apart(settings.not_same, listed.names)
     looks = _look_at(listed, settings, on_progress)
     quarantined = _quarantined(looks, listed, settings.unreadable_max, manifest.name)
-    seen = [(row, look) for row, look in looks if isinstance(look, ImageFingerprint)]
+    seen = _readable(looks, manifest.name)
     spellings = written_alike(row.patient for row, _ in seen)
     found = find_duplicates(_sightings(seen, spellings), on_compared, told_apart)
     on_found(found)
     strata = _strata(seen, found.conflicting_label)
-    links = [*found.links, *(pair for alike in spellings for pair in itertools.pairwise(alike))]
+    links = [*found.links, *itertools.chain.from_iterable(map(itertools.pairwise, spellings))]
     women = _women(groups(strata, links), spellings, found.shared_pictures, manifest)
+    findings = _findings(looks, settings.set_aside)
     if listed.given is None:
         before, splits = _drawn(settings, _pictures(seen), listed, strata, links)
     else:
@@ -262,7 +326,7 @@ def index(
     return Collection(
         folder=listed.folder,
         manifest=manifest.name,
-        images=_images(found, seen, women, splits),
+        images=_images(found, findings, seen, women, splits),
         quarantined=quarantined,
         copies=found.copies,
         shared_pictures=found.shared_pictures,
@@ -276,6 +340,8 @@ def index(
         doubts=doubts(_labels(seen, women)),
         recognised=before,
         odd_images=_odd_images(looks),
+        set_aside=_set_aside(found.used, findings, splits),
+        other_stage=tuple(row.image for row, look in seen if _differs(row.details.stage, look)),
     )
 
 
@@ -295,7 +361,7 @@ class _Listed:
 
 
 def _listed(manifest: Path, settings: IndexSettings) -> _Listed:
-    read = read_manifest(manifest, settings.ignore_columns)
+    read = read_manifest(manifest, settings.ignore_columns, settings.covariates, settings.classes)
     given_splits, earlier = _given_splits(read, manifest.name), _read_splits(settings.splits_file)
     folder = manifest.resolve().parent
     names = FileNames(folder)
@@ -320,20 +386,30 @@ def require(collection: Collection, purpose: Purpose) -> None:
     raise DataError(
         f"{collection.manifest} cannot be used to {purpose}: {what}",
         cause=f"{len({image.woman for image in collection.images})} women, {len(labelled)} of them labelled, "
-        f"{cases} of these cases",
+        f"{cases} of these cases{_limited(collection)}",
         next_step=f"add {needed}, or correct column split" if collection.splits_given else f"add {needed}",
     )
 
 
-def patients_of(manifest: Path, ignore_columns: Sequence[str] = ()) -> dict[Path, str]:
-    """Return whose image every file is that a manifest names (files by their real paths). Raises DataError.
+def _limited(collection: Collection) -> str:
+    if not collection.stages:
+        return ""
+    return (
+        f". Only images of stage {' or '.join(collection.stages)} count: the recipe's `stages`, manifest column stage"
+    )
 
-    Only columns image and patient are read: a list of new pictures has no labels, and its other columns mean nothing.
+
+def rows_by_file(manifest: Path, ignore_columns: Sequence[str] = ()) -> dict[Path, ManifestRow]:
+    """Return the row of every file that a manifest names (files by their real paths). Raises DataError.
+
+    Only columns image, patient and roi are read: a list of new pictures has no labels, and its other columns mean
+    nothing.
     """
     folder = manifest.resolve().parent
-    read = read_manifest(manifest, (*OPTIONAL, *ignore_columns))
+    unread = set(KNOWN) - {*REQUIRED, "roi"}
+    read = read_manifest(manifest, (*unread, *ignore_columns))
     rows = _as_on_disk(read, FileNames(folder), manifest.name)
-    return {_real(folder / row.image): row.patient for row in rows}
+    return {_real(folder / row.image): row for row in rows}
 
 
 def _real(path: Path) -> Path:
@@ -374,29 +450,107 @@ def _sightings(
     """Return what was seen, every patient under the first way of writing her identifier."""
     first = {name: names[0] for names in spellings for name in names}
     return [
-        IndexedImage(row.image, first.get(row.patient, row.patient), row.label, look.digest, look.thumbnail)
+        IndexedImage(row.image, first.get(row.patient, row.patient), _said(row), look.digest, look.thumbnail)
         for row, look in seen
     ]
 
 
+def _findings(
+    looks: Sequence[tuple[ManifestRow, ImageFingerprint | str]], policy: Sequence[str]
+) -> dict[str, tuple[str, ...]]:
+    """Return what the policy sets images aside for (image -> names of findings); the others are missing."""
+    odd = grouped((image, name) for name, them in _odd_images(looks).items() if name in policy for image in them)
+    return {image: tuple(names) for image, names in odd.items()}
+
+
+def _set_aside(
+    images: Iterable[IndexedImage], findings: Mapping[str, tuple[str, ...]], splits: Mapping[str, Split]
+) -> tuple[SetAsideImage, ...]:
+    hidden = (one for one in images if one.image in findings)
+    return tuple(SetAsideImage(one.image, findings[one.image], one.digest, splits[one.patient]) for one in hidden)
+
+
+def _differs(stage: str, look: ImageFingerprint) -> bool:
+    seen = _colour_stage(look.appearance)
+    return bool(stage and seen) and stage != seen
+
+
+def _said(row: ManifestRow) -> int | None:
+    """Return what two copies of a picture must agree on: the class where there are more than two, else the label."""
+    return row.label if row.details.grade is None else row.details.grade
+
+
 def _images(
     found: Duplicates,
+    findings: Container[str],
     seen: Iterable[tuple[ManifestRow, ImageFingerprint]],
     women: Mapping[str, str],
     splits: Mapping[str, Split],
 ) -> tuple[Image, ...]:
-    patients = {row.image: row.patient for row, _ in seen}
+    used = [one for one in found.used if one.image not in findings]
+    patients, labels = ({row.image: getattr(row, name) for row, _ in seen} for name in ("patient", "label"))
+    details = _details(seen)
+    shown = {row.image: look.appearance for row, look in seen}
+    identifiers = {patients[one.image]: one.patient for one in used}
     return tuple(
         Image(
             path=one.image,
             patient=(patient := patients[one.image]),
             woman=women[patient],
-            label=None if one.image in found.conflicting_label else one.label,
+            label=None if one.image in found.conflicting_label else labels[one.image],
             split=splits[patient],
             digest=one.digest,
+            details=_of_woman(details[one.digest], one.patient, identifiers.get(women[patient], women[patient])),
+            colour_stage=_colour_stage(shown[one.image]),
+            cervix=_cervix(shown[one.image]),
+            tissue=_tissue(shown[one.image]),
         )
-        for one in found.used
+        for one in used
     )
+
+
+def _of_woman(said: ImageDetails, patient: str, woman: str) -> ImageDetails:
+    """Return what is known of a picture whose patient is linked with another: two records count visits on their own."""
+    return said if patient == woman or not said.visit else replace(said, visit=f"{said.visit} of {patient}")
+
+
+def _colour_stage(seen: Appearance | None) -> Stage | Literal[""]:
+    return seen.stage if seen else ""
+
+
+def _tissue(seen: Appearance | None) -> Tissue | None:
+    return seen.tissue if seen else None
+
+
+def _cervix(seen: Appearance | None) -> PixelBox | None:
+    return PixelBox(*seen.cervix) if seen and seen.cervix else None
+
+
+def _details(seen: Iterable[tuple[ManifestRow, ImageFingerprint]]) -> dict[str, ImageDetails]:
+    """Return what the rows of every picture say together (digest -> details)."""
+    said = grouped((look.digest, row.details) for row, look in seen)
+    return {digest: together(rows) for digest, rows in said.items()}
+
+
+def _readable(
+    looks: Iterable[tuple[ManifestRow, ImageFingerprint | str]], source: str
+) -> list[tuple[ManifestRow, ImageFingerprint]]:
+    """Return the rows whose picture was read. Raises DataError where a box is not within its picture."""
+    seen = [(row, look) for row, look in looks if isinstance(look, ImageFingerprint)]
+    _check_boxes(seen, source)
+    return seen
+
+
+def _check_boxes(seen: Iterable[tuple[ManifestRow, ImageFingerprint]], source: str) -> None:
+    """Raise DataError where a box is not within its picture."""
+    offences = [
+        f"line {row.line}, column roi: the box {row.details.roi} is not within {shown(row.image)}, which has "
+        f"{look.size_px[0]} x {look.size_px[1]} pixels as it is seen"
+        for row, look in seen
+        if row.details.roi is not None and not row.details.roi.is_within(*look.size_px)
+    ]
+    if offences:
+        raise refused(offences, source)
 
 
 def _pictures(seen: Iterable[tuple[ManifestRow, ImageFingerprint]]) -> dict[str, Set[str]]:
@@ -518,7 +672,9 @@ def _look(
         with opened(path, pixels_max=pixels_max) as found:
             digest, small = pixel_digest(found.pixels), thumbnail(found.pixels)
             keep(digest, found.pixels)
-            return ImageFingerprint(now.st_size, now.st_mtime_ns, digest, small, oddities(found))
+            size_px, seen = (found.pixels.shape[1], found.pixels.shape[0]), appearance(found.pixels)
+            odd = (*oddities(found), *findings(seen))
+            return ImageFingerprint(now.st_size, now.st_mtime_ns, digest, small, odd, size_px, seen)
     except UnreadableError as error:
         return error.reason
 

@@ -10,11 +10,15 @@ import hashlib
 import json
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 from fedcervix.json_text import parsed
 from site_agent.data import cache_files
+from site_agent.images.appearance import Appearance
+
+LOOKS_VERSION = 3
+"""of what a look holds; decoded images are not made again for it"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +33,9 @@ class ImageFingerprint:
     """as `thumbnails.thumbnail` makes it, or none"""
     oddities: tuple[str, ...] = ()
     """names of the checks of `quality` that hold"""
+    size_px: tuple[int, int] = (0, 0)
+    """width and height, upright"""
+    appearance: Appearance | None = None
 
 
 def read_looks(cache_folder: Path, key: str) -> dict[str, ImageFingerprint]:
@@ -55,14 +62,15 @@ def _file(cache_folder: Path, key: str) -> Path:
 
 
 def _head() -> bytes:
-    return json.dumps({"version": cache_files.VERSION}, allow_nan=False).encode() + b"\n"
+    return json.dumps({"version": cache_files.VERSION, "looks": LOOKS_VERSION}, allow_nan=False).encode() + b"\n"
 
 
 def _lines(looks: Mapping[str, ImageFingerprint]) -> Iterator[bytes]:
     yield _head()
     for path, look in looks.items():
-        fields = [path, look.size_bytes, look.mtime_ns, look.digest, look.thumbnail.hex(), look.oddities]
-        text = json.dumps(fields, allow_nan=False).encode()
+        seen = None if look.appearance is None else astuple(look.appearance)
+        known = [look.size_bytes, look.mtime_ns, look.digest, look.thumbnail.hex(), look.oddities, look.size_px, seen]
+        text = json.dumps([path, *known], allow_nan=False).encode()
         yield _check(text) + b" " + text + b"\n"
 
 
@@ -70,8 +78,9 @@ def _parsed(line: bytes) -> tuple[str, ImageFingerprint] | None:
     check, _, text = line.removesuffix(b"\n").partition(b" ")
     if check != _check(text):
         return None
-    path, size_bytes, mtime_ns, digest, thumbnail, oddities = parsed(text)  # the checksum says that we wrote it
-    return path, ImageFingerprint(size_bytes, mtime_ns, digest, bytes.fromhex(thumbnail), tuple(oddities))
+    path, size_bytes, mtime_ns, digest, thumbnail, oddities, size_px, seen = parsed(text)  # the checksum: we wrote it
+    shown, known = bytes.fromhex(thumbnail), None if seen is None else Appearance.of(seen)
+    return path, ImageFingerprint(size_bytes, mtime_ns, digest, shown, tuple(oddities), tuple(size_px), known)
 
 
 def _check(text: bytes) -> bytes:

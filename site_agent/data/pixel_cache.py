@@ -34,7 +34,8 @@ from site_agent.data.pixel_arrays import Bytes, Gathered
 from site_agent.data.pixel_store import Kind, Store, opened
 from site_agent.data.pixels import Pixels
 from site_agent.images import decode
-from site_agent.images.decode import PIXELS_MAX, OnCount, each, pixel_digest, silent, square
+from site_agent.images.decode import OnCount, each, pixel_digest, silent, square
+from site_agent.images.preparation import PLAIN, Preparation
 from site_agent.images.unreadable import UnreadableError
 
 MEMORY_BYTES_MAX = 4 << 30
@@ -64,20 +65,21 @@ def load(
     cache_folder: Path,
     on_progress: OnCount = silent,
     *,
+    prepared: Sequence[Preparation] = (),
     memory_bytes_max: int = MEMORY_BYTES_MAX,
-    pixels_max: int = PIXELS_MAX,
 ) -> Pixels:
     """Return the images as (n, side_px, side_px, 3) 8-bit RGB, in the order given.
 
-    They are an array if they fit in `memory_bytes_max` and in half of the memory that is available, else `Gathered`
-    from the disk. `on_progress` counts what has to be decoded. Every square that was kept is checked as it is loaded;
-    what is damaged is decoded again. Afterwards neither image files nor cache are needed (the mapped file may be
-    deleted, not shortened: `pixel_store`, rule 4). Raises DataError if an image vanished or changed since the
-    collection was indexed, StorageError if squares fit neither in memory nor on the disk: FullDiskError if that lacks
-    only room.
+    `prepared` says how each is prepared (`preparation`); none: as they are. They are an array if they fit in
+    `memory_bytes_max` and in half of the memory that is available, else `Gathered` from the disk. `on_progress` counts
+    what has to be decoded. Every square that was kept is checked as it is loaded; what is damaged is decoded again.
+    Afterwards neither image files nor cache are needed (the mapped file may be deleted, not shortened:
+    `pixel_store`, rule 4). Raises DataError if an image vanished or changed since the collection was indexed,
+    StorageError if squares fit neither in memory nor on the disk: FullDiskError if that lacks only room.
     """
-    asked = _Asked(collection_folder, images, Kind(side_px, fit), pixels_max)
-    digests = [bytes.fromhex(image.digest) for image in images]
+    how = tuple(prepared) or (PLAIN,) * len(images)
+    asked = _Asked(collection_folder, images, how, Kind(side_px, fit))
+    digests = [one.key(bytes.fromhex(image.digest)) for image, one in zip(images, how, strict=True)]
     fits = len(images) * asked.kind.record_bytes <= min(memory_bytes_max, available_bytes() // 2)
     held = np.empty((len(images), side_px, side_px, 3), np.uint8) if fits else None
     with opened(cache_folder, asked.kind) as store:
@@ -118,8 +120,8 @@ class _Asked:
 
     folder: Path
     images: Sequence[StoredImage]
+    how: Sequence[Preparation]
     kind: Kind
-    pixels_max: int
 
 
 def _bring(
@@ -133,7 +135,7 @@ def _bring(
         places = absent[digest]
         found = np.empty((asked.kind.side_px, asked.kind.side_px, 3), np.uint8)
         if not store.read(digest, found):  # another process may have kept it meanwhile
-            found = _decode_square(asked, asked.images[places[0]])
+            found = _decode_square(asked, places[0])
             store.put(digest, found)
         if held is not None:
             held[places] = found
@@ -167,11 +169,12 @@ def _absent(store: Store, digests: Sequence[bytes], held: Bytes | None) -> dict[
     return grouped((digests[k], k) for k in absent)
 
 
-def _decode_square(asked: _Asked, image: StoredImage) -> Bytes:
+def _decode_square(asked: _Asked, place: int) -> Bytes:
+    image, how = asked.images[place], asked.how[place]
     try:
-        with decode.opened(asked.folder / image.path, pixels_max=asked.pixels_max) as seen:
+        with decode.opened(asked.folder / image.path) as seen:
             same = pixel_digest(seen.pixels) == image.digest
-            found = square(seen.pixels, asked.kind.side_px, asked.kind.fit) if same else None
+            found = how.square(seen.pixels, asked.kind.side_px, asked.kind.fit) if same else None
     except UnreadableError as error:
         raise _changed(image, error.reason) from error
     if found is None:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sized
+import re
+from collections import Counter
+from collections.abc import Iterator, Sized
 from dataclasses import dataclass
 
+from fedcervix.core.plan import Recipe
 from site_agent.data.collection import Collection
-from site_agent.images.quality import CHECKS, Check
+from site_agent.data.image_pairs import ImagePairs
+from site_agent.images.gate import FINDINGS
+from site_agent.images.quality import CHECKS
 from site_agent.manifest.reading import at_most
 
 
@@ -38,13 +43,46 @@ def remarks(collection: Collection) -> tuple[Remark, ...]:
         ),
         Remark(f"{_count(collection.ignored_columns, 'column')} of the manifest not read", collection.ignored_columns),
     )
-    odd = (Remark(f"{len(images)} {check.heading}", images) for check, images in _odd_images(collection))
-    return (*_absent(collection), *(remark for remark in found if remark.items), *odd)
+    return (*_absent(collection), *(r for r in found if r.items), *_stages(collection), *_odd_images(collection))
 
 
-def _odd_images(collection: Collection) -> list[tuple[Check, tuple[str, ...]]]:
-    """Return the checks that hold for some images, and which: these are used all the same."""
-    return [(check, images) for check in CHECKS if (images := collection.odd_images.get(check.name))]
+def _stages(collection: Collection) -> list[Remark]:
+    """Count the pictures of every stage, where the stage of some is known."""
+    counts = Counter(image.stage or "unknown" for image in collection.images)
+    by_colour = sum(not image.details.stage and bool(image.colour_stage) for image in collection.images)
+    if set(counts) <= {"unknown"}:
+        return []
+    told = ", ".join(f"{stage} {count}" for stage, count in counts.most_common())
+    return [Remark(f"pictures by stage: {told}" + (f" ({by_colour} by their colours)" if by_colour else ""), ())]
+
+
+def of_recipe(collection: Collection, recipe: Recipe) -> tuple[str, ...]:
+    """Return how many images a recipe uses, where it uses some stages alone, and how many of those have partners."""
+    used = collection.of_stages(recipe.stages)
+    lines = []
+    if recipe.stages:
+        stages = " or ".join(recipe.stages)
+        lines.append(f"{len(used.images)} of {len(collection.images)} images are of stage {stages}: no others are used")
+    if recipe.positives == "same-stage-visit":
+        train = used.contrastive("train")
+        found = ImagePairs.among([(image.woman, image.visit, image.stage) for image in train])
+        lines.append(
+            f"{found.paired} of {len(train)} training images have another one of the same visit and stage; the others "
+            "are paired with themselves (manifest columns visit and stage)"
+        )
+    return tuple(lines)
+
+
+def _odd_images(collection: Collection) -> Iterator[Remark]:
+    """Yield what is odd about some images: they are used all the same, unless the site sets them aside."""
+    for check in (*CHECKS, *FINDINGS):
+        if images := collection.odd_images.get(check.name):
+            yield Remark(f"{_these(images, check.heading)} [{check.name}]", images)
+    if other := collection.other_stage:
+        yield Remark(_these(other, "pictures whose colours show another stage than the manifest says"), other)
+    if aside := collection.set_aside:
+        heading = f"{_count(aside, 'picture')} set aside, as set_aside in table [data] of site.toml says"
+        yield Remark(heading, tuple(f"{one.image}: {', '.join(one.findings)}" for one in aside))
 
 
 def _absent(collection: Collection) -> list[Remark]:
@@ -58,6 +96,11 @@ def _absent(collection: Collection) -> list[Remark]:
         "identifier that is written in another way: they keep the split they had"
     )
     return [Remark(heading + (recognised if renamed else ""), tuple(f"{now} was {then}" for now, then in renamed))]
+
+
+def _these(items: Sized, heading: str) -> str:
+    """Return a number and a heading that speaks of pictures or files: of one, if it is one."""
+    return f"{len(items)} " + (re.sub(r"\b(picture|file)s\b", r"\1", heading, count=1) if len(items) == 1 else heading)
 
 
 def _count(items: Sized, noun: str) -> str:

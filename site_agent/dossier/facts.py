@@ -16,14 +16,15 @@ from dataclasses import dataclass
 from fedcervix.core.plan import Plan
 from fedcervix.disk.storage import disk
 from fedcervix.errors import FedcervixError
+from fedcervix.lineage.decisions import ModelStanding
+from fedcervix.lineage.model_facts import ModelFacts
 from fedcervix.trust.chain import read
 from fedcervix.trust.fingerprints import Fingerprint
 from fedcervix.trust.ledger_verdict import Countersignature, Expected, Stored, Verdict, verdict
-from site_agent.classifier import classifier_store
+from site_agent.classifier.kept_models import kept_models, standings
 from site_agent.home import Policy, SiteHome
 from site_agent.manifest.splits import parse_splits
 from site_agent.store import egress as egress_ledger
-from site_agent.store import model_store
 from site_agent.store.audit_sheets import AuditSheet
 from site_agent.store.egress_account import Egressed, egressed
 from site_agent.store.ledger_store import LedgerStore, StoredLedger
@@ -61,20 +62,6 @@ class RunFacts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ModelFacts:
-    """A model or a classifier that this site keeps."""
-
-    name: str
-    start: str
-    digest: str
-    architecture: str
-    run: str
-    made_at: str
-    is_classifier: bool
-    epsilon: float | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
     """What is known here."""
 
@@ -93,6 +80,8 @@ class Facts:
     egress: Egressed
     egress_fault: str
     models: tuple[ModelFacts, ...]
+    standings: Mapping[str, ModelStanding]
+    """which of them are approved or retired, by digest"""
     unread: tuple[str, ...]
     """what could not be read"""
 
@@ -112,7 +101,7 @@ def facts(home: SiteHome) -> Facts:
     config = home.config()
     joined = home.certificate() if home.key_file("site.crt").exists() else None
     found, fault = _egress(home)
-    models, unread = _models(home)
+    models, unread = kept_models(home, earlier=False)
     own = joined.identity.name if joined else NOT_JOINED
     runs, unread_runs = _runs(home, own)
     return Facts(
@@ -126,8 +115,9 @@ def facts(home: SiteHome) -> Facts:
         runs=runs,
         egress=found,
         egress_fault=fault,
-        models=models,
-        unread=(*unread, *unread_runs),
+        models=tuple(sorted(models, key=lambda one: one.name)),
+        standings=standings(home, models),
+        unread=(*sorted(unread), *unread_runs),
     )
 
 
@@ -144,42 +134,6 @@ def _egress(home: SiteHome) -> tuple[Egressed, str]:
         return egressed(egress_ledger.entries(home.egress)), ""
     except ValueError as error:
         return Egressed(), str(error)
-
-
-def _models(home: SiteHome) -> tuple[tuple[ModelFacts, ...], list[str]]:
-    """Return what is kept, and what of it cannot be read."""
-    kept, broken = model_store.found(home)
-    found = [
-        ModelFacts(
-            name=f"models/{one.folder.name}",
-            start=one.start,
-            digest=one.digest,
-            architecture=one.recipe.architecture,
-            run=one.run,
-            made_at=one.made_at,
-            is_classifier=False,
-        )
-        for one in kept
-    ]
-    unread = [f"models/{name}" for name in broken]
-    for name in classifier_store.names(home):
-        stored, lost = classifier_store.found(home, name)
-        found += [_classifier(one, name) for one in stored]
-        unread += ["/".join(filter(None, ("classifiers", name, one))) for one in lost]
-    return tuple(sorted(found, key=lambda one: one.name)), sorted(unread)
-
-
-def _classifier(one: classifier_store.StoredClassifier, name: str) -> ModelFacts:
-    return ModelFacts(
-        name="/".join(filter(None, ("classifiers", name, one.folder.name))),
-        start=one.start,
-        digest=one.provenance.weights,
-        architecture=one.recipe.architecture,
-        run=one.provenance.start.run,
-        made_at=one.provenance.made_at,
-        is_classifier=True,
-        epsilon=one.epsilon,
-    )
 
 
 # --- runs ----------------------------------------------------------------------------------------------------------

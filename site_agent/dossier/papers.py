@@ -5,16 +5,19 @@ A page needs no other file, no script and no network. What comes from outside is
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 
 import jinja2
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from fedcervix.printable import on_a_page
 
 TEMPLATE = "paper.html.j2"
+ADDRESS = re.compile(r"\b[\w.-]{1,60}:\d{1,5}\b")
+"""HOST:PORT: people copy it from a page, so it stands on one line"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,5 +70,12 @@ def page(paper: Paper, papers: Sequence[Paper], site: str) -> str:
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=on_a_page
     )
     environment.filters["picture"] = Markup
+    environment.filters["addresses_whole"] = _addresses_whole
     text = resources.files(__package__).joinpath(TEMPLATE).read_text("utf-8")
     return environment.from_string(text).render(paper=paper, papers=papers, site=site)
+
+
+def _addresses_whole(text: str) -> Markup:
+    """Return a text, escaped, whose addresses stand on one line each."""
+    escaped = str(escape(on_a_page(text)))
+    return Markup(ADDRESS.sub(r'<span class="whole">\g<0></span>', escaped))  # noqa: S704 - it is escaped

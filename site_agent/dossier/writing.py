@@ -11,9 +11,10 @@ from fedcervix.disk.files import make_folder, write_secret
 from fedcervix.disk.storage import disk
 from fedcervix.errors import ConfigError
 from fedcervix.json_text import parsed
+from fedcervix.lineage.model_bill import model_bill
 from fedcervix.runtime.typed_json import to_text
 from site_agent.dossier import law_papers, run_papers
-from site_agent.dossier.boms import model_bill, software_bill
+from site_agent.dossier.boms import software_bill
 from site_agent.dossier.controls import control_map
 from site_agent.dossier.facts import Facts
 from site_agent.dossier.flow import flow
@@ -34,7 +35,7 @@ def files(home: SiteHome, known: Facts) -> dict[str, bytes]:
         EGRESS: run_papers.egress_json(known),
         AUDIT: to_text([{"run": run, "sheet": sheet} for run, sheet in known.audits], indent=1) + "\n",
         SOFTWARE: software_bill(),
-        MODELS: model_bill(known.models),
+        MODELS: model_bill(known.models, known.standings, "models of this site"),
     }
     papers = _papers(known, texts[FLOW])
     pages = {paper.file: page(paper, papers, known.site) for paper in papers}

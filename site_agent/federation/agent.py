@@ -56,7 +56,7 @@ from site_agent.federation.job_runner import JobRunner
 from site_agent.federation.link import Said
 from site_agent.federation.listener import UPGRADE_S, Listener
 from site_agent.federation.membership import Membership
-from site_agent.federation.readiness import Examine, Readiness
+from site_agent.federation.readiness import Examine, Readiness, TryLine
 from site_agent.federation.renewing import Renewing
 from site_agent.worker.disk_full_retry import with_room
 from site_agent.worker.hang_detection import FLOOR_S
@@ -82,6 +82,8 @@ class Checks:
     """says why a line cannot be had (see `site_agent.federation.tls`)"""
     plan: Examine = _no_check
     """finds out whether this site can do what the plan asks, before the site says that it is ready"""
+    line: TryLine = _no_check
+    """finds out how fast the line is, for a prediction"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +122,7 @@ class Agent:
         self._failures = Failures(context.home, context.site, context.link, tell_s=waits.tell_s)
         accounting = Accounting(context.home, context.link)
         self._membership = Membership(context, federation, accounting, self._when_there_is_room)
-        self._readiness = Readiness(context, self._failures, checks.plan)
+        self._readiness = Readiness(context, self._failures, checks.plan, checks.line)
         self._renewing = renewing
         self._listener = Listener(context, checks.connection, waits.upgrade_s, renewing)
         self._reporter = Reporter(context.link.sign, context.inbox.put, floor_s=waits.silence_s)

@@ -23,7 +23,7 @@ def look(hardware: HardwareSection, dev: Path = Path("/dev")) -> str:
         return _cpu(hardware)
     why = no_gpu(dev)
     if not why:
-        return f"trains on a GPU, with torch {_torch_version('__version__')}"
+        return f"trains on a GPU, with torch {torch_says('__version__')}"
     if hardware.device == "cuda":
         return f"device = cuda is set, but probably there is no GPU: {why}"
     return f"{_cpu(hardware)} ({why})"
@@ -41,13 +41,13 @@ def no_gpu(dev: Path = Path("/dev")) -> str:
         return "CUDA_VISIBLE_DEVICES hides every GPU"
     if not any(any(dev.glob(name)) for name in GPU_FILES):
         return "no NVIDIA driver, or no GPU in this container"
-    if _torch_version("cuda") is None:
+    if torch_says("cuda") is None:
         return "the torch that is installed was built for the CPU"
     return ""
 
 
-def _torch_version(name: str) -> str | None:
-    """Return what torch's file of versions says of `name`: '13.0' of `cuda`."""
+def torch_says(name: str) -> str | None:
+    """Return what torch's file of versions says of `name`: '13.0' of `cuda`. Raises ConfigError without torch."""
     found = re.search(rf"(?m)^{name}\b[^=]*= '(.*)'", _torch_file().read_text(encoding="utf-8"))
     return found[1] if found else None
 

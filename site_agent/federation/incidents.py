@@ -10,18 +10,20 @@ import re
 from pathlib import Path
 
 from fedcervix.core.events import SiteFailed, event_from_json, event_to_json
+from fedcervix.core.plan import STAGES
 from fedcervix.disk.files import write_secret
 from fedcervix.errors import DataError, FedcervixError, StorageError
 from fedcervix.printable import printable_lines
 from site_agent.federation.privacy import incident_number, scrub
 from site_agent.home import SiteHome
+from site_agent.manifest.details import DETAIL_COLUMNS
 from site_agent.manifest.reading import SPLITS
 from site_agent.manifest.spreadsheet import decode_text
 from site_agent.worker.worker import WorkFailedError
 
 APART = re.compile(r'[,;\t"\\/\r\n]+')
 UNTOLD_MAX = 100
-HARMLESS = frozenset({"image", "images", "patient", "label", *SPLITS, "split"})
+HARMLESS = frozenset({"image", "images", "patient", "label", *SPLITS, "split", *DETAIL_COLUMNS, *STAGES})
 
 
 def secrets(home: SiteHome) -> frozenset[str]:

@@ -34,6 +34,9 @@ from site_agent.store.egress import Egress
 CALL_S = 30.0
 """for a small call, once the line is up; a coordinator answers within milliseconds"""
 
+PROBE_S = 120.0
+"""for one try of how fast the line is"""
+
 Said = codec.Welcome | codec.LedgerPart | codec.Paper | Instruction
 """what a coordinator says on the stream"""
 OnBytes = Callable[[int, int], None]
@@ -283,6 +286,28 @@ class GrpcLink:
     def sealed(self, digest: str) -> tuple[Signed, ...]:
         """Return what the coordinator shows of the task's model, which is under seal; nothing is checked yet."""
         return codec.read_seals(self._call(rpc.PACKED, wire.PackedRequest(digest=digest)))
+
+    def probe_down(self, size_bytes: int) -> None:
+        """Let the coordinator send so many bytes of no meaning. Raises a FedcervixError."""
+        request = self._question(wire.ProbeRequest(size_bytes=size_bytes))
+        stream = self._begin(rpc.PROBE_DOWN, request, timeout=PROBE_S, metadata=self._who)
+        self._streams.add(stream)
+        try:
+            arrived = sum(len(chunk) for chunk in rpc.calls(stream, self._address))
+        finally:
+            self._streams.discard(stream)
+            stream.cancel()
+        if arrived != size_bytes:
+            raise RemoteError(f"the coordinator sent {arrived:,} bytes of {size_bytes:,}")
+
+    def probe_up(self, size_bytes: int) -> None:
+        """Send so many bytes of no meaning to the coordinator. Raises a FedcervixError."""
+        if self._egress:
+            self._egress.talk("probe", size_bytes, self._run)
+        size = ((rpc.SIZE_KEY, str(size_bytes)),)
+        chunk = bytes(range(256)) * (codec.CHUNK_BYTES_UNSAID // 256)
+        chunks = (chunk[: size_bytes - start] for start in range(0, size_bytes, len(chunk)))
+        self._begin(rpc.PROBE_UP, chunks, timeout=PROBE_S, metadata=(*self._who, *size))
 
     def close(self) -> None:
         """Cut the line; whoever listens on it gets a LinkError."""

@@ -22,6 +22,7 @@ from site_agent.federation.policy import check_welcome, missing_pins, objections
 from site_agent.federation.sealed_run import SealedRun
 from site_agent.federation.secure_run import SecureParts, SecureRun
 from site_agent.store import ledger
+from site_agent.store.retired_models import objection
 from site_agent.store.run_secrets import forget_left
 from site_agent.store.run_store import RunStore, last_federation
 
@@ -61,7 +62,7 @@ class Membership:
         if last is None or last.run_store.ended() or last.run_store.kept() == session.PersistentState():
             return False
         site, pins = self._context.site, home.pins()
-        if against := objections(home.config().policy, last.plan, site, pins):
+        if against := objections(home.config().policy, last.plan, site, pins) + objection(home, last.plan):
             refused = f"run {last.run} does not continue here: this site's policy does not allow it: {against[0]}"
             show(shown.Message(refused))
             return False
@@ -98,7 +99,7 @@ class Membership:
         """Check the plan against the policy and open (or find again) the run's folder."""
         home = self._context.home
         asked = home.config().policy, welcome.plan, self._context.site, pins
-        if against := objections(*asked):
+        if against := objections(*asked) + objection(home, welcome.plan):
             cause, next_step = way_out(home, missing_pins(*asked), against)
             what = "this site's policy does not allow the plan"
             self._accounting.refuse(welcome.run, what, against, cause=cause, next_step=next_step)
@@ -108,6 +109,7 @@ class Membership:
             self._when_there_is_room(lambda: self._accounting.begin_run(welcome.run))
         self._when_there_is_room(lambda: run_store.open(welcome.plan))
         self._enter(welcome.plan, run_store)
+        forget_left(home, lambda run: run != welcome.run)  # a coordinator has one run at a time: the others are over
 
     def _enter(self, plan: Plan, run_store: RunStore) -> None:
         kept = run_store.kept()

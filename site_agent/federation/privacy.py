@@ -19,13 +19,13 @@ import math
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
 
+from fedcervix.core.bounds import DIGEST
 from fedcervix.core.events import (
-    DIGEST,
     RUN_NAME,
     BoxesStored,
     CloseSigned,
@@ -40,6 +40,7 @@ from fedcervix.core.events import (
     Task,
     UpdateStored,
 )
+from fedcervix.core.pace import SitePace, rounded
 from fedcervix.core.plan import SITE_NAME
 from fedcervix.transport import codec
 from fedcervix.trust.sealed_models import Header
@@ -239,6 +240,25 @@ def signed(value: Opening | Masked | None) -> Opening | Masked | None:
     return value if isinstance(value, Opening | Masked) else None
 
 
+def pace(value: SitePace | None) -> SitePace | None:
+    """What the site has measured before round 1: finite numbers within bounds, with three digits, and one bit.
+
+    The bytes of a model's file keep all digits: they follow from the plan. Of anything else, nothing leaves.
+    """
+    if not isinstance(value, SitePace):
+        return None
+    return SitePace(**{field.name: _of_pace(field.name, getattr(value, field.name)) for field in fields(SitePace)})
+
+
+def _of_pace(name: str, value: object) -> Any:
+    if name == "gpu":
+        return yes_or_no(value)
+    found = number(value)
+    if name in ("model_bytes", "packed_bytes", "steps"):
+        return int(found)
+    return int(rounded(found)) if isinstance(value, int) else rounded(found)
+
+
 def boxes(pairs: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
     """What only another site can read: its name, and hexadecimal digits."""
     return tuple((name, box) for name, box in pairs if SITE_NAME.fullmatch(name) and hexadecimal(box))
@@ -262,7 +282,7 @@ def yes_or_no(value: object) -> bool:
 LEAVES: Mapping[type, Mapping[str, Rule]] = {
     codec.Ping: {},
     codec.Stopped: {},
-    codec.Ready: {"run": matching(RUN_NAME), "plan_digest": matching(DIGEST), "opening": signed},
+    codec.Ready: {"run": matching(RUN_NAME), "plan_digest": matching(DIGEST), "opening": signed, "pace": pace},
     codec.Refusal: {"run": matching(RUN_NAME), "reason": objections},
     codec.Progress: {
         "task": task,

@@ -10,6 +10,7 @@ import contextlib
 import threading
 from collections.abc import Callable
 
+from fedcervix.core.pace import SitePace
 from fedcervix.core.plan import Plan
 from fedcervix.errors import DuplicateAgentError, FedcervixError, LinkError, PolicyError, StorageError
 from fedcervix.runtime.worker_protocol import OnProgress, WorkProgress
@@ -19,21 +20,25 @@ from site_agent.federation import shown
 from site_agent.federation.context import AgentContext
 from site_agent.federation.failures import Failures
 from site_agent.federation.inbox import Broken, Participation
+from site_agent.federation.line_probe import LinePace
 from site_agent.worker.preflight import Findings
 from site_agent.worker.worker import CancelledError
 
 Examine = Callable[[Plan, OnProgress, threading.Event], Findings | None]
+TryLine = Callable[[], LinePace | None]
 
 
 class Readiness:
     """Which plans are known to be feasible here."""
 
-    def __init__(self, context: AgentContext, failures: Failures, examine: Examine) -> None:
-        self._context, self._failures, self._examine = context, failures, examine
+    def __init__(self, context: AgentContext, failures: Failures, examine: Examine, probe: TryLine) -> None:
+        self._context, self._failures, self._examine, self._probe = context, failures, examine, probe
         self._examined: set[str] = set()
         """runs whose plan is known to be feasible here"""
         self._images = 0
         """that a round trains with; a run that has been opened keeps its number"""
+        self._paces: dict[str, SitePace] = {}
+        """what was measured for the plan of a run, by its name"""
 
     def has_worked(self, run: str) -> None:
         """This site has worked for a run before: its plan is feasible here."""
@@ -54,6 +59,9 @@ class Readiness:
             self._examined.add(run.run)
             self._images = findings.training_images if findings else 0
             self._context.show(shown.Examined(findings))
+            if findings and findings.cost and (line := self._probe()):
+                self._paces[run.run] = line.of(findings.cost.pace)
+                self._context.show(shown.LineTried(line))
         self._tell_ready(run)
 
     def _on_examining(self, at: WorkProgress) -> None:
@@ -65,7 +73,7 @@ class Readiness:
             self._failures.tell(late=True)
         link = self._context.link
         try:
-            ready = codec.Ready(run.run, run.plan.digest, self._opening(run))
+            ready = codec.Ready(run.run, run.plan.digest, self._opening(run), self._paces.get(run.run))
             self._context.again(run.over, lambda: link.report(ready), (LinkError, StorageError, DuplicateAgentError))
         except CancelledError:
             return

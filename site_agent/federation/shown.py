@@ -12,6 +12,7 @@ from fedcervix.core.events import Answer, Task
 from fedcervix.core.plan import Plan
 from fedcervix.errors import FedcervixError
 from fedcervix.runtime.worker_protocol import WorkProgress
+from site_agent.federation.line_probe import LinePace
 from site_agent.federation.partners import Partners
 from site_agent.worker.preflight import Findings
 
@@ -111,6 +112,16 @@ class Examined(Shown):
     def __str__(self) -> str:
         found = self.findings.lines() if self.findings else ()
         return NEXT_LINE.join(f"{subject}: {finding}" for subject, finding in found)
+
+
+@dataclass(frozen=True, slots=True)
+class LineTried(Shown):
+    """How fast the line to the coordinator is."""
+
+    line: LinePace
+
+    def __str__(self) -> str:
+        return f"line: {self.line}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,22 +13,18 @@ Rules
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from fedcervix.core.plan import Plan
-from fedcervix.disk.files import opened
 from fedcervix.disk.storage import disk
 from fedcervix.errors import FedcervixError, ModelError, PolicyError, RemoteError, RunError
 from fedcervix.models.aggregate import Momentum
-from fedcervix.models.blobs import CHUNK_BYTES, BlobStore
+from fedcervix.models.blobs import BlobStore
 from fedcervix.models.secure_averages import Summed, derive
 from fedcervix.models.secure_sums import check_sum, mask, release
 from fedcervix.models.secure_updates import quantise
 from fedcervix.models.secure_vectors import vector_form
-from fedcervix.models.step_norms import measure_groups
 from fedcervix.models.weights import read_layout
 from fedcervix.trust.contexts import RoundContext, RunContext, first_attempt
 from fedcervix.trust.fixed_point import Share, together
@@ -200,9 +196,10 @@ class SumSite:
         own, context = self._drawn().own_key(self._site), proposal.context
         update, q, y = self._blobs.path(trained.model), *map(self._blobs.scratch, (VECTOR, "sum-masked"))
         try:
-            quantise(update, base, q, self._share(self._site), self._plan.terms.batch_norm, self._tag(context))
             nonce = commit_nonce(bytes.fromhex(self._drawn().nonces), context, trained.model)
-            commit = commitment(nonce, _chunks(q))
+            share, rule, hasher = self._share(self._site), self._plan.terms.batch_norm, commitment(nonce)
+            made = quantise(update, base, q, share, rule, self._tag(context), hasher, round_=known.round)
+            commit = made.digest
             self._act(decide_upload(view, proposal, commit), "upload its vector")
             digest = mask(q, y, read_layout(base), site_secrets(own, self.roster, context, commit))
         finally:
@@ -214,7 +211,7 @@ class SumSite:
             commit=commit,
             upload=digest,
             steps=trained.steps,
-            norm=three_digits(_norm(update, base)),
+            norm=three_digits(made.norm),
             loss=three_digits(trained.loss),
             before=sum_before(view),
         )
@@ -244,7 +241,8 @@ class SumSite:
         check_sum(sum_file, base, len(listed.sites), self._tag(proposal.context))
         of = Summed(together(map(self._share, listed.sites)), len(listed.sites))
         to = self._blobs.scratch("sum-model")
-        digest = derive(sum_file, base, to, of, self._plan.terms.batch_norm, self._momentum(known))
+        rule, momentum = self._plan.terms.batch_norm, self._momentum(known)
+        digest = derive(sum_file, base, to, of, rule, momentum, round_=known.round).digest
         self._blobs.adopt(to, digest)
         return digest
 
@@ -348,13 +346,3 @@ NOT_HONEST = (
     "the coordinator was restored from an old backup, is faulty, or is not honest",
     "telephone the other sites, and compare what each of them was asked; begin a new run when it is understood",
 )
-
-
-def _norm(update: Path, base: Path) -> float:
-    """Return the Euclidean norm of the step of what is trained."""
-    return math.sqrt(sum(group.moved for group in measure_groups(update, base) if group.kind == "float"))
-
-
-def _chunks(path: Path) -> Iterator[bytes]:
-    with opened(path) as file:
-        yield from iter(lambda: file.read(CHUNK_BYTES), b"")

@@ -6,6 +6,7 @@ Rules
    `split`) is missing or empty everywhere, a column is an error if its name is similar, or if all its values would be
    valid for the missing column.
 3. ignore_columns names the columns to ignore. Ignored columns are listed.
+4. Columns of `details` are read where they are there, and so are the covariates that the site names.
 
 Pure: values in, values or a DataError out.
 """
@@ -20,12 +21,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from fedcervix.errors import DataError
+from site_agent.manifest.details import DETAIL_COLUMNS
 from site_agent.manifest.identifiers import is_missing
 from site_agent.manifest.spreadsheet import DELIMITERS, ManifestTable, plain, shown, without_accents
 
 REQUIRED = ("image", "patient")
 OPTIONAL = ("label", "split")
-KNOWN = (*REQUIRED, *OPTIONAL)
+KNOWN = (*REQUIRED, *OPTIONAL, *DETAIL_COLUMNS)
 
 NAMES: Mapping[str, re.Pattern[str]] = {
     "image": re.compile("image|file|filename|path|filepath|picture|photo|img|bild|datei|imagen|archivo|fichier"),
@@ -75,27 +77,35 @@ class Columns:
     """What every cell of a line is."""
 
     names: tuple[str, ...]
-    """a known name, or empty where the column is ignored"""
+    """a known name or that of a covariate, or empty where the column is ignored"""
     ignored: tuple[str, ...]
     """the names of the ignored columns, as the file writes them"""
+    covariates: tuple[str, ...] = ()
+    """in lower case"""
 
 
-def read_columns(table: ManifestTable, source: str, ignore: Collection[str] = ()) -> Columns:
+def read_columns(
+    table: ManifestTable, source: str, ignore: Collection[str] = (), covariates: Sequence[str] = ()
+) -> Columns:
     """Return which column is which. `ignore` are names of columns that are meant to be ignored.
 
-    Raises DataError where a required column is missing or is to be ignored, where a known column stands twice, and
-    where a column was probably meant to be `label` or `split`.
+    Raises DataError where a required column or a covariate is missing or is to be ignored, where a known column stands
+    twice, and where a column was probably meant to be `label` or `split`.
     """
     passed = {plain(name) for name in ignore}
+    further = tuple(dict.fromkeys(plain(name) for name in covariates))
     _check_ignorable(passed, source)
     plainly = [plain(cell) for cell in table.header]
-    names = tuple(name if name in KNOWN and name not in passed else "" for name in plainly)
+    read = {*KNOWN, *further} - passed
+    names = tuple(name if name in read else "" for name in plainly)
     _check_once(names, source)
     _check_required(table.header, names, source)
+    _check_covariates(table.header, names, further, source)
     unread = [k for k, name in enumerate(names) if not name]
     wanted = [name for name in OPTIONAL if name not in passed and not _filled(table, names, name)]
     _check_meant(table, wanted, [k for k in unread if plainly[k] not in passed], source)
-    return Columns(names, tuple(_named(table.header[k], k) for k in unread if table.header[k] or _values(table, k)))
+    ignored = tuple(_named(table.header[k], k) for k in unread if table.header[k] or _values(table, k))
+    return Columns(names, ignored, further)
 
 
 def _check_ignorable(ignored: Collection[str], source: str) -> None:
@@ -109,7 +119,7 @@ def _check_ignorable(ignored: Collection[str], source: str) -> None:
 
 
 def _check_once(names: Sequence[str], source: str) -> None:
-    twice = [name for name in KNOWN if names.count(name) > 1]
+    twice = [name for name in dict.fromkeys(names) if name and names.count(name) > 1]
     if twice:
         raise DataError(
             f"{source} has two columns named {twice[0]!r}", next_step=f"keep one column {twice[0]!r} in {source}"
@@ -125,6 +135,25 @@ def _check_required(header: Sequence[str], names: Sequence[str], source: str) ->
         f"{source} has no column {' and no column '.join(map(repr, missing))}; columns found: {found}",
         cause=_why_missing(missing[0], [name for name in header if plain(name) not in KNOWN]),
         next_step=f"the first line of {source} must name image, patient and, where known, label and split",
+    )
+
+
+def _check_covariates(header: Sequence[str], names: Sequence[str], covariates: Sequence[str], source: str) -> None:
+    """Raise DataError where a covariate is a column that is read anyway, or is not there."""
+    known = [name for name in covariates if name in KNOWN]
+    missing = [name for name in covariates if name not in names]
+    if not known and not missing:
+        return
+    what = f"{source}: column {shown((known or missing)[0])} cannot be a covariate"
+    cause = (
+        "it has a meaning of its own, and is read without being named"
+        if known
+        else f"columns found: {', '.join(map(shown, header))}"
+    )
+    raise DataError(
+        what if known else f"{source} has no column {shown(missing[0])}, which covariates names",
+        cause=cause,
+        next_step=f"{'remove it from' if known else 'correct'} covariates in table [data] of site.toml",
     )
 
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from fedcervix.disk.descriptors import check_used_up
 from fedcervix.disk.ownership import made_readable
 from fedcervix.errors import DataError
+from site_agent.manifest.classes import BINARY, Classes
 from site_agent.manifest.reading import Manifest, parse
 from site_agent.manifest.spreadsheet import decode_text
 
 
-def read_manifest(file: Path, ignore_columns: Collection[str] = ()) -> Manifest:
+def read_manifest(
+    file: Path, ignore_columns: Collection[str] = (), covariates: Sequence[str] = (), classes: Classes = BINARY
+) -> Manifest:
     """Return what a manifest lists; no image is opened. Raises DataError."""
     try:
         content = file.read_bytes()
@@ -22,7 +25,7 @@ def read_manifest(file: Path, ignore_columns: Collection[str] = ()) -> Manifest:
         raise DataError(
             f"the manifest {file} cannot be read: {error.strerror}", cause=cause, next_step=next_step
         ) from error
-    return parse(decode_text(content, file.name), file.name, ignore_columns)
+    return parse(decode_text(content, file.name), file.name, ignore_columns, covariates, classes)
 
 
 def _unread(file: Path, error: OSError) -> tuple[str, str]:

@@ -4,6 +4,8 @@
     images/0001.jpg,P17,1,train          label: 0 = control, 1 = case, empty = unlabelled
     images/0002.jpg,P17,,train           split: train, valid, test; empty everywhere = drawn by fedcervix
 
+Further columns that may be there: `details`.
+
 Rules
 1. `image` is a path below the folder that holds the manifest, never absolute and never through `..`.
 2. An image has one row. A row belongs to one patient.
@@ -17,19 +19,21 @@ Pure: text in, values or a DataError out. Whether the images exist is checked wh
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Literal, cast
 
 from fedcervix.errors import DataError
 from site_agent.manifest import identifiers
-from site_agent.manifest.columns import REQUIRED, read_columns
+from site_agent.manifest.classes import BINARY, Classes
+from site_agent.manifest.columns import REQUIRED, Columns, read_columns
+from site_agent.manifest.details import NO_DETAILS, ImageDetails, complaints, details
 from site_agent.manifest.spreadsheet import ManifestTable, Record, read_table, shown
 
 Split = Literal["train", "valid", "test"]
 
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")
-LABELS: dict[str, int | None] = {"": None, "0": 0, "1": 1}
 OFFENCES_SHOWN = 5
 
 
@@ -45,6 +49,7 @@ class ManifestRow:
     split: Split | None
     line: int
     """of the manifest, the header being line 1"""
+    details: ImageDetails = NO_DETAILS
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,15 +62,22 @@ class Manifest:
     """the columns that are not read, as the file names them"""
 
 
-def parse(text: str, source: str, ignore: Collection[str] = ()) -> Manifest:
+def parse(
+    text: str,
+    source: str,
+    ignore: Collection[str] = (),
+    covariates: Sequence[str] = (),
+    classes: Classes = BINARY,
+) -> Manifest:
     """Return what a manifest says. `source` is the name that error messages give it.
 
-    `ignore` are columns that are meant to be ignored, although they look like known ones (`columns`).
+    `ignore` are columns that are meant to be ignored, although they look like known ones (`columns`); `covariates` are
+    columns that are read although they have no meaning here (`details`); `classes` are what a label may be.
     Raises DataError, naming file, line and column, on anything that the module's rules do not allow.
     """
     table = read_table(text, source, REQUIRED)
-    columns = read_columns(table, source, ignore)
-    read = [_row(record, columns.names) for record in table.records]
+    columns = read_columns(table, source, ignore, covariates)
+    read = [_row(record, columns, classes) for record in table.records]
     rows = [row for row, _ in read if row is not None]
     offences = [*(one for _, wrong in read for one in wrong), *_cut_short(table), *repeated(rows)]
     if offences:
@@ -85,22 +97,22 @@ def at_most(items: Sequence[str], shown: int = OFFENCES_SHOWN) -> list[str]:
     return [*items[:shown], *([f"and {more} more"] if more > 0 else [])]
 
 
-def _row(record: Record, columns: Sequence[str]) -> tuple[ManifestRow | None, list[str]]:
+def _row(record: Record, columns: Columns, classes: Classes) -> tuple[ManifestRow | None, list[str]]:
     """Return the row, or None and what is wrong with it."""
-    line, cells = record.line, record.cells
-    if any(cells[len(columns) :]):
-        return None, [f"line {line}: {len(cells)} cells, but the header names {len(columns)} columns"]
-    cell = {name: text for name, text in zip(columns, cells, strict=False) if name}
-    wrong = [
-        f"line {line}, column {column}: {complaint}"
-        for column, check in _CHECKS.items()
-        if (complaint := check(cell.get(column, ""))) is not None
-    ]
+    line, cells, names = record.line, record.cells, columns.names
+    if any(cells[len(names) :]):
+        return None, [f"line {line}: {len(cells)} cells, but the header names {len(names)} columns"]
+    cell = {name: text for name, text in zip(names, cells, strict=False) if name}
+    checks: dict[str, Callable[[str], str | None]] = {**_CHECKS, "label": partial(_label_complaint, classes=classes)}
+    checked = ((column, check(cell.get(column, ""))) for column, check in checks.items())
+    wrong = [*((column, found) for column, found in checked if found), *complaints(cell, columns.covariates)]
     if wrong:
-        return None, wrong
+        return None, [f"line {line}, column {column}: {complaint}" for column, complaint in wrong]
     split = cast("Split | None", cell.get("split") or None)
     image = str(PurePosixPath(cell["image"].replace("\\", "/")))
-    return ManifestRow(image, cell["patient"], LABELS[cell.get("label", "")], split, line), []
+    rank, about = classes.rank(cell.get("label", "")), details(cell, columns.covariates)
+    about = replace(about, grade=rank) if classes.ordered and rank is not None else about
+    return ManifestRow(image, cell["patient"], classes.label(rank), split, line, about), []
 
 
 def _cut_short(table: ManifestTable) -> list[str]:
@@ -136,8 +148,8 @@ def _patient_complaint(text: str) -> str | None:
     return None if complaint is None else f"{shown(text)} {complaint}"
 
 
-def _label_complaint(text: str) -> str | None:
-    return None if text in LABELS else f"found {shown(text)}; expected 0 = control, 1 = case, empty = unlabelled"
+def _label_complaint(text: str, classes: Classes) -> str | None:
+    return None if text in ("", *classes.names) else f"found {shown(text)}; expected {classes.expected}"
 
 
 def _split_complaint(text: str) -> str | None:
@@ -148,7 +160,6 @@ def _split_complaint(text: str) -> str | None:
 _CHECKS: Mapping[str, Callable[[str], str | None]] = {
     "image": _image_complaint,
     "patient": _patient_complaint,
-    "label": _label_complaint,
     "split": _split_complaint,
 }
 

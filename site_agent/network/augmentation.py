@@ -64,6 +64,9 @@ def draw(count: int, settings: Augment, generator: torch.Generator) -> Augmentat
         return low + (high - low) * torch.rand(count, generator=generator)
 
     turn = math.radians(settings.rotation_deg)
+    safe = settings.colour == "acetic-safe"
+    brightest = 1.0 if safe else 1 + settings.brightness
+    gammas = (1.0, 1.0) if safe else (settings.gamma_min, settings.gamma_max)
     return AugmentationDraws(
         flip_h=uniform(0, 1) < settings.flip_horizontal,
         flip_v=uniform(0, 1) < settings.flip_vertical,
@@ -71,8 +74,8 @@ def draw(count: int, settings: Augment, generator: torch.Generator) -> Augmentat
         zoom=uniform(settings.zoom_min, settings.zoom_max),
         shift_x=uniform(-settings.shift, settings.shift),
         shift_y=uniform(-settings.shift, settings.shift),
-        gamma=uniform(math.log(settings.gamma_min), math.log(settings.gamma_max)).exp(),
-        brightness=uniform(1 - settings.brightness, 1 + settings.brightness),
+        gamma=uniform(*map(math.log, gammas)).exp(),
+        brightness=uniform(1 - settings.brightness, brightest),
     )
 
 

@@ -1,4 +1,4 @@
-"""The network: a ResNet without its classifier, then one dense head; and its weights as bytes.
+"""The network: a backbone without its classifier, then one dense head; and its weights as bytes.
 
 Section III-B: of ResNet-50 "the top 1000-way classification layer is removed and a dense layer with a ReLU activation
 is added. The dense layer serves as the image representation vector"; of 64 units (128 and 256 came very close).
@@ -6,8 +6,8 @@ is added. The dense layer serves as the image representation vector"; of 64 unit
 Rules
 1. Random weights come from the seed alone; the process-wide generator is left as it was.
 2. Weights are copied only after every name, shape and type agrees; what was loaded is returned.
-3. Weights on disk are safetensors; equal weights are equal bytes. The one foreign format that is read is
-   torchvision's own `.pth`, with `weights_only=True`, so that no code in it can run.
+3. Weights on disk are safetensors; equal weights are equal bytes. The one foreign format that is read is `.pth`, of
+   ImageNet's weights alone (`first_weights`).
 """
 
 from __future__ import annotations
@@ -16,8 +16,6 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
-from urllib.error import URLError
 
 import safetensors
 import safetensors.torch
@@ -25,18 +23,19 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+from fedcervix.core import efficientnet_lite0
 from fedcervix.core.plan import Architecture, Head, Recipe
 from fedcervix.disk.descriptors import check_used_up
 from fedcervix.disk.files import write_parts
 from fedcervix.errors import ModelError, RemoteError
 from fedcervix.models.weights import Form, check_header, file_parts
+from site_agent.network.efficientnet import EfficientNetLite0
 
 BACKBONE = "backbone."
-FEATURES: dict[Architecture, int] = {"resnet18": 512, "resnet50": 2048}
-IMAGENET: dict[Architecture, str] = {
-    # The first release of each: the newer recipe (V2) classifies better and transfers worse.
-    "resnet18": "ResNet18_Weights.IMAGENET1K_V1",
-    "resnet50": "ResNet50_Weights.IMAGENET1K_V1",
+FEATURES: dict[Architecture, int] = {
+    "resnet18": 512,
+    "resnet50": 2048,
+    "efficientnet_lite0": efficientnet_lite0.FEATURES,
 }
 DTYPES = {
     torch.float64: "F64",
@@ -64,18 +63,17 @@ class Loaded:
 
 
 class Encoder(nn.Module):
-    """Images to representations: `backbone` (ResNet, no classifier) then `head`, then unit length."""
+    """Images to representations: `backbone` (no classifier) then `head`, then unit length."""
 
     def __init__(self, architecture: Architecture, width: int, head: Head, *, normalise: bool) -> None:
         super().__init__()
         self.architecture: Architecture = architecture
-        self.backbone: nn.Module = getattr(torchvision.models, architecture)(weights=None)
-        self.backbone.fc = nn.Identity()
+        self.backbone = build_backbone(architecture)
         self.head = build_head(head, FEATURES[architecture], width)
         self.normalise = normalise
 
     def features(self, x: Tensor) -> Tensor:
-        """Return what the classifier is fine-tuned on: (B, 3, H, W) normalised images to (B, 512 or 2048)."""
+        """Return what the classifier is fine-tuned on: (B, 3, H, W) standardised images to (B, F)."""
         found: Tensor = self.backbone(x)
         return found
 
@@ -84,6 +82,15 @@ class Encoder(nn.Module):
         f: Tensor = self.head(self.features(x))
         f = f.float()  # bfloat16 has 8 bits: too few for a dot product divided by tau = 0.1
         return unit_rows(f) if self.normalise else f
+
+
+def build_backbone(architecture: Architecture) -> nn.Module:
+    """Return a network with random weights that turns standardised images (B, 3, H, W) into features (B, F)."""
+    if architecture == "efficientnet_lite0":
+        return EfficientNetLite0()
+    resnet: nn.Module = getattr(torchvision.models, architecture)(weights=None)
+    resnet.fc = nn.Identity()
+    return resnet
 
 
 def build_head(head: Head, features: int, width: int) -> nn.Sequential:
@@ -109,20 +116,8 @@ def build_encoder(recipe: Recipe, seed: int) -> Encoder:
         return Encoder(recipe.architecture, recipe.width, recipe.head, normalise=recipe.normalise)
 
 
-def start_encoder(recipe: Recipe, seed: int, imagenet: Path | None = None, *, download: bool = True) -> Encoder:
-    """Return the model a run starts from: random, or a random head on ImageNet's backbone (`recipe.start`).
-
-    `imagenet` is a weights file for `start = "imagenet"`; without one torchvision takes its own, which it downloads
-    where an earlier call did not. `download=False`: never (ModelError).
-    """
-    encoder = build_encoder(recipe, seed)
-    if recipe.start == "imagenet":
-        load_imagenet(encoder, imagenet, download=download)
-    return encoder
-
-
 def feature_count(architecture: Architecture) -> int:
-    """Return the width of `Encoder.features`: 512 for ResNet-18, 2048 for ResNet-50."""
+    """Return the width F of `Encoder.features`."""
     return FEATURES[architecture]
 
 
@@ -202,23 +197,6 @@ def apply_weights(module: nn.Module, state: Mapping[str, Tensor], *, what: str) 
     return Loaded(tensors=len(state), of=len(own))
 
 
-def load_imagenet(encoder: Encoder, path: Path | None, *, download: bool = True) -> Loaded:
-    """Copy ImageNet's weights into the backbone; the head keeps its own.
-
-    `path` is a safetensors file or torchvision's `.pth`; None lets torchvision download (and check) its own,
-    unless `download` is False and they are not here yet.
-    Raises ModelError if the weights cannot be had or do not fit.
-    """
-    state = _torchvisions(encoder.architecture, download=download) if path is None else _read_imagenet(path)
-    # Ours are called backbone.*, torchvision's are not; the 1000-way layer is left out.
-    state = {name.removeprefix(BACKBONE): tensor for name, tensor in state.items()}
-    state = {name: tensor for name, tensor in state.items() if not name.startswith(("fc.", "head."))}
-    for name, tensor in encoder.backbone.state_dict().items():
-        if name.endswith("num_batches_tracked"):  # torchvision's older files have no step counters
-            state.setdefault(name, torch.zeros_like(tensor))
-    return apply_weights(encoder.backbone, state, what="ImageNet's weights" if path is None else path.name)
-
-
 def _plain(tensor: Tensor) -> Tensor:
     """Return a copy that shares memory with nothing, rows in order (channels_last undone), on the CPU."""
     return tensor.detach().to("cpu", copy=True).contiguous()
@@ -235,39 +213,3 @@ def _disagreements(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> li
         elif expected.dtype != found.dtype:
             faults.append(f"{name} is {found.dtype}, not {expected.dtype}")
     return sorted(faults)
-
-
-def _read_imagenet(path: Path) -> dict[str, Tensor]:
-    if path.suffix != ".pth":
-        return load_weights(path)
-    try:
-        # The project's one torch.load: for torchvision's files; with weights_only it runs no code in them.
-        state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, UnpicklingError) as error:
-        raise ModelError(
-            f"cannot read the weights file {path.name}",
-            cause="an incomplete copy, or not a file of plain torchvision weights",
-            next_step="download it again from torchvision, or convert it to safetensors",
-        ) from error
-    return state
-
-
-def _torchvisions(architecture: Architecture, *, download: bool) -> dict[str, Tensor]:
-    weights = torchvision.models.get_weight(IMAGENET[architecture])
-    if not (download or (Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name).exists()):
-        raise ModelError(
-            f"ImageNet's weights for {architecture} are not on this machine",
-            cause="the plan starts from these weights, and a site downloads nothing for a federation",
-            next_step=f"curl -fLO {weights.url}, and give that file's path in site.toml: [hardware] imagenet_weights",
-        )
-    try:
-        state: dict[str, Tensor] = weights.get_state_dict(
-            progress=False, check_hash=True, map_location="cpu", weights_only=True
-        )
-    except (URLError, OSError, RuntimeError) as error:
-        raise ModelError(
-            f"ImageNet's weights for {architecture} could not be downloaded",
-            cause=f"this machine cannot reach {weights.url} ({error})",
-            next_step='download that file on another machine and give its path, or use start = "random"',
-        ) from error
-    return state

@@ -2,6 +2,8 @@
 
 Section II-A: a mini-batch is "N random images and an augmented version of them", 2N views in all. Every view's numbers
 come from a seed of its own purpose: in training from the step, in validation from the image.
+
+With `positives = "same-stage-visit"` the second view is of a partner: of another image of the same visit and stage.
 """
 
 from __future__ import annotations
@@ -18,11 +20,12 @@ CHUNK_IMAGES = 16
 """a CPU makes views of so many images at a time: what lies between two passes then stays in its cache"""
 
 
-def views(pixels: Tensor, packed: Tensor) -> Tensor:
+def views(pixels: Tensor, packed: Tensor, partners: Tensor | None = None) -> Tensor:
     """Turn N images, bytes (N, S, S, 3), into the input (2N, 3, S, S): all first views, then all second views.
 
     `packed` are the augmentations, on the images' device. N of them augment the second views only, the original
-    being the first view; 2N augment both.
+    being the first view; 2N augment both. `partners`, bytes like `pixels`, are the images that the second views are of;
+    None: of the same images.
     """
     n, side_px = len(pixels), pixels.shape[1]
     made = torch.empty((2 * n, 3, side_px, side_px), device=pixels.device, memory_format=torch.channels_last)
@@ -30,7 +33,8 @@ def views(pixels: Tensor, packed: Tensor) -> Tensor:
         originals = to_input(pixels[rows])  # (n, 3, S, S)
         first = originals if len(packed) == n else apply(originals, packed[:n][rows])
         made[:n][rows] = standardise(first)
-        made[n:][rows] = standardise(apply(originals, packed[-n:][rows]))
+        others = originals if partners is None else to_input(partners[rows])
+        made[n:][rows] = standardise(apply(others, packed[-n:][rows]))
     return made
 
 

@@ -13,6 +13,6 @@ Rules
 3. The picture shows the disease, the label is a reviewer's opinion of it: criteria weigh it differently and err.
 """
 
-from site_agent.phantom.collection import INSTITUTIONS, Institution, write_institution
+from site_agent.phantom.collection import INSTITUTIONS, Institution, Protocol, write_institution
 
-__all__ = ["INSTITUTIONS", "Institution", "write_institution"]
+__all__ = ["INSTITUTIONS", "Institution", "Protocol", "write_institution"]

@@ -5,6 +5,7 @@ Two photographs of one visit share the scene and differ in everything that is dr
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -77,6 +78,17 @@ COLPOSCOPE = Camera(
     jpeg_quality=82,
 )
 """a digital colposcope: cool and greenish, sharpened, a circular field of view"""
+
+
+def second(camera: Camera) -> Camera:
+    """Return another device of the same make, as a site buys it years later: bluer, darker, paler."""
+    red, green, blue = camera.gain
+    return dataclasses.replace(
+        camera,
+        gain=(red * 0.86, green * 1.02, blue * 1.16),
+        gamma=camera.gamma * 1.12,
+        saturation=camera.saturation * 0.85,
+    )
 
 
 UNLIT: Colour = (34, 26, 24)

@@ -18,6 +18,9 @@ whose group is full already stays unlabelled.
 A drawn collection can have more test women than Table I (`test_women`): 75 and 99 leave a difference of AUC uncertain
 by a tenth, and drawing costs no training. They are further women, labelled and tested, with nothing trained on them;
 the manifest then gives the splits, and four fifths of the others train, as in Table I.
+
+What the paper does not have, a collection can have too (`Protocol`): pictures at several stages of the examination, and
+two devices that differ in colour. The manifest then says the stage, visit and device of every picture.
 """
 
 from __future__ import annotations
@@ -30,15 +33,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedcervix.core.grouped import grouped
+from fedcervix.core.plan import Stage
 from fedcervix.core.seeds import derive
 from fedcervix.errors import DataError, StorageError
 from site_agent.manifest.reading import Split
 from site_agent.manifest.splits import stratum
 from site_agent.phantom.anatomy import Woman, draw_woman
-from site_agent.phantom.camera import CERVIGRAPH, COLPOSCOPE, Camera, photograph
+from site_agent.phantom.camera import CERVIGRAPH, COLPOSCOPE, Camera, photograph, second
 from site_agent.phantom.labels import MOSTLY_DENSITY, MOSTLY_EXTENT, Criterion
 from site_agent.phantom.noise import generator
-from site_agent.phantom.scene import paint
+from site_agent.phantom.scene import LOOKS, paint
 
 IMAGES_PER_VISIT = 2
 """section III-A: "in every visit, two images of the acetic acid applied cervix are captured" """
@@ -93,9 +97,34 @@ INSTITUTIONS: dict[str, Institution] = {
 }
 
 
+ACETIC: tuple[Stage, ...] = ("acetic",)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Protocol:
+    """How a visit is photographed, at institutions that write it down."""
+
+    stages: tuple[Stage, ...] = ACETIC
+    """of the examination, in this order; two photographs of each"""
+    devices: int = 1
+    """1 or 2; a visit is photographed with one of them"""
+
+    def __post_init__(self) -> None:
+        drawn = all(stage in LOOKS for stage in self.stages) and len(set(self.stages)) == len(self.stages)
+        if not (self.stages and drawn):
+            raise ValueError(f"stages are some of {', '.join(LOOKS)}, each once; found {self.stages}")
+        if self.devices not in (1, 2):
+            raise ValueError(f"devices is 1 or 2; found {self.devices}")
+
+    @classmethod
+    def of(cls, stages: tuple[Stage, ...], devices: int) -> Protocol | None:
+        """Return the protocol that was asked for; None where nothing was: no stage, and one device."""
+        return cls(stages=stages or ACETIC, devices=devices) if stages or devices > 1 else None
+
+
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """One visit of one woman: two photographs. Women and their visits count from 1."""
+    """One visit of one woman: two photographs of each stage. Women and their visits count from 1."""
 
     woman: int
     visit: int
@@ -200,12 +229,15 @@ def write_institution(
     seed: int,
     unlabelled_per_labelled: float | None = None,
     test_women: int = 0,
+    protocol: Protocol | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Draw and photograph every visit and write the collection; the manifest is written last.
 
     `women` is the number of labelled women; `unlabelled_per_labelled` the number of unlabelled visits for each
     (default: Table I's); `test_women` that of labelled women on top, with whom the manifest gives every woman's split.
+    With `protocol` it also gives the stage, visit and device of every picture; without, as in the paper, all are after
+    acetic acid and of one device, and nothing says so. A label is of the visit, so of its pictures at all stages.
     `on_progress` receives (images written, images in all). Equal arguments, equal bytes.
     Raises DataError where the folder holds anything already, StorageError where it cannot be written, and
     ValueError as `attendance` does.
@@ -219,7 +251,8 @@ def write_institution(
     )
     try:
         _refuse_occupied(folder)
-        _write(folder, institution, visits, seed, on_progress or (lambda _done, _all: None))
+        studio = _Studio(folder, institution, seed, protocol)
+        _write(studio, visits, on_progress or (lambda _done, _all: None))
     except OSError as error:
         raise StorageError(
             f"cannot write the phantom images to {folder}: {error.strerror or error}",
@@ -237,28 +270,65 @@ def _refuse_occupied(folder: Path) -> None:
         )
 
 
-def _write(
-    folder: Path, institution: Institution, visits: list[Visit], seed: int, on_progress: Callable[[int, int], None]
-) -> None:
-    (folder / "images").mkdir(parents=True, exist_ok=True)
-    columns = ("image", "patient", "label", "split")[: 4 if visits[0].split else 3]
-    rows: list[tuple[str, ...]] = []
+@dataclass(frozen=True, slots=True)
+class _Studio:
+    """Where visits are photographed, and how."""
+
+    folder: Path
+    institution: Institution
+    seed: int
+    protocol: Protocol | None
+
+    @property
+    def asked(self) -> Protocol:
+        """How a visit is photographed."""
+        return self.protocol or Protocol()
+
+    def names(self, visit: Visit) -> tuple[str | int, ...]:
+        """Return what a visit's random numbers are named by."""
+        return self.institution.name, visit.woman, visit.visit
+
+    def device(self, visit: Visit) -> int:
+        """Return with which device a visit is photographed, from 1; the woman has no part in it."""
+        return 1 + int(generator(derive(self.seed, "phantom-device", *self.names(visit))).integers(self.asked.devices))
+
+
+def _write(studio: _Studio, visits: list[Visit], on_progress: Callable[[int, int], None]) -> None:
+    (studio.folder / "images").mkdir(parents=True, exist_ok=True)
+    rows: list[dict[str, str]] = []
     for visit in visits:
-        for name in _photograph_visit(folder, institution, visit, seed):
-            label = "" if visit.label is None else str(int(visit.label))
-            row = (name, f"{institution.name}-{visit.woman:04}", label, visit.split or "")
-            rows.append(row[: len(columns)])
-        on_progress(len(rows), len(visits) * IMAGES_PER_VISIT)
-    with (folder / "manifest.csv").open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file, lineterminator="\n").writerows([columns, *rows])
+        rows += _photograph_visit(studio, visit)
+        on_progress(len(rows), len(visits) * IMAGES_PER_VISIT * len(studio.asked.stages))
+    with (studio.folder / "manifest.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
 
 
-def _photograph_visit(folder: Path, institution: Institution, visit: Visit, seed: int) -> Iterator[str]:
-    """Write the visit's images; yield their names, relative to the folder."""
-    names = (institution.name, visit.woman, visit.visit)
-    scene = paint(woman_of(institution, visit.woman, seed), derive(seed, "phantom-visit", *names))
-    for shot in range(1, IMAGES_PER_VISIT + 1):
-        image = photograph(scene, institution.camera, derive(seed, "phantom-photograph", *names, shot))
-        name = f"images/{institution.name}-{visit.woman:04}-{visit.visit}-{shot}.jpg"
-        image.save(folder / name, quality=institution.camera.jpeg_quality)
-        yield name
+def _photograph_visit(studio: _Studio, visit: Visit) -> Iterator[dict[str, str]]:
+    """Write the visit's images; yield their rows of the manifest."""
+    institution, device = studio.institution, studio.device(visit)
+    camera = second(institution.camera) if device > 1 else institution.camera
+    woman, scene_seed = woman_of(institution, visit.woman, studio.seed), _seed(studio, "phantom-visit", visit)
+    for stage in studio.asked.stages:
+        scene, staged = paint(woman, scene_seed, stage), () if stage == "acetic" else (stage,)
+        for shot in range(1, IMAGES_PER_VISIT + 1):
+            image = photograph(scene, camera, _seed(studio, "phantom-photograph", visit, *staged, shot))
+            named = f"{visit.woman:04}-{visit.visit}-{f'{stage}-' if studio.protocol else ''}{shot}"
+            file = f"images/{institution.name}-{named}.jpg"
+            image.save(studio.folder / file, quality=camera.jpeg_quality)
+            yield _row(studio, visit, file, {"stage": stage, "visit": str(visit.visit), "device": str(device)})
+
+
+def _seed(studio: _Studio, purpose: str, visit: Visit, *further: str | int) -> int:
+    return derive(studio.seed, purpose, *studio.names(visit), *further)
+
+
+def _row(studio: _Studio, visit: Visit, file: str, truth: dict[str, str]) -> dict[str, str]:
+    return {
+        "image": file,
+        "patient": f"{studio.institution.name}-{visit.woman:04}",
+        "label": "" if visit.label is None else str(int(visit.label)),
+        **(truth if studio.protocol else {}),
+        **({"split": visit.split} if visit.split else {}),
+    }

@@ -3,15 +3,21 @@
 The painter works outside in: vaginal walls, cervix, columnar area, junction, lesions, os, fluids, walls that bulge in
 front of the cervix, speculum. Each layer is one function that paints in place. Reflected light is not painted here:
 it belongs to the photograph.
+
+One visit has several stages of the examination: the same cervix, speculum and fluids, other colours of the tissue.
+Acetic acid turns lesions white, iodine stains healthy squamous epithelium brown, a green filter takes colours away.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
+from fedcervix.core.plan import Stage
 from site_agent.phantom.anatomy import Woman
 from site_agent.phantom.noise import Painting, Plane, field, generator, lay, shade, step
 
@@ -23,6 +29,30 @@ REACH = 1.66
 _AXIS = ((np.arange(SIDE_PX, dtype=np.float32) + 0.5) * (2 * REACH / SIDE_PX) - REACH).astype(np.float32)
 X: Plane = np.broadcast_to(_AXIS, (SIDE_PX, SIDE_PX))
 Y: Plane = np.broadcast_to(_AXIS[:, None], (SIDE_PX, SIDE_PX))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """What a stage of the examination does to the tissue. All values 0 to 1."""
+
+    whitening: float = 0.12
+    """how much of the white of lesions and of metaplasia shows; without acetic acid a trace"""
+    iodine: float = 0.0
+    """how dark iodine stains healthy squamous epithelium"""
+    filtered: bool = False
+    """by a green filter"""
+
+
+LOOKS: Final[Mapping[Stage, Look]] = {
+    "native": Look(),
+    "acetic": Look(whitening=1.0),
+    "green": Look(filtered=True),
+    "iodine": Look(iodine=0.85),
+}
+MAHOGANY, MUSTARD = (88, 40, 22), (204, 166, 84)
+"""what iodine makes of healthy squamous epithelium, and of a lesion"""
+GREEN_FILTER = (0.16, 0.92, 0.30)
+"""what of the green light arrives in the red, the green and the blue channel"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +73,9 @@ class Junction:
     """brightness of gentle bumps that a lamp above lights from one side"""
 
 
-def paint(woman: Woman, visit_seed: int) -> Painting:
-    """Paint one visit; shape (3, SIDE_PX, SIDE_PX), values about 0 to 255."""
+def paint(woman: Woman, visit_seed: int, stage: Stage = "acetic") -> Painting:
+    """Paint one visit at a stage; shape (3, SIDE_PX, SIDE_PX), values about 0 to 255. Raises KeyError for `other`."""
+    look = LOOKS[stage]
     hers, today = generator(woman.texture_seed), generator(visit_seed)
     junction = _junction(woman, hers)
     painting = np.empty((3, SIDE_PX, SIDE_PX), dtype=np.float32)
@@ -52,14 +83,17 @@ def paint(woman: Woman, visit_seed: int) -> Painting:
     _walls(painting, woman, outline, hers)
     _squamous(painting, woman, outline, junction)
     _columnar(painting, woman, junction)
-    _metaplasia(painting, woman, junction)
-    _lesions(painting, woman, junction, hers)
+    _metaplasia(painting, woman, junction, look)
+    lesions = _lesions(painting, woman, junction, look, hers)
+    _iodine(painting, junction, lesions, look)
     _inflammation(painting, woman, outline, junction)
     _cysts(painting, woman, hers)
     _os(painting, junction)
     _fluids(painting, woman, junction, today)
     _bulging_walls(painting, woman, junction, today)
     _speculum(painting, junction, today)
+    if look.filtered:
+        painting[:] = painting[1] * np.array(GREEN_FILTER, dtype=np.float32)[:, None, None]
     return painting
 
 
@@ -131,14 +165,14 @@ def _columnar(painting: Painting, woman: Woman, junction: Junction) -> None:
     shade(painting, 1 + cover * (0.07 * junction.fine + 0.04 * junction.middle + 0.10 * junction.relief))
 
 
-def _metaplasia(painting: Painting, woman: Woman, junction: Junction) -> None:
+def _metaplasia(painting: Painting, woman: Woman, junction: Junction, look: Look) -> None:
     band = np.exp(-(((junction.beyond - 0.06) / 0.16) ** 2))
     patchy = step(-1.0, 1.2, junction.coarse + 0.7 * junction.middle)
-    lay(painting, (236, 206, 202), 0.42 * woman.metaplasia * band * patchy)
+    lay(painting, (236, 206, 202), 0.42 * woman.metaplasia * look.whitening * band * patchy)
 
 
-def _lesions(painting: Painting, woman: Woman, junction: Junction, rng: np.random.Generator) -> None:
-    """Paint geographic acetowhite plaques that hug the junction from outside."""
+def _lesions(painting: Painting, woman: Woman, junction: Junction, look: Look, rng: np.random.Generator) -> Plane:
+    """Paint geographic acetowhite plaques that hug the junction from outside; return where they are, 0 to 1."""
     disease = woman.disease
     ragged = 0.42 * junction.middle + 0.28 * _field(rng, 10) + 0.10 * junction.fine
     height = np.full_like(ragged, -9)
@@ -146,11 +180,25 @@ def _lesions(painting: Painting, woman: Woman, junction: Junction, rng: np.rando
         height = np.maximum(height, _plaque(disease.extent, junction, rng))
     edge = 0.75 - 0.55 * disease.density
     cover = step(0, edge, height + ragged) * step(-0.10, 0.03, junction.beyond)
-    opacity = (0.30 + 0.52 * disease.density) * min(1.0, 4 * disease.extent)
+    there = min(1.0, 4 * disease.extent)
+    opacity = (0.30 + 0.52 * disease.density) * there * look.whitening
     lay(painting, (240, 222, 220), opacity * cover * (1 + 0.10 * junction.middle))
     # dense white shows its capillaries as a red mosaic
-    tiles = step(0.22, 0.05, np.abs(_field(rng, 64))) * max(0.0, disease.density - 0.35)
+    tiles = step(0.22, 0.05, np.abs(_field(rng, 64))) * max(0.0, disease.density - 0.35) * look.whitening
     lay(painting, (176, 60, 66), 0.6 * tiles * cover)
+    plaques: Plane = there * cover
+    return plaques
+
+
+def _iodine(painting: Painting, junction: Junction, lesions: Plane, look: Look) -> None:
+    """Stain squamous epithelium that has glycogen. Columnar epithelium takes no stain, a lesion a pale yellow one."""
+    if not look.iodine:
+        return
+    squamous = step(-0.02, 0.05, junction.beyond)  # the walls as well
+    stained: Plane = look.iodine * squamous * (1 - lesions)
+    pale: Plane = 0.7 * look.iodine * squamous * lesions
+    lay(painting, MAHOGANY, stained)
+    lay(painting, MUSTARD, pale)
 
 
 def _plaque(extent: float, junction: Junction, rng: np.random.Generator) -> Plane:

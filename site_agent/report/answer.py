@@ -8,7 +8,8 @@ Rules
 2. Every comparison of the report is corrected for their number (Holm), so a "No" is as well: it is the worst of
    several. A "Yes" to all would need no correction (an intersection-union test: Berger, Technometrics 24:295, 1982),
    but one rule for every verdict on the page is easier to read.
-3. The headline names the start with the highest AUC wherever that is not the federated one.
+3. The headline names the start with the highest AUC wherever that is not the federated one. That colour and texture
+   alone do as well as that start is said too, and qualifies a "Yes".
 4. Where the compared models were trained differently, the answer is neither "yes" nor "no", and no comparison has a
    conclusion (`SiteReport.conclusion`).
 5. The answer is not "Yes" if another start is ahead by woman. "Yes" has a reservation, and is not shown in green, if
@@ -101,7 +102,13 @@ def answer(report: SiteReport) -> Conclusion:
         sentences=tuple(_sentences(report, tone)),
         standings=_standings(report),
         missed=tuple(line for found in _told(report) for line in missed(found, _by_woman(report, found.name))),
-        caveats=(*_contradictions(report), *report.differences, *report.reservations, *_run_caveats(report)),
+        caveats=(
+            *_contradictions(report),
+            *_floor(report),
+            *report.differences,
+            *report.reservations,
+            *_run_caveats(report),
+        ),
     )
 
 
@@ -196,7 +203,7 @@ def _winner(report: SiteReport) -> tuple[str, ...]:
         return ()
     score = number(ahead.auc.value, ahead.women)
     against = f"; the federated start ({joined.name}) has {number(joined.auc.value, joined.women)}" if joined else ""
-    return (f"{ahead.name} has the highest AUC here: {score}{against}.",)
+    return (f"{ahead.name} has the highest AUC of the starts: {score}{against}.",)
 
 
 # --- what it rests on ---------------------------------------------------------------------------------------------
@@ -205,7 +212,12 @@ def _winner(report: SiteReport) -> tuple[str, ...]:
 def _sentences(report: SiteReport, tone: Tone) -> Iterable[str]:
     if report.evaluations:
         yield _tested(report.evaluations[0])
-    if tone == "unknown":
+    if report.evaluations and not report.federated:
+        yield (
+            "No classifier here starts from the model of a federation, so it is not known whether joining helps. "
+            "After a run: site-agent finetune, then site-agent evaluate."
+        )
+    elif tone == "unknown":
         yield (
             "This page has no test score of a federated model together with one of another start. It needs labelled "
             "test images of cases and controls, and both classifiers: site-agent finetune, then site-agent evaluate."
@@ -287,6 +299,17 @@ def _contradictions(report: SiteReport) -> Iterable[str]:
     if ahead and report.federated:
         score = number(ahead.auc.value, ahead.women)
         yield f"By woman, {ahead.name} has a higher AUC ({score}) than the federated start."
+
+
+def _floor(report: SiteReport) -> Iterable[str]:
+    """Say where the classifier in question ranks no better than the floor."""
+    own = report.evaluation(report.federated) or _ahead(report)
+    if own and report.floor and own.auc.value <= report.floor[0].auc.value:
+        without = number(report.floor[0].auc.value, own.women)
+        yield (
+            f"{own.name} has no higher AUC ({number(own.auc.value, own.women)}) than colour and texture alone, without "
+            f"a network ({without}): nothing here shows that it sees more."
+        )
 
 
 def _run_caveats(report: SiteReport) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from site_agent.classifier.evaluate import Comparison, Evaluation
 from site_agent.classifier.intervals import Verdict
 from site_agent.data.duplicates import CrossPatientPicture
 from site_agent.manifest.reading import Split
+from site_agent.report.clinical import Clinical
 from site_agent.report.predictions import Predictions
 from site_agent.store.audit_sheets import AuditSheet
 from site_agent.store.provenance import Provenance
@@ -121,6 +122,19 @@ class Augmented:
                 raise ValueError(f"a picture is uint8 (S, S, 3); found {picture.dtype} {picture.shape}")
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class LookedAt:
+    """One picture of a test woman, and where the classifier looked."""
+
+    patients: tuple[str, ...]
+    result: str
+    """found, missed, false alarm or cleared"""
+    score: float
+    picture: RgbImage
+    heat: RgbImage
+    """the picture, dark where nothing raised the score"""
+
+
 @dataclass(frozen=True, slots=True)
 class EmbeddingMap:
     """How one model arranges images of training and validation women: similar images are close together."""
@@ -168,6 +182,12 @@ class SiteReport:
     comparisons: tuple[Comparison, ...] = ()
     """of `federated` with the others, on images"""
     predictions: Predictions | None = None
+    floor: tuple[Evaluation, ...] = ()
+    """a logistic regression of colour and texture (`site_agent.classifier.floor`) on images, and on women"""
+    clinical: Clinical | None = None
+    """the second page, of women"""
+    looks: tuple[LookedAt, ...] = ()
+    """where the classifier in question looked, if that was asked for"""
     differences: tuple[str, ...] = ()
     """how the compared classifiers were trained differently, one sentence each; then no comparison has a conclusion"""
     reservations: tuple[str, ...] = ()
@@ -207,6 +227,11 @@ class SiteReport:
     def evaluation(self, name: str) -> Evaluation | None:
         """Return the evaluation of that name."""
         return next((found for found in self.evaluations if found.name == name), None)
+
+    @property
+    def judged(self) -> Evaluation | None:
+        """The classifier whose women and probabilities are shown: the federated one, else the last."""
+        return self.evaluation(self.federated) or next(reversed(self.evaluations), None)
 
     def conclusion(self, found: Comparison) -> tuple[Verdict, str]:
         """Return what a comparison shows and, where it shows nothing, why.

@@ -91,6 +91,7 @@ DOTTED: Style = {"color": QUIET, "linewidth": 1, "linestyle": (0, (2, 3))}
 """guessing"""
 DASHED: Style = {"color": INK, "linewidth": 1, "linestyle": (0, (5, 3))}
 """where nothing was learned"""
+GUESSING: Style = {"x": 0.5, **DOTTED}
 NO_DIFFERENCE: Style = {"x": 0, "color": INK, "linewidth": 1}
 
 STROKES: dict[str, Stroke] = {
@@ -164,7 +165,8 @@ def roc_curves(evaluations: Sequence[Evaluation]) -> str:
 def auc_intervals(evaluations: Sequence[Evaluation]) -> str:
     """Return every AUC as a dot with its 95 % interval."""
     by_name = strokes([found.name for found in evaluations])
-    return forest([Dot(found.name, found.auc, by_name[found.name].colour) for found in evaluations], "AUC")
+    rows = [Dot(found.name, found.auc, by_name[found.name].colour) for found in evaluations]
+    return forest(rows, "AUC", GUESSING, reach=(0.4, 1.0))
 
 
 def differences(comparisons: Sequence[Comparison]) -> str:
@@ -186,8 +188,13 @@ class Dot:
     """small marks beside the dot, of single trainings"""
 
 
-def forest(rows: Sequence[Dot], label: str, line: Style | None = None) -> str:
-    """Return a row for each number: a dot, and its interval where it has one; `line` stands upright."""
+def forest(
+    rows: Sequence[Dot], label: str, line: Style | None = None, reach: tuple[float, float] = (math.inf, -math.inf)
+) -> str:
+    """Return a row for each number: a dot, and its interval where it has one; `line` stands upright.
+
+    The axis covers at least `reach`: a small difference is to look small.
+    """
     with drawing(0.9 + 0.42 * len(rows)) as (figure, axes):
         for height, row in enumerate(reversed(rows)):
             if row.estimate.interval:
@@ -199,6 +206,8 @@ def forest(rows: Sequence[Dot], label: str, line: Style | None = None) -> str:
             axes.axvline(**line)
         axes.set_yticks(range(len(rows)), [short(row.name) for row in reversed(rows)])
         axes.set(xlabel=f"{label}{interval_label(row.estimate for row in rows)}", ylim=(-0.6, len(rows) - 0.4))
+        left, right = axes.get_xlim()
+        axes.set_xlim(min(left, reach[0]), max(right, reach[1]))
         axes.grid(visible=False, axis="y")
         axes.tick_params(axis="y", length=0)
         return svg(figure)
@@ -281,8 +290,13 @@ def round_losses(rounds: Sequence[RoundRow], *, line: float | None) -> str:
 
 def contact_sheet(sheet: Sequence[Augmented]) -> str:
     """Return `contact_canvas` as a PNG."""
+    return png(contact_canvas(sheet))
+
+
+def png(picture: Image.Image) -> str:
+    """Return a picture as a data URI."""
     file = io.BytesIO()
-    contact_canvas(sheet).save(file, "PNG", optimize=True)
+    picture.save(file, "PNG", optimize=True)
     return _data_uri("image/png", file.getvalue())
 
 

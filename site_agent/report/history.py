@@ -86,9 +86,12 @@ def _outcome(home: SiteHome, model: CervixModel) -> str:
 
 
 def _classifier(home: SiteHome, place: Path) -> Entry:
-    made = classifier_store.read(place).provenance
+    stored = classifier_store.read(place)
+    made = stored.provenance
     start = f" from {made.start.origin} ({made.start.weights[:SHORT]})" if made.start.recipe else ""
     what = f"{made.label}{start}, recipe {recipe_digest(made.recipe)[:SHORT]}, seed {made.seed}"
+    if stored.epsilon is not None:
+        what += f", private head, epsilon {stored.epsilon:g}"
     return Entry(kind="classifier", place=_below(home, place), made_at=made.made_at, digest=made.weights, what=what)
 
 

@@ -20,8 +20,9 @@ from markupsafe import Markup
 from fedcervix.core.plan import Recipe
 from fedcervix.printable import on_a_page
 from site_agent.classifier.evaluate import AtThreshold, Evaluation
-from site_agent.classifier.intervals import Estimate, Women
+from site_agent.classifier.intervals import IMAGES_MIN, MOVERS_MIN, Estimate, Women
 from site_agent.classifier.notices import NOT_CALIBRATED, RESEARCH_ONLY
+from site_agent.classifier.permutation import ByChance
 from site_agent.report import figures
 from site_agent.report.answer import answer, counted, counts_of, number, share, shown, threshold
 from site_agent.report.content import RoundRow, SiteReport, TableOneRow
@@ -91,6 +92,9 @@ def render(report: SiteReport) -> str:
         number=number,
         counted=counted,
         threshold=threshold,
+        estimated=shown,
+        first_women=report.evaluations[0].women if report.evaluations else 0,
+        by_chance=_by_chance(report),
         style=style(),
         report=report,
         answer=answer(report),
@@ -114,16 +118,18 @@ def render(report: SiteReport) -> str:
             ("Classified as a case from a probability of .5, the published threshold", _score_rows(report, "fixed")),
             ("Classified as a case from the threshold chosen on validation images", _score_rows(report, "chosen")),
         ),
+        images_min=IMAGES_MIN,
+        movers_min=MOVERS_MIN,
         no_intervals=_women(report.evaluations[0]).undecided if report.evaluations else "",
         missed=_missed(report),
         reliability=_reliability(report),
-        judged=_judged(report),
+        judged=report.judged,
         made_of=_made_of(report.provenance),
     )
 
 
-def template(package: str, **filters: Callable[..., str]) -> jinja2.Template:
-    """Return the template of a report that lies in a package: what it is given is text, and becomes no markup."""
+def template(package: str, file: str = TEMPLATE, **filters: Callable[..., str]) -> jinja2.Template:
+    """Return the template of a page that lies in a package: what it is given is text, and becomes no markup."""
     environment = jinja2.Environment(
         autoescape=True,
         undefined=jinja2.StrictUndefined,
@@ -132,7 +138,19 @@ def template(package: str, **filters: Callable[..., str]) -> jinja2.Template:
         finalize=on_a_page,
     )
     environment.filters.update(filters)
-    return environment.from_string(resources.files(package).joinpath(TEMPLATE).read_text("utf-8"))
+    return environment.from_string(resources.files(package).joinpath(file).read_text("utf-8"))
+
+
+def _by_chance(report: SiteReport) -> dict[str, str]:
+    """Return what shuffled women have, by start; nothing where there are so many women that it is not asked."""
+    found = report.clinical.beside if report.clinical else ()
+    women = report.evaluations[0].women if report.evaluations else 0
+    return {one.name: chance(one.chance, women) for one in found if one.chance}
+
+
+def chance(found: ByChance, women: int) -> str:
+    """Return between which AUCs 95 of 100 shuffles lie."""
+    return f"{number(found.low, women)} to {number(found.high, women)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,14 +255,9 @@ def _women(found: Evaluation) -> Women:
 # --- women that it misses, and what its probabilities are worth ---------------------------------------------------
 
 
-def _judged(report: SiteReport) -> Evaluation | None:
-    """Return the classifier whose women and probabilities are shown: the federated one, else the last."""
-    return report.evaluation(report.federated) or next(reversed(report.evaluations), None)
-
-
 def _missed(report: SiteReport) -> list[Missed]:
     """Return the women that the judged classifier misses, at each threshold."""
-    judged = _judged(report)
+    judged = report.judged
     if judged is None or report.predictions is None:
         return []
     return [
@@ -260,7 +273,7 @@ def _missed(report: SiteReport) -> list[Missed]:
 
 def _reliability(report: SiteReport) -> tuple[Reliability, ...]:
     """Return the groups of probabilities of the judged classifier; none with too few women."""
-    judged = _judged(report)
+    judged = report.judged
     if judged is None or report.predictions is None or _women(judged).undecided:
         return ()
     return reliability(report.predictions.images, report.predictions.of(judged.name).scores)
@@ -278,7 +291,7 @@ def _figures(report: SiteReport) -> dict[str, str]:
         ("differences", report.comparisons, lambda: figures.differences(report.comparisons)),
         ("contrastive", report.contrastive_history, learnt),
         ("neighbours", report.neighbour_history, lambda: figures.neighbour_curves(report.neighbour_history)),
-        ("classifier", report.classifier_history, tuned),
+        ("classifier", any(len(one.train) > 1 for one in report.classifier_history), tuned),
         ("rounds", scored, lambda: figures.round_losses(report.rounds, line=line)),
         ("sheet", report.contact_sheet, lambda: figures.contact_sheet(report.contact_sheet)),
     )

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from site_agent.classifier.evaluate import AtThreshold
 from site_agent.classifier.notices import RESEARCH_ONLY
-from site_agent.report.answer import Conclusion, answer, counts_of, share, threshold
+from site_agent.report.answer import Conclusion, answer, counts_of, share, shown, threshold
 from site_agent.report.content import SiteReport
 
 
@@ -21,7 +21,7 @@ def printed(report: SiteReport) -> Iterator[RenderableType]:
     for line in found.sentences:
         yield Text(line)
     if report.evaluations:
-        yield _standings(found)
+        yield _standings(found, report)
         yield _counts(report)
     for line in (*found.missed, *found.caveats, *(f"Missing: {line}" for line in report.unread)):
         yield Text(f"- {line}")
@@ -29,7 +29,7 @@ def printed(report: SiteReport) -> Iterator[RenderableType]:
         yield Text(line)
 
 
-def _standings(found: Conclusion) -> Table:
+def _standings(found: Conclusion, report: SiteReport) -> Table:
     title = "The highest AUC first. Difference: the federated start minus this one. In brackets: 95 % intervals"
     table = Table(
         "start", "AUC of images", "AUC of women", "difference", "conclusion", title=title, title_justify="left"
@@ -37,6 +37,9 @@ def _standings(found: Conclusion) -> Table:
     for one in found.standings:
         name = f"{one.name} (federated)" if one.joined else one.name
         table.add_row(*map(Text, (name, str(one.auc), str(one.by_woman), str(one.difference), one.says)))
+    if report.floor:
+        aucs = (str(shown(one.auc, one.women)) for one in report.floor)
+        table.add_row(report.floor[0].name, *map(Text, aucs), Text(), Text("no network: the floor"))
     return table
 
 

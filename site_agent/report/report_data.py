@@ -19,6 +19,7 @@ import torchvision
 from numpy.typing import NDArray
 
 from fedcervix import __version__
+from fedcervix.core.collapse import collapse_loss
 from fedcervix.core.plan import Augment, Recipe
 from fedcervix.core.seeds import derive
 from fedcervix.errors import FedcervixError
@@ -27,14 +28,13 @@ from fedcervix.runtime.record import ContributionLine
 from site_agent.classifier.comparable import Comparable
 from site_agent.data import dataset
 from site_agent.data.collection import Collection
-from site_agent.data.image_sets import Labelled
 from site_agent.data.remarks import remarks
 from site_agent.home import SiteHome
 from site_agent.network.augmentation import augment, draw, to_input
 from site_agent.network.devices import place
 from site_agent.network.encoder import Encoder, apply_weights, build_encoder, load_weights
-from site_agent.network.loss import collapse_loss
-from site_agent.report import content, scores
+from site_agent.report import clinic_data, clinical, content, scores
+from site_agent.report.clinic_data import OpenedImages
 from site_agent.report.embedding_map import IMAGES_MIN, choose, lay_out
 from site_agent.report.scores import Tell, silent
 from site_agent.store.audit_sheets import AuditSheet
@@ -52,22 +52,15 @@ PARTS: tuple[Literal["train", "valid"], ...] = ("train", "valid")
 """whose women are on the maps"""
 
 
-def site_report(
-    home: SiteHome,
-    site: str,
-    collection: Collection,
-    found: Comparable,
-    test: Labelled,
-    device: torch.device,
-    now: datetime,
-    tell: Tell = silent,
-) -> content.SiteReport:
+def site_report(opened: OpenedImages, site: str, now: datetime) -> content.SiteReport:
     """Score, evaluate and gather; the one place where the test images are opened."""
+    home, collection, found, device, tell = opened.home, opened.collection, opened.found, opened.device, opened.tell
     unread, seed = Unread(), found.stored[0].seed
     federation = unread.part("The plan of the federation's run", lambda: _federation(home, found), None)
     federated = found.federated.start if found.federated else ""
-    scored = scores.predictions(collection, found.stored, test, device, tell)
+    scored = scores.predictions(opened.used, found.stored, opened.test, device, tell)
     by_image, by_woman = scores.evaluations(scored, tell)
+    sheet = unread.part("The clinical page", lambda: clinic_data.sheet(opened, scored), None) if by_woman else None
     maps, no_map = _maps(home, collection, mapped_model(found), device, tell)
     no_losses: tuple[content.Losses, ...] = ()
     return content.SiteReport(
@@ -87,6 +80,9 @@ def site_report(
         by_woman=by_woman,
         comparisons=scores.comparisons(scored, federated, tell),
         predictions=scored,
+        floor=clinical.floor_evaluations(scored, sheet.floor) if sheet else (),
+        clinical=clinical.clinical(sheet) if sheet else None,
+        looks=clinic_data.looks(opened, scored) if by_woman and opened.look else (),
         differences=found.differences,
         reservations=found.reservations,
         provenance=tuple(one.provenance for one in found.stored),
@@ -285,7 +281,8 @@ def embedding_maps(
     """Return how random weights and the model arrange the site's images; where there is no map, why."""
     if model is None:
         return (), "There is no map: this site keeps no cervix model yet."
-    labels = [image.label for split in PARTS for image in collection.contrastive(split)]
+    mapped = collection.of_stages(model.recipe.stages)
+    labels = [image.label for split in PARTS for image in mapped.contrastive(split)]
     if len(labels) < IMAGES_MIN:
         return (), f"There is no map: it takes at least {IMAGES_MIN} images, and there are {len(labels)}."
     chosen = choose(len(labels), model.seed)

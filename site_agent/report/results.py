@@ -21,6 +21,7 @@ from site_agent.classifier.evaluate import Comparison, Evaluation
 from site_agent.classifier.intervals import LEVEL
 from site_agent.classifier.notices import NOT_CALIBRATED, RESEARCH_ONLY
 from site_agent.report.answer import answer
+from site_agent.report.clinical import Clinical
 from site_agent.report.content import SetAside, SiteReport
 from site_agent.store.provenance import Provenance
 from site_agent.store.report_store import RESULTS_FILE
@@ -70,6 +71,8 @@ def to_json(report: SiteReport) -> dict[str, object]:
         "set_aside": _counts(report.set_aside),
         "evaluations": [one.to_json() for one in report.evaluations],
         "by_woman": [one.to_json() for one in report.by_woman],
+        "floor": [one.to_json() for one in report.floor],
+        "clinical": _clinical(report.clinical) if report.clinical else None,
         "comparisons": [_comparison(report, one) for one in report.comparisons],
         "contrastive_history": [dataclasses.asdict(losses) for losses in report.contrastive_history],
         "neighbour_history": [dataclasses.asdict(neighbours) for neighbours in report.neighbour_history],
@@ -94,6 +97,17 @@ def _comparison(report: SiteReport, found: Comparison) -> dict[str, object]:
     """Return a comparison with what the report concludes from it, which readers take and `parse` passes over."""
     verdict, why = report.conclusion(found)
     return {**dataclasses.asdict(found), "verdict": verdict, "why": why}
+
+
+def _clinical(found: Clinical) -> dict[str, object]:
+    """Return the numbers of the clinical page: no group of too few women, and no score of a woman."""
+    columns = [
+        {**dataclasses.asdict(column), "groups": [dataclasses.asdict(one) for one in column.groups if one.auc]}
+        for column in found.columns
+    ]
+    calibrated = [dataclasses.asdict(one) for one in found.calibrated if one.found]
+    repeats = {"agreement": found.repeats.agreement and dataclasses.asdict(found.repeats.agreement)}
+    return {**dataclasses.asdict(found), "columns": columns, "calibrated": calibrated, "repeats": repeats}
 
 
 def _counts(aside: SetAside) -> dict[str, int]:

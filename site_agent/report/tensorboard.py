@@ -17,11 +17,11 @@ from typing import Any, Self
 
 import numpy as np
 
+from fedcervix.core.collapse import collapse_loss
 from fedcervix.core.plan import Recipe
 from fedcervix.disk.storage import disk
 from fedcervix.extras import missing
 from fedcervix.runtime.log import logger
-from site_agent.network.loss import collapse_loss
 from site_agent.report.content import Augmented
 from site_agent.report.figures import contact_canvas
 from site_agent.training.loop import Epoch, StepReport

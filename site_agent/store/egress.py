@@ -5,7 +5,8 @@
     report   something that this site says: `what` it is, the digests of the message and of the record in it, and the
              round of the last head that the site has checked
     request  a certificate is asked for: digest of the request, fingerprint of the key
-    talk     an allowance for small messages: signs of life, progress, and questions that hold names and digests only
+    talk     an allowance for small messages: signs of life, progress, and questions that hold names and digests only;
+             and for bytes of no meaning that try the line
 
 Rules
 1. The disk has the entry before the first byte leaves. So a killed process can have announced too much and never too
@@ -50,7 +51,8 @@ OnBytes = Callable[[int, int], None]
 class Egress:
     """The ledger of one home. May be used from any thread, and by several processes at once.
 
-    `to`: who gets what leaves, as HOST:PORT. Methods raise StorageError where an entry could not be written.
+    `to`: who gets what leaves, as HOST:PORT, or `key` and the key that can open it. Methods raise StorageError where
+    an entry could not be written.
     """
 
     def __init__(self, file: Path, to: str, clock_s: Callable[[], float] = time.time) -> None:
@@ -70,9 +72,13 @@ class Egress:
     # --- what leaves ---
 
     @contextlib.contextmanager
-    def model(self, digest: str, start: int, size_bytes: int, task: Task | None) -> Iterator[OnBytes]:
-        """Announce a file from `start` on; yield what is to be called, with the bytes so far, before each piece."""
-        values: Values = {"digest": digest, "from": start, "bytes": size_bytes, **_of(task)}
+    def model(self, digest: str, start: int, size_bytes: int, task: Task | None, *, run: str = "") -> Iterator[OnBytes]:
+        """Announce a file from `start` on; yield what is to be called, with the bytes so far, before each piece.
+
+        `run`: where it belongs to a run, but to no task of it.
+        """
+        of: Values = _of(task) or ({"run": run} if run else {})
+        values: Values = {"digest": digest, "from": start, "bytes": size_bytes, **of}
         number = self._note("model", values)
         done = start
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedcervix import __version__
+from fedcervix.core.bounds import DIGEST
 from fedcervix.core.events import Task
 from fedcervix.core.modes import title_of
 from fedcervix.core.plan import Plan, Recipe, parse_recipe, recipe_to_dict
@@ -94,6 +95,16 @@ class CervixModel(_Record):
             sites=self.sites,
         )
 
+    def check_architecture(self, recipe: Recipe) -> None:
+        """Raise ModelError where nothing of this recipe can start from it."""
+        if self.recipe.architecture != recipe.architecture:
+            raise ModelError(
+                f"model {self.folder.name} has the architecture {self.recipe.architecture}, "
+                f"the recipe wants {recipe.architecture}",
+                cause="it was trained with another recipe",
+                next_step="give the recipe it was trained with: --recipe FILE or --profile NAME",
+            )
+
     def check(self) -> None:
         """Raise ModelError where the weights file is no longer the one that was kept."""
         if digest_file(self.weights) != self.digest:
@@ -154,11 +165,12 @@ def _seen_in_run(home: SiteHome, run: str, plan: Plan) -> Seen:
     """Return the women of all rounds of a run here; of a site that took part in no round, nobody."""
     folder = home.run_folder(run)
     took_part = RunStore(folder).has_worked()
+    before = seen_by_start(home, plan.recipe)
     try:
         seen = leak_guard.read(folder, leak_guard.site_key(home), next_step="")
     except ModelError:
-        return Seen(run=plan.digest, whole=not took_part)
-    return seen if seen.run == plan.digest else Seen(run=plan.digest, whole=not took_part)
+        return before | Seen(run=plan.digest, whole=not took_part)
+    return seen if seen.run == plan.digest else before | Seen(run=plan.digest, whole=not took_part)
 
 
 def keep(
@@ -208,13 +220,62 @@ def read(folder: Path) -> CervixModel:
 
 
 def named(home: SiteHome, name: str, other_starts: Iterable[str]) -> CervixModel:
-    """Return the cervix model that is named as the start of a classifier. Raises ModelError."""
+    """Return the cervix model that is named as the start of a classifier, or given by its digest. Raises ModelError."""
+    if DIGEST.fullmatch(name) and (model := of_digest(home, name)):
+        return model
     folder = home.models / name
     if not (folder / RECORD).exists() and not (folder / WEIGHTS).exists():
         made = (str(place.relative_to(home.models)) for place in archive.entries(home.models, RECORD))
         use, make = home.command("finetune --start NAME"), home.command("pretrain")
+        if same := [model.folder.name for model in found(home)[0] if model.start.lower() == name.lower()]:
+            raise ModelError(
+                f"there is no start {name}",
+                cause=f"that is the kind of a model; the models of this kind here: {', '.join(same)}",
+                next_step=use.replace("NAME", same[-1]),
+            )
         raise unknown("start", name, [*other_starts, *made], use=use, make=make)
     return read(folder)
+
+
+def of_digest(home: SiteHome, digest: str) -> CervixModel | None:
+    """Return the site's cervix model with these weights, if any. Raises ModelError where they were changed."""
+    models, _ = found(home) if digest else ([], {})
+    model = next((model for model in models if model.digest == digest), None)
+    if model:
+        model.check()
+    return model
+
+
+def start_weights(home: SiteHome, recipe: Recipe) -> Path | None:
+    """Return the weights file that a recipe starts from; None: there is none, or ImageNet's of no named file.
+
+    Raises ModelError where the recipe names a model that is not here.
+    """
+    if not recipe.start_model:
+        return home.imagenet_weights()
+    if model := of_digest(home, recipe.start_model):
+        model.check_architecture(recipe)
+        return model.weights
+    if (file := home.start_weights()) and file.is_file() and digest_file(file) == recipe.start_model:
+        return file
+    raise ModelError(
+        f"the recipe starts from the cervix model {recipe.start_model}, which is not here",
+        cause=f"no model below {home.models} has this digest, nor has the file of [hardware] start_weights",
+        next_step=f"see the models here: {home.command('history')}; or name the file in {home.config_file}: "
+        "start_weights under [hardware]",
+    )
+
+
+def seen_by_start(home: SiteHome, recipe: Recipe) -> Seen:
+    """Return the women of this site whose images made the model that a recipe starts from: whose it is kept here.
+
+    Where its file of women cannot be read, what is made from it is not `whole`.
+    """
+    try:
+        model = of_digest(home, recipe.start_model)
+        return leak_guard.read(model.folder, leak_guard.site_key(home), next_step="") if model else Seen()
+    except ModelError:
+        return Seen(whole=False)
 
 
 def found(home: SiteHome) -> tuple[list[CervixModel], dict[str, ModelError]]:

@@ -27,7 +27,7 @@ from site_agent.data.digests import Data
 
 FEDERATED = tuple(mode.upper() for mode in MODES)
 """families of starts that a federation makes"""
-EQUAL_KEYS = ("architecture", "image_px", "fit", "classifier")
+EQUAL_KEYS = ("architecture", "image_px", "fit", "roi", "harmonise", "stages", "classifier")
 """of a recipe: what two classifiers must have in common to be compared"""
 START_KEYS_IGNORED = ("classifier", "proximal")
 """of a start's recipe: used when a classifier is fine-tuned, or in a federation alone"""

@@ -1,6 +1,6 @@
 """The folders of the site's reports: one for each time that `evaluate` ran. None is ever overwritten.
 
-    reports/20261129-172755-csfssl/   report.html, results.json, predictions.csv, women.csv
+    reports/20261129-172755-csfssl/   report.html, clinical.html, results.json, predictions.csv, women.csv
     reports/latest                    a link to the newest one
 
 Rules
@@ -25,6 +25,7 @@ from fedcervix.disk.files import FOLDER_MODE, in_place_of, write_secret
 from fedcervix.disk.storage import disk
 
 PAGE_FILE = "report.html"
+CLINICAL_FILE = "clinical.html"
 RESULTS_FILE = "results.json"
 PREDICTIONS_FILE = "predictions.csv"
 WOMEN_FILE = "women.csv"

@@ -17,16 +17,17 @@ import contextlib
 import fcntl
 import os
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from fedcervix.core.formats import contents
 from fedcervix.core.plan import check
 from fedcervix.disk.files import append_line, sync_path
-from fedcervix.disk.storage import disk, read_back
+from fedcervix.disk.storage import disk, read_back, read_kept
 from fedcervix.json_text import parsed
 from fedcervix.runtime.typed_json import from_json, to_text
-from fedcervix.trust.sum_memory import Entry, HomeRestored, SumMemory, recalled, remembered
+from fedcervix.trust.sum_memory import OPEN, Entry, HomeRestored, SumMemory, recalled, remembered
 from site_agent.home import SiteHome
 from site_agent.store.run_secrets import runs_with_secrets
 
@@ -109,8 +110,19 @@ class SumJournal:
                 os.truncate(self._file, sum(len(line) + 1 for line in lines))
                 sync_path(self._file)
         self._whole_bytes = self._file.stat().st_size
-        next_step = f"look at the disk (dmesg | tail); then restore this home from a backup: ls -l {self._file}"
-        return read_back(self._file, lambda _: [_entry(line) for line in lines if line], next_step=next_step)
+        return read_back(self._file, lambda _: _entries(lines), next_step=_next_step(self._file))
+
+
+def rounds_summed(home: SiteHome, run: str) -> tuple[int, ...]:
+    """Return the rounds of a run of which this home knows what was added up, by its journal, which stays as it is.
+
+    Raises StorageError.
+    """
+    none: list[Entry | HomePlaced] = []
+    whole = read_kept(home.sums, _whole_entries, missing=none, next_step=_next_step(home.sums))
+    memory = recalled(line for line in whole if not isinstance(line, HomePlaced))
+    places = (place for at_base in memory.uses.values() for place, parts in at_base.items() if parts != OPEN)
+    return tuple(sorted(round_ for of, round_ in places if of == run))
 
 
 def _is_whole(line: bytes) -> bool:
@@ -120,8 +132,18 @@ def _is_whole(line: bytes) -> bool:
         return False
 
 
-def _entry(line: bytes) -> Entry | HomePlaced:
-    return from_json(JournalLine, contents("the line", parsed(line))).entry
+def _entries(lines: Iterable[bytes]) -> list[Entry | HomePlaced]:
+    return [from_json(JournalLine, contents("the line", parsed(line))).entry for line in lines if line]
+
+
+def _whole_entries(content: bytes) -> list[Entry | HomePlaced]:
+    """Return the entries of a file that may be written just now: a last line that is torn is none yet."""
+    lines = content.split(b"\n")
+    return _entries(lines if _is_whole(lines[-1]) else lines[:-1])
+
+
+def _next_step(file: Path) -> str:
+    return f"look at the disk (dmesg | tail); then restore this home from a backup: ls -l {file}"
 
 
 def place_of(file: Path) -> str:

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fedcervix.core.collapse import collapse_loss
 from fedcervix.core.plan import Loss
 from site_agent.network.encoder import unit_rows
-from site_agent.network.loss import collapse_loss
 
 TINY = 1e-6
 IMAGES_MAX = 1024

@@ -92,7 +92,7 @@ def label_probe(
 
     It says None where the site has too few labels. Raises DataError if an image vanished.
     """
-    if not can(collection, "finetune"):
+    if not can(collection.of_stages(recipe.stages), "finetune"):
         return lambda _encoder: None
     known, asked = (dataset.labelled(home, collection, recipe, part, on_decoded) for part in LABELLED)
     return lambda encoder: neighbour_auc(encoder, known, asked, device, on_progress)

@@ -40,6 +40,7 @@ from site_agent.training.context import TrainingContext
 from site_agent.training.ddp import share, share_rows
 from site_agent.training.epochs import EpochRecord
 from site_agent.training.memory_limit import fits, memory_explained, out_of_memory
+from site_agent.training.pairing import scoring_pairs, training_pairs
 from site_agent.training.steps import Learner
 from site_agent.training.sync_batch_norm import join_batch_norm
 
@@ -206,7 +207,7 @@ def _too_large(work: _Work, stood: Position, chosen: Indices) -> TrainingError:
         work.keeper.keep(stood)
     context = work.context
 
-    def inputs(images: int) -> tuple[Tensor, Tensor]:
+    def inputs(images: int) -> tuple[Tensor, ...]:
         return _inputs(work, stood.epoch, stood.step + 1, chosen[:images])
 
     try_smaller = fits(work.learner.encoder, context.recipe, context.device, inputs) if context.team.alone else None
@@ -276,10 +277,11 @@ def validation_loss(encoder: Encoder, images: Images, context: TrainingContext, 
     with torch.no_grad():
         for chosen in order:
             packed = scoring_draws(chosen, recipe, seed=seed, stream=stream)
-            x = views(feed.take(chosen), feed.send(packed))
+            pairs = scoring_pairs(images, chosen, context)
+            x = views(feed.take(chosen), feed.send(packed), *pairs[:1])
             with autocast(device, recipe.precision):
                 f = encoder(x)
-            loss_sum += float(LOSSES[recipe.loss](f, recipe.temperature)) * len(chosen)
+            loss_sum += float(LOSSES[recipe.loss](f, recipe.temperature, *pairs[1:])) * len(chosen)
             seen.append(f)
             scored += len(chosen)
             on_progress(scored, len(images))
@@ -307,11 +309,12 @@ def _set_rate(work: _Work, epoch: int, number: int, steps: int) -> None:
     set_rate(work.learner.optimiser, learning_rate(recipe, before, steps_per_epoch=steps, epochs=total))
 
 
-def _inputs(work: _Work, epoch: int, number: int, chosen: Indices) -> tuple[Tensor, Tensor]:
-    """Return a step's images and augmentations, on the device."""
+def _inputs(work: _Work, epoch: int, number: int, chosen: Indices) -> tuple[Tensor, ...]:
+    """Return what a step takes (`steps.Step`), on the device."""
     recipe, seed, stream, team = work.context.recipe, work.context.seed, work.context.stream, work.context.team
     drawn = training_draws(len(chosen), recipe, seed=seed, stream=stream, epoch=epoch, step=number)
-    return work.feed.take(share(chosen, team)), work.feed.send(share_rows(drawn, len(chosen), team))
+    inputs = work.feed.take(share(chosen, team)), work.feed.send(share_rows(drawn, len(chosen), team))
+    return *inputs, *training_pairs(work.images, chosen, work.context, epoch=epoch, step=number)
 
 
 def _both_views(several: Iterable[Tensor]) -> Tensor:

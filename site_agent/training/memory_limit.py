@@ -50,19 +50,20 @@ def out_of_memory(
 
 
 def fits(
-    encoder: Encoder, recipe: Recipe, device: torch.device, inputs: Callable[[int], tuple[Tensor, Tensor]]
+    encoder: Encoder, recipe: Recipe, device: torch.device, inputs: Callable[[int], tuple[Tensor, ...]]
 ) -> Callable[[int], bool]:
     """Return a function that tries whether a batch of so many images fits; it changes no weight.
 
-    `inputs` returns images and packed draws of a batch of that many, on the device.
+    `inputs` returns what a step takes, of a batch of that many (`steps.Step`).
     """
 
     def try_it(images: int) -> bool:
         torch.cuda.empty_cache()
         try:
             with autocast(device, recipe.precision):
-                f = encoder(views(*inputs(images)))
-            LOSSES[recipe.loss](f, recipe.temperature).backward()  # type: ignore[no-untyped-call]
+                pixels, packed, *pairs = inputs(images)
+                f = encoder(views(pixels, packed, *pairs[:1]))
+            LOSSES[recipe.loss](f, recipe.temperature, *pairs[1:]).backward()  # type: ignore[no-untyped-call]
         except RuntimeError as error:
             if not lacks_memory(error):
                 raise

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 
+from fedcervix.core.collapse import collapse_loss
 from fedcervix.core.plan import Recipe
-from site_agent.network.loss import collapse_loss
 from site_agent.store.audit_sheets import verdict
 from site_agent.store.task_results import ScoreResult, TrainResult
 from site_agent.training.collapse_metrics import Gauges, alarms

@@ -22,8 +22,10 @@ from site_agent.network.views import views
 from site_agent.training.context import TrainingContext
 from site_agent.training.ddp import gather_views, wrap
 
-Step = Callable[[Tensor, Tensor], tuple[Tensor, ...]]
-"""(N, S, S, 3) bytes and their packed draws, on the device -> (2N, width) representations, loss before the step"""
+Step = Callable[..., tuple[Tensor, ...]]
+"""(N, S, S, 3) bytes and their packed draws, on the device -> (2N, width) representations, loss before the step
+
+Where the recipe pairs images: also the partners' bytes (N, S, S, 3), and whose the joint batch's images are, (N,)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +57,14 @@ def make_step(
     parameters = list(encoder.parameters())
     forward = torch.compile(encoder, dynamic=False) if acceleration == "compile" else wrap(encoder, team, device)
 
-    def step(pixels: Tensor, packed: Tensor) -> tuple[Tensor, ...]:
-        x = views(pixels, packed)  # (2N, 3, S, S)
+    def step(
+        pixels: Tensor, packed: Tensor, partners: Tensor | None = None, women: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
+        x = views(pixels, packed, partners)  # (2N, 3, S, S)
         with autocast(device, recipe.precision):
             f = forward(x)  # (2N, width)
         f = gather_views(f, team)
-        loss = LOSSES[recipe.loss](f, recipe.temperature)
+        loss = LOSSES[recipe.loss](f, recipe.temperature, women)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         if pull:
@@ -77,10 +81,10 @@ def _whole_or_not(step: Step, statistics: list[Tensor]) -> Step:
     """Let a step that fails leave running statistics alone: they change layer by layer, weights only at the end."""
     before = [tensor.clone() for tensor in statistics]
 
-    def careful(pixels: Tensor, packed: Tensor) -> tuple[Tensor, ...]:
+    def careful(*inputs: Tensor) -> tuple[Tensor, ...]:
         torch._foreach_copy_(before, statistics)
         try:
-            return step(pixels, packed)
+            return step(*inputs)
         except RuntimeError:
             torch._foreach_copy_(statistics, before)
             raise

@@ -42,7 +42,7 @@ def audit(
 
     Raises DataError, ModelError, StorageError, TrainingError.
     """
-    chosen = chosen_for_audit(collection, context.seed)
+    chosen = chosen_for_audit(collection.of_stages(context.recipe.stages), context.seed)
     training_women, other_women = (len({image.woman for image in side}) for side in chosen)
     found: tuple[Attack, ...] = ()
     if min(training_women, other_women) >= WOMEN_MIN:

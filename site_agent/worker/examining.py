@@ -1,34 +1,39 @@
 """Finds out, in the worker process, what a plan would cost here (`site_agent.worker.preflight` has the values).
 
-Estimates, not promises: a step is timed on noise, eagerly; decoding on a few images, which are then decoded.
+It does what a round does, with the learner that the rounds will use: steps on noise, scoring, the model's file. Some of
+the images that are not decoded yet are decoded.
 """
 
 from __future__ import annotations
 
 import resource
 import shutil
-import time
+from collections import Counter
 
 import torch
 
-from fedcervix.core.plan import Plan, Recipe
+from fedcervix.core.pace import NOTHING, SitePace, Span
+from fedcervix.core.plan import Plan
+from fedcervix.core.seeds import derive
+from fedcervix.models.blobs import BlobStore
 from fedcervix.runtime.worker_protocol import WorkProgress
-from site_agent.data import pixel_cache
-from site_agent.data.collection import Collection, require
+from site_agent.data.batches import batches
+from site_agent.data.collection import Collection, can, require
 from site_agent.data.memory import available_bytes
-from site_agent.data.pixel_store import Kind, opened
-from site_agent.data.remarks import remarks
+from site_agent.data.remarks import of_recipe, remarks
 from site_agent.network.devices import name_of
-from site_agent.network.encoder import build_encoder
 from site_agent.network.precision import resolve_precision
 from site_agent.training import step_timing
+from site_agent.training.context import TrainingContext
+from site_agent.worker import measuring
 from site_agent.worker.preflight import Cost, Findings
 from site_agent.worker.tasks import TaskContext
 
-MODELS_AT_ONCE = 8
-"""files of the model's size that lie on the disk in a round: base, update, result, checkpoints with momentum, the
-adopted model, and the one that is being written"""
-DECODED_FOR_TIMING = 16
+MODELS_AT_ONCE = 5
+"""files of the model's size that lie on the disk in a round: base, update, result, the best so far, and the one that is
+being written or fetched"""
+CHECKPOINT_MODELS = 4
+"""the same of two checkpoints, each with momentum, where a training is long enough for any"""
 
 
 def examine(bench: TaskContext, plan: Plan | None) -> Findings:
@@ -38,60 +43,105 @@ def examine(bench: TaskContext, plan: Plan | None) -> Findings:
     StorageError: there is no room for a round.
     """
     collection = bench.collection(plan.recipe if plan else None)
-    require(collection, "pretrain")
-    cost = _cost(bench, collection, plan) if plan else None
+    used = collection.of_stages(plan.recipe.stages if plan else ())
+    require(used, "pretrain")
+    cost = _cost(bench, used, plan) if plan else None
     if cost:
         cost.check(bench.home.folder)
     return Findings(
         images=len(collection.images),
-        training_images=len(collection.contrastive("train")),
+        training_images=len(used.contrastive("train")),
         women=len({image.woman for image in collection.images}),
         unreadable=len(collection.quarantined),
         shared_pictures=len(collection.shared_pictures),
-        remarks=tuple(remark.short() for remark in remarks(collection)),
+        remarks=(
+            *(remark.short() for remark in remarks(collection)),
+            *(of_recipe(collection, plan.recipe) if plan else ()),
+        ),
         cost=cost,
         details=bench.home.command("data check"),
+        unreadable_for=dict(Counter(one.reason for one in collection.quarantined)),
+        aside_for=dict(Counter(finding for one in collection.set_aside for finding in one.findings)),
     )
 
 
-def _cost(bench: TaskContext, collection: Collection, plan: Plan) -> Cost:
+def _cost(bench: TaskContext, used: Collection, plan: Plan) -> Cost:
     recipe, memory_free_bytes = resolve_precision(plan.recipe, bench.device, bench.home.cache), available_bytes()
-    train = len(collection.contrastive("train"))
-    steps = max(1, train // recipe.batch_images)
-    bench.on_progress(WorkProgress("timing a step"))
-    image_s = step_timing.encoder_pace(recipe, bench.device, steps=1) if bench.team.alone else None
+    train, valid = used.contrastive("train"), used.contrastive("valid")
+    learner = bench.learner(context := _context(bench, plan))
+    step = score = NOTHING
+    if bench.team.alone:
+        bench.on_progress(WorkProgress("timing a step"))
+        step = step_timing.step_s(learner, context, len(train))
+        bench.on_progress(WorkProgress("timing a score"))
+        score = step_timing.score_s(learner, context, len(valid), _labelled(used))
+    model = measuring.model_file(BlobStore(bench.home.blobs), learner.encoder.state_dict(), plan.terms.compression)
     memory_bytes = _memory_bytes(bench.device)  # before images are decoded
-    decode_s, decoded_bytes = _decoding(bench, collection, recipe)
+    bench.on_progress(WorkProgress("decoding"))
+    decoding = measuring.decoding(bench.home, used, (*train, *valid), recipe, bench.counted("decoding"))
+    steps = batches(
+        len(train),
+        recipe.batch_images,
+        derive(0, "order", bench.site, 1),
+        patients=tuple(image.woman for image in train),
+        avoid_same_patient=recipe.avoid_same_patient,
+    )
     return Cost(
         device=name_of(bench.device),
-        step_s=None if image_s is None else image_s * min(recipe.batch_images, train),
-        steps_per_round=steps * plan.terms.epochs_per_round,
+        epochs_per_round=plan.terms.epochs_per_round,
         rounds_max=plan.rounds_max,
-        decode_s=decode_s,
-        memory_bytes=memory_bytes,
-        memory_free_bytes=memory_free_bytes,
-        disk_bytes=MODELS_AT_ONCE * _model_bytes(recipe) + decoded_bytes,
-        disk_free_bytes=shutil.disk_usage(bench.home.folder).free,
+        pace=SitePace(
+            steps=len(steps),
+            **_ends("step", step),
+            task_s=model.task_s,
+            **_ends("score", score + Span(model.load_s, model.load_s) if score.high else score),
+            **_ends("decode", decoding.seconds),
+            model_bytes=model.size_bytes,
+            packed_bytes=model.packed_bytes,
+            memory_bytes=memory_bytes + _images_bytes(bench, used, recipe.image_px),
+            memory_free_bytes=memory_free_bytes,
+            disk_bytes=_models_bytes(bench, plan, model, step.high * len(steps)) + decoding.size_bytes,
+            disk_free_bytes=shutil.disk_usage(bench.home.folder).free,
+            gpu=bench.device.type == "cuda",
+        ),
     )
 
 
-def _decoding(bench: TaskContext, collection: Collection, recipe: Recipe) -> tuple[float, int]:
-    """Return how long decoding what is not decoded yet will take, and how many bytes it will add to the disk."""
-    chosen = (*collection.contrastive("train"), *collection.contrastive("valid"))
-    with opened(bench.home.cache, kind := Kind(recipe.image_px, recipe.fit)) as store:
-        absent = [image for image in chosen if not store.holds(bytes.fromhex(image.digest))]
-    few = absent[:DECODED_FOR_TIMING]
-    started = time.monotonic()
-    pixel_cache.load(collection.folder, few, recipe.image_px, recipe.fit, bench.home.cache, bench.counted("decoding"))
-    each_s = (time.monotonic() - started) / max(1, len(few))
-    left = len(absent) - len(few)
-    return each_s * left, left * kind.record_bytes
+def _context(bench: TaskContext, plan: Plan) -> TrainingContext:
+    """Return what the rounds train with, but for their random numbers."""
+    recipe = resolve_precision(plan.recipe, bench.device, bench.home.cache)
+    machine = bench.machine
+    epochs = plan.rounds_max * plan.terms.epochs_per_round
+    return TrainingContext(
+        recipe=recipe, seed=0, stream="timing", machine=machine, team=bench.team, epochs_total=max(epochs, 1000)
+    )
 
 
-def _model_bytes(recipe: Recipe) -> int:
-    with torch.device("meta"):
-        state = build_encoder(recipe, 0).state_dict()
-    return sum(tensor.numel() * tensor.element_size() for tensor in state.values())
+def _models_bytes(bench: TaskContext, plan: Plan, model: measuring.ModelFile, epoch_s: float) -> int:
+    """Return what models and checkpoints take on the disk in a round; an untimed training has checkpoints."""
+    trains_s = epoch_s * plan.terms.epochs_per_round
+    has_checkpoints = not trains_s or trains_s > bench.home.config().hardware.checkpoint_s
+    models = MODELS_AT_ONCE + CHECKPOINT_MODELS * has_checkpoints + 2 * (plan.terms.compression == "int8")  # residuals
+    return models * model.size_bytes + MODELS_AT_ONCE * model.packed_bytes
+
+
+def _ends(name: str, span: Span) -> dict[str, float]:
+    return {f"{name}_low_s": span.low, f"{name}_high_s": span.high}
+
+
+def _labelled(used: Collection) -> int:
+    """Return how many labelled images score a model, beside the validation images."""
+    if not can(used, "finetune"):
+        return 0
+    return len(used.labelled("train")) + len(used.labelled("valid"))
+
+
+def _images_bytes(bench: TaskContext, used: Collection, side_px: int) -> int:
+    """Return the memory that decoded images take: of training, of validation, and the labelled ones once more."""
+    if bench.device.type == "cuda":  # the device's memory is what is measured there
+        return 0
+    count = len(used.contrastive("train")) + len(used.contrastive("valid")) + _labelled(used)
+    return count * side_px * side_px * 3
 
 
 def _memory_bytes(device: torch.device) -> int:

@@ -7,11 +7,12 @@ out (`site_agent.worker.examining`); here are the values, without torch.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
+from fedcervix.core.pace import SitePace, Span
 from fedcervix.errors import StorageError
-
-DAY_S = 86_400.0
+from fedcervix.runtime.quantities import durations, size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,46 +20,42 @@ class Cost:
     """What a run's plan costs at this site."""
 
     device: str
-    step_s: float | None
-    """one step of N images; None where it was not timed (several training processes)"""
-    steps_per_round: int
+    epochs_per_round: int
     rounds_max: int
-    decode_s: float
-    """for the images that are not decoded yet"""
-    memory_bytes: int
-    """the largest that this process has been"""
-    memory_free_bytes: int
-    """what was available before"""
-    disk_bytes: int
-    disk_free_bytes: int
+    pace: SitePace
+    """what was measured; the line to the coordinator is not in it"""
 
     def check(self, folder: object) -> None:
         """Raise StorageError where the disk has no room for a round."""
-        if self.disk_bytes > self.disk_free_bytes:
+        needed, free = self.pace.disk_bytes, self.pace.disk_free_bytes
+        if needed > free:
             raise StorageError(
-                f"a round needs {_size(self.disk_bytes)} at {folder}; {_size(self.disk_free_bytes)} are free",
+                f"a round needs {size(needed)} at {folder}; {size(free)} are free",
                 cause="models, checkpoints and decoded images are in the home folder",
                 next_step=f"free some space (df -h {folder}), or move the home folder to a larger disk",
             )
 
     def lines(self) -> tuple[tuple[str, str], ...]:
         """Return what is worth telling a person: (subject, finding)."""
+        pace = self.pace
         return (
             ("time", self._time()),
-            ("memory", f"{_size(self.memory_bytes)} for training; {_size(self.memory_free_bytes)} were available"),
-            ("disk", f"{_size(self.disk_bytes)} for a round; {_size(self.disk_free_bytes)} are free"),
+            ("memory", f"{size(pace.memory_bytes)} for training; {size(pace.memory_free_bytes)} were available"),
+            ("disk", f"{size(pace.disk_bytes)} for a round; {size(pace.disk_free_bytes)} are free"),
         )
 
     def _time(self) -> str:
-        decoding = f"; before round 1, decoding takes about {_span(self.decode_s)}" if self.decode_s >= 1 else ""
-        if self.step_s is None:
-            return f"{self.steps_per_round} steps a round on {self.device}; not timed{decoding}"
-        round_s = self.step_s * self.steps_per_round
-        all_rounds = (
-            f"; all {self.rounds_max} rounds: {_span(round_s * self.rounds_max)}" if self.rounds_max > 1 else ""
+        pace, steps = self.pace, self.pace.steps * self.epochs_per_round
+        decoding = f"; before round 1, decoding takes {durations(pace.decode)}" if pace.decode_high_s >= 1 else ""
+        if not pace.step_high_s:
+            return f"{steps} steps a round on {self.device}; not timed{decoding}"
+        round_s = pace.step.times(steps) + Span(pace.task_s, pace.task_s) + pace.score
+        all_rounds = f"; all {self.rounds_max} rounds: {durations(round_s.times(self.rounds_max))}"
+        each = f"{steps} step{'' if steps == 1 else 's'} of {durations(pace.step)}"
+        return (
+            f"a round takes {durations(round_s)} on {self.device} ({each}, scoring {durations(pace.score)})"
+            f"{all_rounds if self.rounds_max > 1 else ''}{decoding}"
         )
-        steps = f"{self.steps_per_round} step{'' if self.steps_per_round == 1 else 's'} of {_span(self.step_s)}"
-        return f"a round is about {_span(round_s)} on {self.device} ({steps}){all_rounds}{decoding}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +73,10 @@ class Findings:
     cost: Cost | None
     details: str
     """the command that says more"""
+    unreadable_for: Mapping[str, int] = field(default_factory=dict)
+    """why images cannot be read, in words that name none -> how many"""
+    aside_for: Mapping[str, int] = field(default_factory=dict)
+    """finding for which images are set aside, as the site's policy says -> how many"""
 
     def lines(self) -> tuple[tuple[str, str], ...]:
         """Return what is worth telling a person: (subject, finding)."""
@@ -84,15 +85,3 @@ class Findings:
         images = f"{self.images} images of {self.women} women{unread}{shared_pictures} (details: {self.details})"
         notes = (("note", remark) for remark in self.remarks)
         return (("images", images), *notes, *(self.cost.lines() if self.cost else ()))
-
-
-def _size(count_bytes: int) -> str:
-    return f"{count_bytes / 2**30:.1f} GiB" if count_bytes >= 2**29 else f"{count_bytes / 2**20:.0f} MiB"
-
-
-def _span(seconds: float) -> str:
-    """Return a duration in a unit that a person reads at a glance."""
-    for unit_s, unit in ((DAY_S, "days"), (3600.0, "h"), (60.0, "min")):
-        if seconds >= 2 * unit_s:
-            return f"{seconds / unit_s:.0f} {unit}"
-    return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s" if seconds >= 0.1 else f"{1000 * seconds:.0f} ms"

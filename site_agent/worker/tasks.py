@@ -36,11 +36,11 @@ from site_agent.network.encoder import (
     build_encoder,
     load_weights,
     save_weights,
-    start_encoder,
 )
+from site_agent.network.first_weights import start_encoder
 from site_agent.network.optimizer import clear, optimiser_state, restore_optimiser
 from site_agent.network.precision import resolve_precision
-from site_agent.store import leak_guard
+from site_agent.store import leak_guard, model_store
 from site_agent.store.audit_sheets import AuditSheet
 from site_agent.store.task_results import ScoreResult, TaskResult, TrainResult, UnusableResult
 from site_agent.training.context import TrainingContext
@@ -99,13 +99,18 @@ class TaskContext:
             self._probes[recipe] = label_probe(self.home, self.collection(recipe), recipe, self.device, *counted)
         return self._probes[recipe]
 
+    @property
+    def machine(self) -> Machine:
+        """What it trains on, and how a step is made."""
+        return Machine(self.device, self.acceleration)
+
     def training(self, plan: Plan, task: Task, recipe: Recipe) -> TrainingContext:
         """Return what a task of a plan is done with; the recipe is the plan's with its precision settled."""
         return TrainingContext(
             recipe=recipe,
             seed=run_seed(plan, task),
             stream=self.site,
-            machine=Machine(self.device, self.acceleration),
+            machine=self.machine,
             team=self.team,
             epochs_total=plan.rounds_max * plan.terms.epochs_per_round,
         )
@@ -145,7 +150,7 @@ def unusable_lines(task: Task, error: DivergedError) -> tuple[str, ...]:
 
 def _seed(bench: TaskContext, task: Task, plan: Plan) -> TrainResult:
     started = time.monotonic()
-    weights = bench.home.imagenet_weights()
+    weights = model_store.start_weights(bench.home, plan.recipe)
     encoder = start_encoder(plan.recipe, first_seed(plan.terms.seed, bench.roster), weights, download=False)
     digest = _keep(bench, task, encoder.state_dict())
     return TrainResult(digest=digest, images=0, steps=0, loss=0.0, seconds=time.monotonic() - started)
@@ -249,9 +254,11 @@ def _check_fit(bench: TaskContext, task: Task, plan: Plan, digest: str, steps: i
 def _remember(bench: TaskContext, task: Task, plan: Plan) -> None:
     """Write down whose images this round of the run uses, before it uses them."""
     collection, key = bench.collection(), leak_guard.site_key(bench.home)
-    used = (image for split in ("train", "valid") for image in collection.contrastive(split))
+    trained = collection.of_stages(plan.recipe.stages)
+    used = (image for split in ("train", "valid") for image in trained.contrastive(split))
     seen = key.seen(used, digest=digest_of(collection.images), run=plan.digest)
-    leak_guard.remember(bench.home.run_folder(task.run), key, seen)
+    before = model_store.seen_by_start(bench.home, plan.recipe)
+    leak_guard.remember(bench.home.run_folder(task.run), key, before | seen)
 
 
 def _agreed_recipe(bench: TaskContext, plan: Plan) -> Recipe:
@@ -305,7 +312,8 @@ def _step_progress(bench: TaskContext, plan: Plan, started: float) -> Callable[[
         trained += step.images
         done = (step.epoch - 1) % plan.terms.epochs_per_round * step.steps + step.step
         of, pace = step.steps * plan.terms.epochs_per_round, trained / max(1e-9, time.monotonic() - started)
-        bench.on_progress(WorkProgress("training", done, of, "steps", step.loss_sum / step.step, pace))
+        ended = step.epoch if step.step == step.steps else 0
+        bench.on_progress(WorkProgress("training", done, of, "steps", step.loss_sum / step.step, pace, epoch=ended))
 
     return on_step
 

@@ -74,6 +74,18 @@ def test_an_ended_run_is_shown_exported_fine_tuned_and_evaluated(ended: Archived
     assert old.parent.name[:15] in at_site(ended, "history")
 
 
+def test_the_models_of_old_homes_are_listed_checked_and_retired(ended: Archived) -> None:
+    run, digest = ended.record()["run"], ended.record()["model"]
+    assert digest[:12] in said(ended, "models", "list")
+    assert "0 faults" in said(ended, "models", "verify")
+    ended.reach("nhs")
+    listed = at_site(ended, "models", "list")
+    assert [f"models/{run}" in listed, "classifiers/csfssl" in listed] == [True, True]
+    assert "0 faults" in at_site(ended, "models", "verify")
+    at_site(ended, "models", "retire", run, "--reason", "wrong labels")
+    assert f"made from {digest[:12]}, which is" in " ".join(at_site(ended, "models", "list").split())
+
+
 def test_a_new_run_begins_in_an_old_home(ended: Archived) -> None:
     coordinator = ended.coordinate("--mode", "csfssl")
     ended.reach("nhs")

@@ -19,7 +19,7 @@ import contextlib
 import math
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -55,22 +55,27 @@ from fedcervix.runtime.worker_protocol import OnProgress, WorkProgress
 from fedcervix.transport import identity, invitations, rpc
 from fedcervix.transport.address import Address
 from fedcervix.transport.versions import HERE, Build
+from fedcervix.trust.fingerprints import Fingerprint
 from fedcervix.trust.key_texts import private_key, public_pem
 from fedcervix.trust.ledger import NOT_SIGNED, Signed
 from site_agent.federation.agent import Agent, Checks, Waits
 from site_agent.federation.context import AgentContext
 from site_agent.federation.link import Books, GrpcLink
 from site_agent.federation.site_ledger import SiteLedger
-from site_agent.home import SiteHome
+from site_agent.home import SiteHome, pin
 from site_agent.home import create as create_site
+from site_agent.store.sum_journal import SumJournal
 from site_agent.store.task_results import ScoreResult, TaskResult, TrainResult
 from tests.contracts.transcript import Transcript
+from tests.e2e.light_site import found
 from tests.unit.agents import nothing
 
 FEDERATION = "cervix"
 SITES = ("nhs", "alts")
-IMAGES = {"nhs": 10, "alts": 30}
-PULL = {"nhs": 1.0, "alts": 3.0}
+THREE = (*SITES, "via")
+"""the fewest of whom a coordinator may learn a sum"""
+IMAGES = {"nhs": 10, "alts": 30, "via": 20}
+PULL = {"nhs": 1.0, "alts": 3.0, "via": 5.0}
 """what a site's training adds to every weight; so the average of both adds 2"""
 NUMBERS = 300_000
 """of the model: 1.2 MB, two chunks on the wire"""
@@ -186,7 +191,7 @@ class Recorder:
 
     def __init__(self, engine: PacedEngine, transcript: Transcript) -> None:
         self._pace, self.transcript = engine, transcript
-        self.reported = {site: threading.Event() for site in SITES}
+        self.reported = {site: threading.Event() for site in engine.run.plan.sites}
         """set when a site's progress was written down"""
 
     def small(self, method: rpc.Method, behaviour: Callable[..., Any]) -> Callable[..., Any]:
@@ -315,6 +320,8 @@ class RecordedService(Service):
             rpc.ATTACH: recorder.attached(table[rpc.ATTACH]),
             rpc.PUSH: recorder.asked(rpc.PUSH, table[rpc.PUSH]),
             rpc.FETCH: recorder.given(rpc.FETCH, table[rpc.FETCH]),
+            rpc.PROBE_DOWN: recorder.given(rpc.PROBE_DOWN, table[rpc.PROBE_DOWN]),
+            rpc.PROBE_UP: recorder.asked(rpc.PROBE_UP, table[rpc.PROBE_UP]),
         }
         return {method: recorder.small(method, behaviour) for method, behaviour in table.items()} | special
 
@@ -466,12 +473,15 @@ def keys(authority_pem: bytes, certificate_pem: bytes, key_pem: bytes) -> Keys:
 
 
 @contextlib.contextmanager
-def stage(folder: Path, mode: Mode, transcript: Transcript, *, given: bool = False) -> Iterator[Stage]:
+def stage(
+    folder: Path, mode: Mode, transcript: Transcript, *, given: bool = False, sites: Sequence[str] = SITES, **terms: Any
+) -> Iterator[Stage]:
     """Yield a coordinator that listens, and leave nothing of it running. `given`: with a first model made elsewhere."""
     home, now = Home(folder / "coordinator"), time.time()
     options = {"name": FEDERATION, "bind": "127.0.0.1:0", "advertise": "localhost:0"}
-    create_home(home, Founding(**options, sites=SITES, profile="paper"), datetime.fromtimestamp(now, UTC))
-    plan = Plan(mode=mode, sites=SITES, profile="paper", terms=Terms(rounds=2, lease_s=3600.0), recipe=Recipe())
+    create_home(home, Founding(**options, sites=tuple(sites), profile="paper"), datetime.fromtimestamp(now, UTC))
+    agreed = Terms(**{"rounds": 2, "lease_s": 3600.0, **terms})
+    plan = Plan(mode=mode, sites=tuple(sites), profile="paper", terms=agreed, recipe=Recipe())
     journal, blobs = Journal(home.journal), BlobStore(home.blobs)
     base = keep(blobs, model_of(1.0, 0)) if given else ""
     record = RunRecord(f"20300101-000000-{mode}-{plan.digest[:8]}", plan, base, now)
@@ -496,20 +506,27 @@ def stage(folder: Path, mode: Mode, transcript: Transcript, *, given: bool = Fal
 
 
 @contextlib.contextmanager
-def agent(stage: Stage, site: str, pems: Keys, version: int) -> Iterator[list[Finish]]:
-    """Run a site's agent, which speaks a version, on a thread of its own; what it ended with is in the list."""
+def agent(
+    stage: Stage, site: str, pems: Keys, version: int, pins: Mapping[str, Fingerprint] | None = None
+) -> Iterator[list[Finish]]:
+    """Run a site's agent, which speaks a version, on a thread of its own; what it ended with is in the list.
+
+    `pins`: keys of partners that its people have compared.
+    """
     home, ended = SiteHome(stage.folder / site), []
     create_site(home)
     worker = ArithmeticWorker(home, site, stage.recorder.reported[site])
     for name, part in (("authority.crt", "authority_pem"), ("site.crt", "certificate_pem"), ("site.key", "key_pem")):
         home.key_file(name).write_bytes(pems[part])
+    for partner, fingerprint in (pins or {}).items():
+        pin(home, partner, fingerprint)
     ledger = SiteLedger(home, site)
     with stage.link(pems, replace(HERE, wire_min=version, wire_max=version), ledger) as link:
         made = Agent(
-            AgentContext(home, site, link, lambda *_: None, ledger=ledger),
+            AgentContext(home, site, link, lambda *_: None, ledger=ledger, journal=SumJournal(home)),
             worker,  # type: ignore[arg-type]
             federation="cervix",
-            checks=Checks(nothing, nothing, nothing),
+            checks=Checks(nothing, nothing, lambda *_: found(IMAGES[site])),
             waits=Waits(sign_s=math.inf),
         )
         thread = threading.Thread(target=lambda: ended.append(made.run()))

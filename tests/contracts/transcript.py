@@ -30,9 +30,11 @@ INDENT = "  "
 
 VARYING = {
     **dict.fromkeys(
-        ("at", "since", "until", "now", "begun_at", "ended_at", "lease_ends_at", "cut_at", "mended_at"), "<time>"
+        ("at", "since", "until", "now", "begun_at", "ended_at", "lease_ends_at", "cut_at", "mended_at", "heard_at"),
+        "<time>",
     ),
-    **dict.fromkeys(("calls_open", "calls_refused", "connections"), "<count>"),
+    **dict.fromkeys(("left_low_s", "left_high_s"), "<seconds>"),
+    **dict.fromkeys(("calls_open", "calls_refused", "connections", "received_bytes", "sent_bytes"), "<count>"),
     **dict.fromkeys(("software", "software_version"), "<version>"),
     **dict.fromkeys(("instance", "fedcervix-instance"), "<token>"),
     "hash": "<hash of an entry>",
@@ -45,6 +47,10 @@ WITHIN = {
 }
 """the same for what stands within a text"""
 
+
+DIGEST = re.compile(r"\b[0-9a-f]{64}\b")
+DER = re.compile(r"\b304[4-6]02[0-9a-f]{134,138}\b")
+"""a signature as text"""
 
 P_256 = bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d030107034200")
 """how a SubjectPublicKeyInfo of that kind begins"""
@@ -77,9 +83,11 @@ NONE: Mapping[str, str] = {}
 class Transcript:
     """The blocks so far. Not thread-safe: its owner holds a lock."""
 
-    def __init__(self, remark: str) -> None:
+    def __init__(self, remark: str, *, secret: bool = False) -> None:
         self._lines = [f"# {line}".rstrip() for line in remark.strip().splitlines()]
         self._said: list[Any] = []
+        self._digests: dict[str, str] | None = {} if secret else None
+        """of a run that draws keys: digests follow from them, so each has a number, as they came; None: of others"""
 
     def text(self) -> str:
         """Return the whole file."""
@@ -102,7 +110,14 @@ class Transcript:
         self._block(f"{head}: {code}", ["details:", *(INDENT + line for line in lines)])
 
     def _block(self, title: str, lines: list[str]) -> None:
-        self._lines += ["", MARK + title, *(line.rstrip() for line in lines)]
+        self._lines += ["", MARK + title, *(self._numbered(line).rstrip() for line in lines)]
+
+    def _numbered(self, line: str) -> str:
+        known = self._digests
+        if known is None:
+            return line
+        line = DER.sub("<signature>", line)
+        return DIGEST.sub(lambda found: known.setdefault(found[0], f"<digest {len(known) + 1}>"), line)
 
     # --- fields ---
 

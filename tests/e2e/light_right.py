@@ -51,26 +51,26 @@ class _Table:
         for site in self._plan.sites:
             updates.append(self.trained(site, TaskKind.TRAIN, round_, base))
             base = updates[-1] if self._plan.mode_rules.in_turns else base
-        return base if self._plan.mode_rules.in_turns else self._average(updates, base)
+        return base if self._plan.mode_rules.in_turns else self._average(updates, base, round_)
 
-    def _summed(self, updates: list[Path], base: str, making: Path) -> str:
+    def _summed(self, updates: list[Path], base: str, making: Path, round_: int) -> str:
         """Derive the model from the sum of the whole numbers themselves: nothing is masked here."""
         origin, rule, tag = self._blobs.path(base), self._plan.terms.batch_norm, MaskSecret(b"t" * 32, b"any")
         vectors = [update.with_name(f"q-{number}") for number, update in enumerate(updates)]
         for update, vector in zip(updates, vectors, strict=True):
-            quantise(update, origin, vector, Share(1, len(updates)), rule, tag)
+            quantise(update, origin, vector, Share(1, len(updates)), rule, tag, round_=round_)
         total = self._blobs.scratch("sum")
         open_sum(vectors, [], total, read_layout(origin))
-        digest = derive(total, origin, making, Summed(Share(1, 1), len(updates)), rule)
+        digest = derive(total, origin, making, Summed(Share(1, 1), len(updates)), rule, round_=round_).digest
         self._blobs.adopt(making, digest)
         return digest
 
-    def _average(self, updates: list[str], base: str) -> str:
+    def _average(self, updates: list[str], base: str, round_: int) -> str:
         files = [self._blobs.path(update) for update in updates]
         making = self._blobs.scratch("average")
         layout, terms = read_layout(files[0]), self._plan.terms
         if terms.secure_sum:
-            return self._summed(files, base, making)
+            return self._summed(files, base, making, round_)
         digest = aggregate([(file, 1.0) for file in files], layout, making, terms.batch_norm)
         self._blobs.adopt(making, digest)
         return digest

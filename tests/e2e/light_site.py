@@ -2,7 +2,7 @@
 
     python -m tests.e2e.light_site HOME [--pace-s SECONDS] [--numbers COUNT] [--worker] [--diary FILE]
         [--silence-s S] [--spoils F] [--upgrade-s S] [--ahead-s S] [--dies-at STEP]
-        [--images COUNT] [--loss LOSS] [--keep FOLDER]
+        [--images COUNT] [--loss LOSS] [--audited AUC] [--keep FOLDER]
 
 A task takes milliseconds instead of seconds, and no torch is loaded; so a test can kill this process at many moments.
 `--ahead-s`: how far its clock is ahead of this machine's. `--dies-at`: `kill -9` at a step of a renewal.
@@ -136,6 +136,7 @@ def main() -> None:
     options.add_argument("--dies-at", default="")
     options.add_argument("--images", type=int, default=10)
     options.add_argument("--loss", type=float, default=1.0)
+    options.add_argument("--audited", type=float, default=0.0)
     options.add_argument("--keep", default="")
     given = options.parse_args()
     home, display = SiteHome(given.home), Display()
@@ -157,7 +158,7 @@ def main() -> None:
             site,
             **{
                 name: getattr(given, name)
-                for name in ("pace_s", "numbers", "diary", "spoils", "images", "loss", "keep")
+                for name in ("pace_s", "numbers", "diary", "spoils", "images", "loss", "audited", "keep")
             },
         )
         worker = in_a_process(work) if given.worker else LightWorker(work)

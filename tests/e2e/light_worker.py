@@ -34,6 +34,7 @@ from site_agent.home import SiteHome
 from site_agent.store.task_results import ScoreResult, TaskResult, TrainResult, UnusableResult
 from site_agent.worker.disk_full_retry import with_room
 from site_agent.worker.messages import Request, result_to_json
+from tests.unit.audit_sheets import sheet
 
 NUMBERS = 700_000
 """of the model: 2.8 MB, three chunks on the wire"""
@@ -59,6 +60,8 @@ class LightWork:
     """that it says it has"""
     loss: float = 1.0
     """that it says its training had"""
+    audited: float = 0.0
+    """AUC that an audit of its updates surely finds; 0: no audit"""
     keep: str = ""
     """a folder in which a copy of each model that it makes is kept; none by default"""
 
@@ -83,7 +86,8 @@ class LightWork:
         state = seed_model(plan, self.numbers) if task.kind is TaskKind.SEED else self._trained(task, plan)
         digest = with_room(lambda: self._keep(task, state), on_progress, wait)
         loss = 0.0 if task.kind is TaskKind.SEED else self.loss
-        return TrainResult(digest=digest, images=self.images, steps=STEPS, loss=loss, seconds=0.1)
+        found = sheet(self.audited) if self.audited and task.kind is TaskKind.TRAIN else None
+        return TrainResult(digest=digest, images=self.images, steps=STEPS, loss=loss, seconds=0.1, audit=found)
 
     def _note(self, words: str) -> None:
         if self.diary:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Literal
@@ -139,3 +140,21 @@ class Line:
                 with self._lock:
                     self.passed[way] += len(passed)
         connection.hang_up()
+
+
+class SlowLine(Line):
+    """A line that lets so many bytes a second through each way."""
+
+    def __init__(self, to: int, bytes_per_s: float) -> None:
+        self._bytes_per_s = bytes_per_s
+        self._free_at_s: dict[Way, float] = {"up": 0.0, "down": 0.0}
+        self._turn: dict[Way, threading.Lock] = {"up": threading.Lock(), "down": threading.Lock()}
+        super().__init__(to)
+
+    def meddle(self, connection: Connection, way: Way, data: bytes) -> bytes | None:
+        """Pass on a piece when the line has time for it."""
+        with self._turn[way]:
+            now_s = time.monotonic()
+            self._free_at_s[way] = max(now_s, self._free_at_s[way]) + len(data) / self._bytes_per_s
+            time.sleep(max(0.0, self._free_at_s[way] - now_s))
+        return super().meddle(connection, way, data)

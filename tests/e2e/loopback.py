@@ -117,14 +117,14 @@ class Process:
             self.kill()
 
 
-def start(name: str, arguments: list[str | Path], out: Path) -> Process:
+def start(name: str, arguments: list[str | Path], out: Path, stdin: int = subprocess.DEVNULL) -> Process:
     """Start a program, which finds these tests too; its output goes to a new file in folder `out`."""
     out.mkdir(parents=True, exist_ok=True)
     log = out / f"{name}-{len(list(out.glob(f'{name}-*')))}.log"
     with log.open("wb") as sink:
         popen = subprocess.Popen(
             [str(argument) for argument in arguments],
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=sink,
             stderr=subprocess.STDOUT,
             cwd=out,
@@ -176,6 +176,8 @@ class Federation:
     """further keys of the sites' table [hardware]"""
     certificates: dict[str, Any] = field(default_factory=dict)
     """keys of table [certificates]"""
+    notify: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """tables [notify...] by name"""
     processes: list[Process] = field(default_factory=list)
     port: int = 0
 
@@ -198,6 +200,7 @@ class Federation:
                 "federation": {"name": FEDERATION},
                 "listen": {"bind": "127.0.0.1:0", "advertise": "localhost:0"},
                 "certificates": self.certificates,
+                **self.notify,
                 "run": {"sites": list(self.sites), "profile": "demo", **self.run},
                 "run.terms": {**TINY_TERMS, **self.terms},
                 "run.recipe": {**TINY_RECIPE, **self.recipe},

@@ -29,8 +29,8 @@ from site_agent.network.encoder import (
     load_weights,
     save_weights,
     snapshot,
-    start_encoder,
 )
+from site_agent.network.first_weights import start_encoder
 from site_agent.training.context import TrainingContext
 from site_agent.training.loop import train_epochs, validation_loss
 from site_agent.training.steps import make_learner

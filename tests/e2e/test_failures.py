@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedcervix.errors import DataError
+from fedcervix.errors import DataError, PolicyError
 from fedcervix.models.weights import write_tensors
 from tests.e2e.loopback import Federation, processes_of
 
@@ -83,3 +83,27 @@ def test_a_failure_while_the_coordinator_is_away_is_heard_when_it_is_back(
     [site] = federation.overview()["sites"]
     assert site["presence"] == "present"
     assert not list(federation.site("nhs").untold.iterdir())
+
+
+def test_an_update_that_tells_who_was_trained_on_stays_at_the_site_until_its_policy_lets_it_go(
+    federate: Federate, tmp_path: Path
+) -> None:
+    federation = federate(terms={"rounds": 1})
+    coordinator = federation.coordinate("--mode", "csfssl")
+    federation.enrol("nhs", audit_max_auc=0.6)
+    federation.enrol("alts")
+    (tmp_path / "kept").mkdir()
+    keep = ("--keep", str(tmp_path / "kept"))
+    alts, nhs = federation.light("alts"), federation.light("nhs", "--audited", "0.71", *keep)
+    federation.finish(nhs, code=PolicyError.exit_code)
+    assert "an AUC of at least 0.71" in nhs.text
+    at_operator = next(one for one in federation.overview()["sites"] if one["site"] == "nhs")
+    assert (at_operator["presence"], at_operator["reason"]) == ("refused", "the site's policy holds its update back")
+    held = tmp_path / "kept" / "train-1"
+    at_coordinator = b"".join(file.read_bytes() for file in federation.home.folder.rglob("*") if file.is_file())
+    assert held.read_bytes()[-4000:] not in at_coordinator
+
+    federation.settle("nhs", audit_max_auc=0.8)
+    nhs = federation.light("nhs", "--audited", "0.71")
+    federation.finish(coordinator, nhs, alts)
+    assert {one["site"] for one in federation.record()["ledger"][0]["contributions"]} == {"alts", "nhs"}

@@ -153,7 +153,7 @@ def test_joining_where_another_federation_s_coordinator_answers(
         assert "another federation's coordinator, or an antivirus or proxy" in text
         assert "ssl_transport_security" not in text
         assert "is not running" not in text
-    assert "note    coordinator: skipped" in checked
+    assert "skipped coordinator: " in checked
 
 
 def test_a_certificate_for_another_federation(federate: Federate) -> None:
@@ -298,7 +298,7 @@ def test_a_site_without_enough_images_ends_before_the_others_wait_for_it(federat
     home = federation.enrol("nhs", tmp_path / "manifest.csv")
     code, text = call("site-agent", "--home", home.folder, "check", cwd=tmp_path)
     assert code == DataError.exit_code, text
-    assert "FAILED  training" in text
+    assert "FAULT   training" in text
     assert_ends(federation.agent("nhs"), DataError, "valid")
     [site] = [site for site in federation.overview()["sites"] if site["site"] == "nhs"]
     assert site["presence"] == "failed"
@@ -310,5 +310,5 @@ def test_check_says_what_a_round_costs_here(federate: Federate, collections: dic
     home = federation.enrol("nhs", collections["nhs"] / "manifest.csv")
     code, text = call("site-agent", "--home", home.folder, "check", cwd=federation.folder)
     assert code == 0, text
-    for subject in ("time: a round is about", "memory: ", "disk: "):
+    for subject in ("time: a round takes", "memory: ", "disk: "):
         assert f"ok      {subject}" in text

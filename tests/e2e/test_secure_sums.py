@@ -61,6 +61,8 @@ def test_three_sites_end_with_the_sum_of_their_whole_numbers(
     kinds = journaled(made)
     assert [kinds.count(kind) for kind in ("SiteOpened", "BoxesStored", "ReleaseStored", "CloseSigned")] == [3, 3, 4, 0]
     assert [code for code, _ in verified(made)] == [0] * 4
+    sums = "secure sums: this site knows which sites and weights were added up in rounds 1, 2, by its own journal"
+    assert [sums in " ".join(said.split()) for _, said in verified(made)] == [False, True, True, True]
     key = (made.site("cleo").key_file("ledger.pub")).read_bytes()
     [folder] = made.site("cleo").folder.glob("runs/*")
     assert verify_independently(folder, key), "an entry does not hold for a verifier that was written from the page"

@@ -158,6 +158,6 @@ def test_no_word_of_a_twin_is_heard(federate: Federate) -> None:
         with pytest.raises(DuplicateAgentError, match="another agent of site nhs has been connected"):
             call()
     assert federation.overview()["sites"][0]["presence"] == "absent"
-    assert isinstance(second.welcome(), codec.Welcome)  # `site-agent check` beside an agent at work
+    assert isinstance(second.welcome(), codec.Welcome)  # `site-agent doctor` beside an agent at work
     first.close()
     second.close()

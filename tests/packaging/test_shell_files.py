@@ -36,7 +36,8 @@ def commands(name: str, command: click.Command) -> Iterator[tuple[str, click.Com
     yield name, command
     if isinstance(command, click.Group):
         for word, below in command.commands.items():
-            yield from commands(f"{name}-{word}", below)
+            if not below.hidden:
+                yield from commands(f"{name}-{word}", below)
 
 
 @pytest.mark.parametrize("program", shell_files.PROGRAMS)

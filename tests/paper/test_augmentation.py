@@ -94,6 +94,7 @@ def test_gamma_is_an_exponent_and_brightness_a_factor_that_saturates() -> None:
 def test_these_seven_and_no_others() -> None:
     """II-C names flips, rotation, shift, zoom, gamma and brightness; no colour jitter, no blur, no crop."""
     paper = dataclasses.asdict(PROFILES["paper"].recipe.augment)
+    assert paper.pop("colour") == "free"
     ours = {key for key, value in paper.items() if value}  # 0 switches a key off
     flips, ranges = {"flip_horizontal", "flip_vertical"}, {"zoom_min", "zoom_max", "gamma_min", "gamma_max"}
     assert ours == flips | {"rotation_deg", "shift", "brightness"} | ranges
@@ -216,6 +217,40 @@ def test_no_two_parameters_share_their_random_numbers() -> None:
 def test_a_switched_off_augmentation_stays_off(key: str, value: float, parameter: str, still: float) -> None:
     drawn = draw(100, dataclasses.replace(Augment(), **{key: value}), seeded(0))
     assert (getattr(drawn, parameter) == still).all()
+
+
+def test_option_acetic_safe_what_is_white_beside_its_surroundings_stays_so() -> None:
+    """Proportions of all colours in an image stay, between places and between channels, and none is cut off at white.
+
+    Acetowhitening is such a proportion. Gamma changes it, and a brightness above 1 cuts off what is white already.
+    """
+    image = smooth(1, 12, 12).expand(200, -1, -1, -1) + 0.1  # nearly up to white
+    still = {
+        "flip_horizontal": 0.0,
+        "flip_vertical": 0.0,
+        "rotation_deg": 0.0,
+        "shift": 0.0,
+        "zoom_min": 1.0,
+        "zoom_max": 1.0,
+    }
+
+    def proportions(colour: str) -> Tensor:
+        settings = Augment(**still, colour=colour, gamma_min=0.5, gamma_max=2.0, brightness=0.4)  # type: ignore[arg-type]
+        seen = augment(image, draw(200, settings, seeded(0)))
+        assert (seen.amax(dim=(1, 2, 3)) <= 1).all()
+        assert seen.mean(dim=(1, 2, 3)).std() > 0.05  # something is done
+        return (seen / seen.mean(dim=(1, 2, 3), keepdim=True)).std(dim=0).amax()
+
+    assert proportions("acetic-safe") < 1e-5
+    assert proportions("free") > 0.1
+
+
+def test_acetic_safe_draws_the_same_geometry() -> None:
+    free, safe = (draw(50, Augment(colour=colour), seeded(3)) for colour in ("free", "acetic-safe"))  # type: ignore[arg-type]
+    for name in ("flip_h", "flip_v", "angle_rad", "zoom", "shift_x", "shift_y"):
+        assert torch.equal(getattr(free, name), getattr(safe, name))
+    assert (safe.gamma == 1).all()
+    assert ((safe.brightness >= 0.85) & (safe.brightness <= 1)).all()
 
 
 def test_the_same_seed_draws_the_same_augmentations_and_the_global_generator_is_left_alone() -> None:

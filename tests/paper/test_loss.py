@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
 from pytorch_metric_learning.losses import NTXentLoss
 from torch import Tensor
 
+from fedcervix.core.collapse import collapse_loss
 from site_agent.network.encoder import unit_rows
-from site_agent.network.loss import collapse_loss, dcl, nt_xent
+from site_agent.network.loss import dcl, nt_xent, nt_xent_rows
 from site_agent.training.collapse_metrics import alarms, gauges
 
 torch.set_num_threads(1)
@@ -26,10 +28,14 @@ def random_rows(n: int, width: int, seed: int = 0) -> Tensor:
     return torch.randn(2 * n, width, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def eq_1_in_loops(f: Tensor, temperature: float, *, decoupled: bool = False) -> float:
-    """Eq. 1 as it is printed (with `k` for the misprinted `i`), one number at a time."""
+def eq_1_in_loops(f: Tensor, temperature: float, *, decoupled: bool = False, women: str | None = None) -> float:
+    """Eq. 1 as it is printed (with `k` for the misprinted `i`), one number at a time.
+
+    `women` names whose each of the N images is: then a woman's other views are left out.
+    """
     rows = f.tolist()
     n = len(rows) // 2
+    whose = 2 * women if women else range(2 * n)
 
     def e(i: int, k: int) -> float:
         return math.exp(sum(a * b for a, b in zip(rows[i], rows[k], strict=True)) / temperature)
@@ -37,8 +43,10 @@ def eq_1_in_loops(f: Tensor, temperature: float, *, decoupled: bool = False) -> 
     total = 0.0
     for i in range(2 * n):
         j = (i + n) % (2 * n)
-        left_out = {i, j} if decoupled else {i}
-        total -= math.log(e(i, j) / sum(e(i, k) for k in range(2 * n) if k not in left_out))
+        hers = {k for k in range(2 * n) if whose[k] == whose[i]} - {j}
+        left_out = {i, *hers, *([j] if decoupled else [])}
+        summed = [e(i, k) for k in range(2 * n) if k not in left_out]
+        total -= math.log(e(i, j) / sum(summed)) if summed else 0.0
     return total / (2 * n)
 
 
@@ -176,6 +184,35 @@ def test_the_decoupled_loss_leaves_the_positive_out_of_its_sum(n: int) -> None:
     assert dcl(f, 0.1).item() == pytest.approx(eq_1_in_loops(f, 0.1, decoupled=True), abs=1e-11)
     constant = unit_rows(torch.ones(2 * n, 6))
     assert dcl(constant, 0.1).item() == pytest.approx(collapse_loss(n, "dcl"), abs=1e-6)
+
+
+@pytest.mark.parametrize("decoupled", [False, True])
+@pytest.mark.parametrize("women", ["abcd", "aabc", "abab", "aaab", "aaaa"])
+def test_option_no_view_of_a_woman_is_a_negative_of_another_one_of_hers(women: str, decoupled: bool) -> None:
+    loss, f = dcl if decoupled else nt_xent, unit_rows(random_rows(4, 6)).requires_grad_()
+    whose = torch.tensor([ord(woman) for woman in women])
+    found = loss(f, 0.1, whose)
+    expected = eq_1_in_loops(f, 0.1, decoupled=decoupled, women=women)
+    assert found.item() == pytest.approx(expected, abs=1e-11)
+    found.backward()
+    assert f.grad is not None
+    assert f.grad.isfinite().all()  # also where a woman has the whole batch
+
+
+@pytest.mark.parametrize("loss", [nt_xent, dcl])
+def test_where_every_image_is_of_another_woman_the_bits_are_those_of_eq_1(loss: Callable[..., Tensor]) -> None:
+    f = unit_rows(random_rows(8, 16)).float()
+    assert torch.equal(loss(f, 0.1, torch.arange(8)), loss(f, 0.1))
+
+
+def test_what_is_no_negative_does_not_push() -> None:
+    """Two images of one woman: the loss does not change with how alike they are."""
+    f, women = random_rows(4, 6), torch.tensor([0, 0, 1, 2])
+    apart = f.clone()
+    apart[[1, 5]] = random_rows(4, 6, seed=1)[[1, 5]]
+    rows = [nt_xent_rows(one, 0.5, women)[[0, 4]] for one in (f, apart)]
+    assert torch.equal(*rows)
+    assert not torch.equal(*[nt_xent_rows(one, 0.5)[[0, 4]] for one in (f, apart)])
 
 
 def test_rows_that_are_not_pairs_are_a_mistake() -> None:

@@ -19,6 +19,7 @@ from fedcervix.core.plan import Augment, ClassifierRecipe, Recipe
 from fedcervix.core.profiles import PROFILES
 from site_agent.classifier.finetune import build_classifier, finetune
 from site_agent.data.image_sets import Images, Labelled
+from site_agent.manifest.details import ImageDetails
 from site_agent.network.devices import Machine
 from site_agent.network.encoder import build_encoder
 from site_agent.training.context import TrainingContext
@@ -119,7 +120,7 @@ def paper() -> Watched:
 
 def classified(recipe: Recipe) -> Watched:
     classifier, _ = build_classifier(recipe, 0, None)
-    watched = watch(classifier)
+    watched = watch(classifier.backbone)  # its input is the classifier's
     labels = np.arange(10) % 2
     finetune(
         classifier,
@@ -203,6 +204,34 @@ def test_option_never_two_images_of_one_woman_in_a_batch() -> None:
         pretrain(encoder, images, images, context(recipe), Callbacks())
         met[avoid] = any(len({hers[view.image] for view in batch[:4]}) < 4 for batch in watched.training)
     assert met == {False: True, True: False}
+
+
+def test_option_a_positive_pair_is_two_photographs_of_one_visit_and_stage() -> None:
+    """MICLe; off by default. Who has no partner is paired with herself, as in the paper."""
+    assert PROFILES["paper"].recipe.positives == "view"
+    recipe = dataclasses.replace(SMALL, positives="same-stage-visit")
+    partners = {0: {1, 2}, 1: {0, 2}, 2: {0, 1}, 3: {4}, 4: {3}, 5: {5}, 6: {6}, 7: {7}}
+    visits = ("1", "1", "1", "1", "1", "1", "2", "1")  # images 5 and 6 are two visits of one woman
+    images = Images(
+        pixels(8),
+        ("a", "a", "a", "b", "b", "c", "c", "d"),
+        details=tuple(ImageDetails(stage="acetic", visit=visit) for visit in visits),
+    )
+    encoder = build_encoder(recipe, seed=0)
+    watched = watch(encoder)
+    pretrain(
+        encoder, images, images, context(dataclasses.replace(recipe, epochs_max=6, patience_epochs=6)), Callbacks()
+    )
+    paired: dict[int, set[int]] = {}
+    for batch in watched.training:
+        for one, two in zip(batch[:4], batch[4:], strict=True):
+            assert one.brightness == 1
+            assert two.brightness != 1
+            paired.setdefault(one.image, set()).add(two.image)
+    assert paired == partners
+    scored = [[(view.image, other.image) for view, other in zip(b[:4], b[4:], strict=True)] for b in watched.scoring]
+    assert scored[:2] == scored[2:4]  # the same pairs after every epoch
+    assert {image for batch in scored for image, _ in batch} == set(range(8))
 
 
 def test_control_of_pooled_training_in_mini_batches_of_one_site() -> None:

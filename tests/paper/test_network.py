@@ -18,12 +18,11 @@ from site_agent.network.encoder import (
     backbone_state,
     build_encoder,
     feature_count,
-    load_imagenet,
     load_weights,
     save_weights,
     snapshot,
-    start_encoder,
 )
+from site_agent.network.first_weights import load_imagenet, start_encoder
 
 torch.set_num_threads(1)
 
@@ -97,7 +96,9 @@ def test_a_dead_head_gives_zero_rows_and_no_nan() -> None:
     assert all(p.grad.isfinite().all() for p in encoder.parameters())
 
 
-@pytest.mark.parametrize(("architecture", "count"), [("resnet18", 512), ("resnet50", 2048)])
+@pytest.mark.parametrize(
+    ("architecture", "count"), [("resnet18", 512), ("resnet50", 2048), ("efficientnet_lite0", 1280)]
+)
 def test_the_classifier_is_built_on_the_features_below_the_dense_layer(architecture: str, count: int) -> None:
     encoder = build_encoder(dataclasses.replace(SMALL, architecture=architecture), seed=0).eval()
     assert encoder.features(images(1)).shape == (1, count)
@@ -189,14 +190,14 @@ def test_imagenets_weights_fill_the_backbone_and_leave_the_head(tmp_path: Path, 
     given = torchvision_style(seed=3)
     save_file(given, path) if suffix == "safetensors" else torch.save(given, path)  # what torchvision ships
     recipe = dataclasses.replace(SMALL, start="imagenet")
-    encoder = start_encoder(recipe, seed=0, imagenet=path)
+    encoder = start_encoder(recipe, seed=0, weights=path)
     assert torch.equal(encoder.backbone.conv1.weight, given["conv1.weight"])
     assert torch.equal(encoder.backbone.layer4[1].bn2.weight, given["layer4.1.bn2.weight"])
     assert torch.equal(encoder.head[0].weight, build_encoder(recipe, seed=0).head[0].weight)
 
 
 def test_a_random_start_reads_no_weights_file(tmp_path: Path) -> None:
-    encoder = start_encoder(SMALL, seed=4, imagenet=tmp_path / "absent")
+    encoder = start_encoder(SMALL, seed=4, weights=tmp_path / "absent")
     assert equal(snapshot(encoder), snapshot(build_encoder(SMALL, seed=4)))
 
 
@@ -242,4 +243,5 @@ def test_without_a_network_the_error_says_how_to_go_on(tmp_path: Path, monkeypat
     with pytest.raises(ModelError) as caught:
         load_imagenet(build_encoder(SMALL, seed=0), None)
     assert "resnet18-f37072fd.pth" in caught.value.cause
-    assert "random" in caught.value.next_step
+    assert "imagenet_weights" in caught.value.next_step
+    assert "efficientnet_lite0" in caught.value.next_step

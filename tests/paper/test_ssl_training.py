@@ -12,16 +12,18 @@ import pytest
 import torch
 from torch import Tensor
 
+from fedcervix.core.collapse import collapse_loss
 from fedcervix.core.plan import Augment, Recipe
 from fedcervix.errors import ModelError, TrainingError
 from site_agent.data.image_sets import Images
+from site_agent.manifest.details import ImageDetails
 from site_agent.network.augmentation import augment, draw, pack, standardise, to_input
 from site_agent.network.devices import Machine
 from site_agent.network.encoder import Encoder, apply_weights, build_encoder, load_weights, save_weights, snapshot
-from site_agent.network.loss import collapse_loss
 from site_agent.network.optimizer import make_optimiser, optimiser_state, restore_optimiser
 from site_agent.network.views import scoring_draws, views
 from site_agent.training.context import TrainingContext
+from site_agent.training.ddp import Team
 from site_agent.training.epochs import best_epoch
 from site_agent.training.loop import Keeper, Position, StepReport, TrainedEpoch, train_epochs, validation_loss
 from site_agent.training.pretrain import Callbacks, pretrain
@@ -176,6 +178,7 @@ EFFECTS: dict[str, Any] = {
     "warmup_epochs": 1.0,
     "momentum": 0.5,
     "weight_decay": 0.1,
+    "positives": "same-stage-visit",
     "avoid_same_patient": True,
     "precision": "bfloat16",
     "augment": GENTLE,
@@ -196,6 +199,24 @@ def ordinary(two_women: Images) -> dict[str, Tensor]:
 def test_every_key_of_the_recipe_changes_the_weights(key: str, two_women: Images, ordinary: dict[str, Tensor]) -> None:
     changed = trained(two_women, dataclasses.replace(SMALL, **{key: EFFECTS[key]}))
     assert not equal(changed, ordinary)
+
+
+def test_pairs_where_nobody_has_a_second_image_are_the_papers_to_the_bit() -> None:
+    """Also of the score: the draws are those of the paper's views, and no term is left out of the sum."""
+    images, recipe = drawn_images(8), dataclasses.replace(SMALL, positives="same-stage-visit")
+    assert equal(trained(images, recipe), trained(images))
+    encoder = build_encoder(SMALL, seed=0)
+    assert score(encoder, images, recipe) == score(encoder, images)
+
+
+def test_pairs_are_scored_by_the_leader_of_a_team_as_by_one_process() -> None:
+    drawn, recipe = drawn_images(8), dataclasses.replace(SMALL, positives="same-stage-visit")
+    known = (ImageDetails(stage="acetic", visit="1"),) * 8
+    images = Images(drawn.pixels, tuple(f"woman {i // 2}" for i in range(8)), details=known)
+    encoder = build_encoder(SMALL, seed=0)
+    alone = validation_loss(encoder, images, context(recipe))
+    leading = validation_loss(encoder, images, dataclasses.replace(context(recipe), team=Team(0, 2)))
+    assert leading.loss_sum == alone.loss_sum != validation_loss(encoder, images, context()).loss_sum
 
 
 def test_weight_decay_on_norms_and_biases_changes_the_weights(two_women: Images) -> None:

@@ -15,6 +15,7 @@ from site_agent.classifier.classifier_store import ORDER
 from site_agent.classifier.evaluate import Evaluation, evaluate
 from site_agent.metrics import Confusion, auc, roc
 from site_agent.report.figures import roc_curves
+from site_agent.starts import FLOOR, title
 
 # accuracy (percent), recall, precision, F1 as printed; NHS, then ALTS
 PRINTED = {
@@ -132,7 +133,8 @@ def test_a_score_of_one_half_is_case_and_the_validation_threshold_is_reported_be
 def test_six_initialisations_are_compared():
     """III-C: Random, ImageNet, SSL, CSSL, CSFSSL, PPFSSL, in this order, in our tables as in the paper's."""
     families = dict.fromkeys(name.split(" ")[0].split("_")[0] for name in TABLE_TWO)
-    assert ORDER == tuple(families) == ("Random", "ImageNet", "SSL", "CSSL", "CSFSSL", "PPFSSL")
+    ours = tuple(name for name in ORDER if name != title(FLOOR))  # no initialisation
+    assert ours == tuple(families) == ("Random", "ImageNet", "SSL", "CSSL", "CSFSSL", "PPFSSL")
 
 
 # What section IV says of the table

@@ -7,10 +7,10 @@ import math
 import pytest
 import torch
 
+from fedcervix.core.collapse import collapse_loss
 from fedcervix.core.plan import Plan, Recipe, Terms, differences
 from fedcervix.core.profiles import PROFILES, Profile
 from site_agent.network.encoder import build_encoder
-from site_agent.network.loss import collapse_loss
 from site_agent.network.optimizer import make_optimiser
 
 PAPER = PROFILES["paper"].recipe
@@ -76,6 +76,9 @@ OPTIONS = {
     "recipe.loss": "nt-xent",
     "recipe.head": "relu",
     "recipe.views": "one-augmented",
+    "recipe.stages": (),
+    "recipe.positives": "view",
+    "recipe.augment.colour": "free",
     "recipe.avoid_same_patient": False,
     "recipe.warmup_epochs": 0.0,
     "recipe.schedule": "constant",
@@ -112,6 +115,8 @@ def test_every_option_is_off_in_the_profile_paper_which_is_the_default(key: str)
         (Recipe, "head", "mlp"),
         (Recipe, "views", "both-augmented"),
         (Recipe, "avoid_same_patient", True),
+        (Recipe, "stages", ("acetic",)),
+        (Recipe, "positives", "same-stage-visit"),
         (Recipe, "warmup_epochs", 5.0),
         (Recipe, "schedule", "cosine"),
         (Recipe, "proximal", 0.01),

@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from fedcervix.core.plan import Average
@@ -46,7 +48,7 @@ from fedcervix.trust.sum_lists import (
     parts_of,
     signed_release,
 )
-from fedcervix.trust.sum_memory import Entry, HomeRestored, SumLearned, recalled
+from fedcervix.trust.sum_memory import Entry, HomeRestored, SumLearned, SumMemory, remembered
 from fedcervix.trust.sum_reports import SumReport, commit_nonce, commitment, three_digits
 from fedcervix.trust.sum_roster import Opening, PinnedKeys, SumRoster, checked_roster, signed_opening
 from tests.simulation.sum_algebra import Row, combined
@@ -63,6 +65,27 @@ def digest(*parts: object) -> str:
 def identity(name: str) -> PrivateKey:
     """Return the identity key of a name; nobody else's program has it."""
     return ec.derive_private_key(int(digest("identity", name), 16) >> 1, ec.SECP256R1())
+
+
+@functools.lru_cache(10_000)
+def signed_by(name: str, signature: bytes, data: bytes) -> bool:
+    """Say whether the owner of a name signed some bytes; the same line is checked by every site, and computed once."""
+    try:
+        identity(name).public_key().verify(signature, data, ec.ECDSA(hashes.SHA256()))
+    except InvalidSignature:
+        return False
+    return True
+
+
+@dataclass(frozen=True)
+class PinnedKey:
+    """The public key of a name, as far as anybody uses it."""
+
+    name: str
+
+    def verify(self, signature: bytes, data: bytes, _: object) -> None:
+        if not signed_by(self.name, signature, data):
+            raise InvalidSignature
 
 
 def numbers(*parts: object) -> np.ndarray:
@@ -154,6 +177,22 @@ def run_context(run: str, terms: Terms) -> RunContext:
     return RunContext(federation="cervix", run=run, plan=terms.digest)
 
 
+@functools.lru_cache(10_000)
+def first_attempt(run: RunContext, terms: Terms, roster: str, round_: int, base: str, head: str) -> RoundContext:
+    return RoundContext(
+        run=run,
+        sites=len(terms.sites),
+        colluders=terms.colluders,
+        roster=roster,
+        round=round_,
+        base=base,
+        head=head,
+        layout=LAYOUT,
+        width=32,
+        holders=terms.holders,
+    )
+
+
 class KilledError(Exception):
     """The process is gone."""
 
@@ -219,12 +258,23 @@ class Site:
     disk: list[Entry] = field(default_factory=list)
     runs: dict[str, Joined] = field(default_factory=dict)
     """on its disk too"""
+    _recalled: tuple[int, SumMemory] = field(init=False, default=(0, SumMemory()))
+    """so many entries of its disk, and what they come to"""
+
+    @property
+    def memory(self) -> SumMemory:
+        """What the entries on its disk come to."""
+        known, memory = self._recalled
+        for entry in self.disk[known:]:
+            memory = remembered(memory, entry)
+        self._recalled = len(self.disk), memory
+        return memory
 
     # --- S0 -----------------------------------------------------------------------------------------------------
 
     def open(self, run: str, terms: Terms, images: int) -> Opening | None:
         """Sign an opening; None: it has another one for a run of that name, or no part in it any more."""
-        has_no_secrets = run in recalled(self.disk).openings and run not in self.runs  # they are not in a backup
+        has_no_secrets = run in self.memory.openings and run not in self.runs  # they are not in a backup
         if has_no_secrets or not terms.is_a_plan:
             return None
         secret = hashlib.sha256(f"{self.name} {run} run key".encode()).digest()
@@ -232,7 +282,7 @@ class Site:
         rho = hashlib.sha256(f"{self.name} {run} rho".encode()).digest()
         context = run_context(run, joined.terms)
         opening = signed_opening(identity(self.name), context, joined.own, joined.images, rho)
-        decision = decide_opening(recalled(self.disk), context, opening)
+        decision = decide_opening(self.memory, context, opening)
         if isinstance(decision, NotAllowed):
             return None
         self._remember(decision)
@@ -248,7 +298,7 @@ class Site:
             roster = checked_roster(run_context(run, joined.terms), joined.terms.sites, openings, pins)
         except RemoteError:
             return False
-        decision = decide_roster(recalled(self.disk), self.name, roster)
+        decision = decide_roster(self.memory, self.name, roster)
         if isinstance(decision, NotAllowed):
             return False
         self._remember(decision)
@@ -261,19 +311,10 @@ class Site:
         joined = self.runs[run]
         assert joined.roster
         terms = joined.terms
-        context = RoundContext(
-            run=joined.roster.run,
-            sites=len(terms.sites),
-            colluders=terms.colluders,
-            roster=joined.roster.digest,
-            round=len(joined.bases),
-            base=joined.bases[-1],
-            head=joined.heads[-1],
-            layout=LAYOUT,
-            width=32,
-            holders=terms.holders,
+        context = first_attempt(
+            joined.roster.run, terms, joined.roster.digest, len(joined.bases), joined.bases[-1], joined.heads[-1]
         )
-        return OwnView(self.name, recalled(self.disk), context, joined.roster, terms.average, self.pins)
+        return OwnView(self.name, self.memory, context, joined.roster, terms.average, self.pins)
 
     def ready(self, run: str) -> bool:
         return run in self.runs and self.runs[run].roster is not None
@@ -293,7 +334,9 @@ class Site:
         view, joined = self.view(context.run.run), self.runs[context.run.run]
         q = step_of(self.step(proposal, weight))
         nonce = commit_nonce(joined.own.secret, context, q.digest)
-        commit = commitment(nonce, [q.digest.encode()])
+        hasher = commitment(nonce)
+        hasher.update(q.digest.encode())
+        commit = hasher.hexdigest()
         decision = decide_upload(view, proposal, commit, self.switches.rules)
         if isinstance(decision, NotAllowed):
             return decision
@@ -382,5 +425,5 @@ class _Believing:
 
 def sites(names: Iterable[str], kills: Kills | None = None, switches: Switches | None = None) -> dict[str, Site]:
     """Return honest sites that have pinned each other."""
-    pins: Mapping[str, ec.EllipticCurvePublicKey] = {name: identity(name).public_key() for name in names}
+    pins: PinnedKeys = {name: PinnedKey(name) for name in names}  # type: ignore[misc]
     return {name: Site(name, pins, kills or Kills(), switches or Switches()) for name in pins}

@@ -17,12 +17,17 @@ from torch import Tensor, nn
 
 from fedcervix.core.plan import Recipe
 from site_agent.data.batches import batches
+from site_agent.data.image_sets import Images
+from site_agent.manifest.details import ImageDetails
 from site_agent.network.augmentation import apply, standardise, to_input
+from site_agent.network.devices import Machine
 from site_agent.network.encoder import Encoder, build_encoder, unit_rows
 from site_agent.network.loss import LOSSES
 from site_agent.network.optimizer import make_optimiser
 from site_agent.network.views import training_draws
+from site_agent.training.context import TrainingContext
 from site_agent.training.ddp import Team, agreed, assemble, gather_views, hear, share, share_rows, tell, wrap
+from site_agent.training.pairing import training_pairs
 from site_agent.training.sync_batch_norm import join_batch_norm
 
 CPU = torch.device("cpu")
@@ -37,7 +42,13 @@ SMALL: dict[str, Any] = {
 }
 RECIPES = {
     "one-augmented": Recipe(**SMALL),
-    "both-augmented": Recipe(**SMALL, views="both-augmented", head="mlp", loss="dcl"),  # has a BatchNorm1d, too
+    "both-augmented": Recipe(  # has a BatchNorm1d, too; women meet themselves, and are paired
+        **SMALL | {"avoid_same_patient": False},
+        views="both-augmented",
+        head="mlp",
+        loss="dcl",
+        positives="same-stage-visit",
+    ),
 }
 REQUEST = "train: Zervix, шейка матки"
 
@@ -54,18 +65,21 @@ class Exact(nn.Module):
         return unit_rows(f)
 
 
-def both_views(pixels: Tensor, packed: Tensor) -> Tensor:
+def both_views(pixels: Tensor, packed: Tensor, partners: Tensor | None = None) -> Tensor:
     """As `views.views`, in float64."""
     originals, packed = to_input(pixels).double(), packed.double()
+    others = originals if partners is None else to_input(partners).double()
     if len(packed) == len(pixels):
-        return standardise(torch.cat([originals, apply(originals, packed)]))
-    return standardise(apply(torch.cat([originals, originals]), packed))
+        return standardise(torch.cat([originals, apply(others, packed)]))
+    return standardise(apply(torch.cat([originals, others]), packed))
 
 
 def train(recipe: Recipe, team: Team) -> dict[str, Tensor]:
     """Take the steps; return the losses, the weights, and the representations of the last joint batch."""
     pixels = np.random.default_rng(0).integers(0, 256, (IMAGES, PX, PX, 3), np.uint8)
-    women = [f"w{image // 2}" for image in range(IMAGES)]
+    women = tuple(f"w{image // 3}" for image in range(IMAGES))
+    images = Images(pixels, women, details=(ImageDetails(stage="acetic", visit="1"),) * IMAGES)
+    context = TrainingContext(recipe=recipe, seed=4, stream="nhs", machine=Machine(CPU), team=team)
     encoder = build_encoder(recipe, 1).double().train()
     optimiser = make_optimiser(encoder, recipe)
     join_batch_norm(encoder, team)
@@ -74,9 +88,11 @@ def train(recipe: Recipe, team: Team) -> dict[str, Tensor]:
     losses, f = [], torch.empty(0)
     for step, chosen in enumerate(order[:STEPS]):
         drawn = training_draws(len(chosen), recipe, seed=3, stream="nhs", epoch=1, step=step)
-        x = both_views(torch.from_numpy(pixels[share(chosen, team)]), share_rows(drawn, len(chosen), team))
+        pairs = training_pairs(images, chosen, context, epoch=1, step=step)
+        mine = torch.from_numpy(pixels[share(chosen, team)])
+        x = both_views(mine, share_rows(drawn, len(chosen), team), *pairs[:1])
         f = gather_views(network(x), team)
-        loss = LOSSES[recipe.loss](f.double(), recipe.temperature)
+        loss = LOSSES[recipe.loss](f.double(), recipe.temperature, *pairs[1:])
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

@@ -35,6 +35,7 @@ from cervix_study.records import (
     ProbeResults,
     ProfileUsed,
     Quarantine,
+    Registered,
     Selection,
     SharedPicture,
     Study,
@@ -75,6 +76,7 @@ class Synthetic:
     noise: float = 0.6
     """of one training"""
     phantom: bool = True
+    registered: Registered | None = None
 
 
 WHOLE = Synthetic(
@@ -381,6 +383,7 @@ def _study(drawn: Synthetic, keys: tuple[str, ...]) -> Study:
         cores=2,
         begun_at="2026-11-27T08:00:00+00:00",
         ended_at="2026-11-27T11:00:00+00:00",
+        registered=drawn.registered,
     )
 
 

@@ -168,7 +168,7 @@ def test_the_machine_is_described_without_naming_its_owner():
 def test_rows_are_asked_for_by_the_beginning_of_their_name():
     assert begins_with("resnet18/64/8", ["resnet18/64"])
     assert not begins_with("resnet18/64/8", ["resnet18/6"])
-    assert len(rows_asked(None, None, quick=False)) == 3 * 3 * 2
+    assert len(rows_asked(None, None, quick=False)) == 4 * 3 * 2
     assert [row.name for row in rows_asked(None, "float32", quick=True)] == ["resnet18/64/8", "resnet18/64/32"]
     assert [row.name for row in rows_asked(["resnet50/224/8"], "bfloat16", quick=True)] == ["resnet50/224/8"]
 

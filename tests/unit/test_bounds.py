@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 import pytest
 
 from coordinator.home.home import CertificatesSection
-from fedcervix.core.bounds import INT64_MAX, Within, allowed, check_values
+from fedcervix.core.bounds import INT64_MAX, OrDigest, Within, allowed, check_values
 from fedcervix.core.plan import Augment, ClassifierRecipe, Recipe, Terms
 from site_agent.home import DataSection, HardwareSection, Policy
 from tests.unit.test_docs import row_of
@@ -45,6 +45,8 @@ def test_the_page_says_what_each_key_may_be(section: str) -> None:
         if isinstance(values, tuple):
             words = [f"`{word}`" for word in values]
             assert cell == f"{', '.join(words[:-1])} or {words[-1]}"
+        elif isinstance(values, OrDigest):
+            assert cell == str(values)
         elif values is None:
             assert types[field.name] is not bool or cell == "true or false"
             assert types[field.name] is not float, f"{field.name} has no bounds"

@@ -21,7 +21,7 @@ from site_agent.classifier.by_woman import (
     roster,
     variance_of,
 )
-from site_agent.classifier.intervals import DIFFERENCE, SHARE, TOO_FEW_IN_FOLD, Women
+from site_agent.classifier.intervals import DIFFERENCE, SHARE, TOO_FEW_IMAGES, TOO_FEW_IN_FOLD, Women
 from site_agent.metrics import Confusion, auc
 
 RATES = ("accuracy", "recall", "precision", "f1", "specificity", "npv")
@@ -49,6 +49,11 @@ def of(trials) -> dict[str, Measured]:
 
 
 def variance(found: Measured, trials) -> float:
+    """Return DeLong's, or a ratio's: of women's shares alone."""
+    return float(variance_of(found.shares[0], roster([trials])).variance)
+
+
+def unbiased(found: Measured, trials) -> float:
     return float(found.scatter(roster([trials])).women)
 
 
@@ -134,10 +139,10 @@ def starts(labels, scores, women=None):
 
 
 def gain(trials) -> tuple[Measured, float]:
-    """Return the difference of two starts' AUCs, and its variance."""
+    """Return the difference of two starts' AUCs, and DeLong's variance of it."""
     women = roster(trials)
     found = measure(trials[0], women)["auc"] - measure(trials[1], women)["auc"]
-    return found, float(found.scatter(women).women)
+    return found, float(variance_of(found.shares[0], women).variance)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -177,7 +182,8 @@ def test_the_papers_own_patients():
     women = roster(trials)
     found = [measure(one, women)["auc"] for one in trials]
     assert [one.value for one in found] == pytest.approx([0.7366, 0.6478, 0.7258], abs=5e-5)
-    assert [float(one.scatter(women).deviation) for one in found] == pytest.approx([0.0927, 0.1000, 0.1028], abs=5e-5)
+    errors = [float(variance_of(one.shares[0], women).variance) ** 0.5 for one in found]
+    assert errors == pytest.approx([0.0927, 0.1000, 0.1028], abs=5e-5)
     difference = found[1] - found[2]
     assert difference.value == pytest.approx(-0.0780, abs=5e-5)
 
@@ -275,13 +281,26 @@ def test_the_scatter_of_a_recall_is_what_theory_says():
     assert found.trainings_freedom == 0, "one training is taken as given"
 
 
+def test_a_recall_of_few_images_has_no_interval_whatever_the_number_of_women():
+    """Twenty cases of one image each are too few for a recall; two images of each are enough. Precision has one."""
+    for images, why in ((1, TOO_FEW_IMAGES), (2, "")):
+        calls = np.repeat(np.where(np.arange(80) % 10 < 7, 0.9, 0.1), images)
+        women = [str(place // images) for place in range(80 * images)]
+        trials = {Part(0): Scored.of(np.arange(80 * images) < 20 * images, calls, women)}
+        found, tested = of(trials), roster([trials])
+        assert found["recall"].estimate(tested, SHARE).why == why
+        assert {found[name].estimate(tested, SHARE).why for name in ("specificity", "precision", "accuracy")} == {""}
+
+
 def test_degrees_of_freedom_are_satterthwaites_of_both_classes():
     """Shares of 3 cases and 5 controls: variances 3 and 5, so 8^2 / (9 / 2 + 25 / 4)."""
     women = roster([{Part(0): each_her_own([1] * 3 + [0] * 5, np.linspace(0, 1, 8))}])
     shares = np.array([1.0, 0.0, -1.0, *(np.array([2.0, 1.0, 0.0, -1.0, -2.0]) * 0.4**0.5)])
-    found, freedom = variance_of(shares, women)
+    found, freedom, movers = variance_of(shares, women)
     assert found == pytest.approx(3 + 5)
     assert freedom == pytest.approx(64 / (9 / 2 + 25 / 4))
+    squares = [1.5, 0, 1.5, *(np.array([4, 1, 0, 1, 4]) * 0.5)]
+    assert movers == pytest.approx(64 / sum(one**2 for one in squares))
 
 
 def test_each_stratum_costs_one_woman():
@@ -292,7 +311,7 @@ def test_each_stratum_costs_one_woman():
     }
     women = roster([folds])
     rng = np.random.default_rng(0)
-    assert np.mean(variance_of(rng.normal(size=(4000, 20)), women)[0]) == pytest.approx(20, rel=0.02)
+    assert np.mean(variance_of(rng.normal(size=(4000, 20)), women).variance) == pytest.approx(20, rel=0.02)
     assert women.tested == Women(10, 10, fewest=5)
 
 
@@ -315,15 +334,17 @@ def test_the_variance_over_seeds_is_that_of_their_mean():
 def test_what_seeds_differ_by_because_of_these_women_is_counted_once():
     """Two seeds whose shares differ by noise of variance v each: v is taken from the variance over seeds."""
     noise = np.array([[0.02, -0.02, 0.02, -0.02], [-0.02, 0.02, -0.02, 0.02]])
-    own = sum(variance_of(noise, PAIRS)[0])  # of both deviations, over k - 1 = 1
+    own = sum(variance_of(noise, PAIRS).variance)  # of both deviations, over k - 1 = 1
     found = with_seeds([0.5, 0.7], noise).scatter(PAIRS)
     assert found.trainings == pytest.approx((0.02 - own) / 2)
 
 
-def test_seeds_that_happen_to_agree_still_count():
+def test_seeds_that_happen_to_agree_still_count_unless_there_are_five():
     noise = np.array([[0.2, -0.2, 0.2, -0.2], [-0.2, 0.2, -0.2, 0.2]])
     found = with_seeds([0.5, 0.7], noise).scatter(PAIRS)
     assert found.trainings == pytest.approx((1 - NOISE_MAX) * 0.02 / 2)
+    of_five = with_seeds([0.5, 0.7, 0.5, 0.7, 0.6], np.vstack([noise, noise, 0 * noise[:1]])).scatter(PAIRS)
+    assert of_five.trainings == 0
 
 
 # --- who was tested ------------------------------------------------------------------------------------------------
@@ -399,3 +420,26 @@ def test_any_start_minus_itself_is_nothing(seed, women, seeds):
     for name in (*RATES, "auc"):
         assert (found[name] - found[name]).estimate(own, DIFFERENCE).interval is None
         assert 0 <= found[name].value <= 1
+
+
+def repeated(rng: np.random.Generator, women: int, folds: int, repeats: int) -> tuple[float, float]:
+    """Return the AUC and its variance of a cross-validation that knows nothing, dealt several times."""
+    labels, scores = np.arange(women) % 2 == 0, rng.standard_normal(women)
+    names = np.array([f"{place:03d}" for place in range(women)])
+    trials = {}
+    for repeat in range(repeats):
+        order = np.concatenate([rng.permutation(np.flatnonzero(labels == case)) for case in (True, False)])
+        for fold in range(folds):
+            own = order[fold::folds]
+            noisy = scores[own] + 0.5 * rng.standard_normal(len(own))
+            trials[Part(0, repeat, repeat * folds + fold)] = Scored.of(labels[own], noisy, names[own].tolist())
+    known = roster([trials])
+    assert len(known.strata) == 2 * folds
+    found = measure(trials, known)["auc"]
+    return found.value, float(found.scatter(known).women)
+
+
+def test_a_repeated_cross_validation_knows_its_variance():
+    rng = np.random.default_rng(5)
+    values, variances = np.transpose([repeated(rng, 60, 5, 3) for _ in range(150)])
+    assert 0.8 < np.mean(variances) / np.var(values) < 1.5

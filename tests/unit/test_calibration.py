@@ -14,7 +14,7 @@ from site_agent.classifier.intervals import TOO_FEW_WOMEN
 
 
 def measured(scored: Scored) -> Calibration:
-    return calibration([scored], roster([{Part(1, 0, 0): scored}]))
+    return calibration({Part(1, 0, 0): scored}, roster([{Part(1, 0, 0): scored}]))
 
 
 def each_her_own(labels, scores) -> Scored:
@@ -76,7 +76,8 @@ def test_the_parts_add_up_and_the_whole_is_scikit_learns(images):
 
 def test_the_images_of_all_seeds_are_taken_together():
     one, two = each_her_own([1, 0], [0.9, 0.1]), each_her_own([1, 0], [0.6, 0.4])
-    found = calibration([one, two], roster([{Part(1, 0, 0): one, Part(2, 0, 0): two}]))
+    trials = {Part(1, 0, 0): one, Part(2, 0, 0): two}
+    found = calibration(trials, roster([trials]))
     assert found.images == 4
     assert found.brier.value == pytest.approx((0.01 + 0.01 + 0.16 + 0.16) / 4)
 

@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from fedcervix.core.collapse import collapse_loss
 from site_agent.network.encoder import unit_rows
-from site_agent.network.loss import collapse_loss, nt_xent
+from site_agent.network.loss import nt_xent
 from site_agent.training.collapse_metrics import IMAGES_MAX, Gauges, alarms, gauges
 
 torch.set_num_threads(1)

@@ -489,7 +489,7 @@ def test_a_training_says_first_what_should_be_known_of_the_manifest(
     home = SiteHome(tmp_path / "home")
     create(home, manifest=tmp_path / "manifest.csv")
     open_images(home, Display(), Recipe())
-    assert "note:" not in capsys.readouterr().err
+    assert "splits.csv" not in capsys.readouterr().err
     respelt(tmp_path, without_zeros, alter=0)
     open_images(home, Display(), Recipe())
     assert "note: 18 of 18 patients of splits.csv are not in the manifest" in capsys.readouterr().err

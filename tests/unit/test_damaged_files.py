@@ -70,7 +70,7 @@ def test_a_file_of_a_later_version_is_called_so_and_not_damaged(name: str, tmp_p
     file = tmp_path / name
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(b'{"format": 7, "other": "keys"}')
-    with pytest.raises(FedcervixError, match=r"has format 7; fedcervix .* reads formats up to [12]") as caught:
+    with pytest.raises(FedcervixError, match=r"has format 7; fedcervix .* reads formats up to [123]") as caught:
         READERS[name](tmp_path)
     assert str(file) in caught.value.what
     assert "damaged" not in caught.value.explain()

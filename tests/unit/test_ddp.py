@@ -55,7 +55,7 @@ def joint(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for rank in range(RANKS)
     ]
     try:
-        said = [rank.communicate(timeout=60)[1].decode() for rank in ranks]
+        said = [rank.communicate(timeout=100)[1].decode() for rank in ranks]
     finally:
         for rank in ranks:
             rank.kill()

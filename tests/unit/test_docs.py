@@ -11,12 +11,14 @@ import pytest
 
 from cervix_study import settings as study_settings
 from cervix_study.cli import cli as study_cli
+from cervix_study.records import Hypothesis
 from coordinator.cli import cli as coordinator_cli
 from coordinator.home import home as coordinator_home
 from fedcervix.core.plan import Augment, ClassifierRecipe, Recipe, Terms
 from fedcervix.core.profiles import PROFILES
 from fedcervix.core.rounds.state import Outcome
 from fedcervix.errors import EXIT_CODES, EXIT_OF_OUTCOME
+from fedcervix.notify import settings as notify_settings
 from site_agent import home as site_home
 from site_agent.cli import cli as site_cli
 
@@ -28,6 +30,9 @@ SECTIONS = [
     coordinator_home.FederationSection,
     coordinator_home.ListenSection,
     coordinator_home.RunSection,
+    notify_settings.NotifySection,
+    notify_settings.WebhookSection,
+    notify_settings.MailSection,
     site_home.LinkSection,
     site_home.DataSection,
     site_home.HardwareSection,
@@ -65,6 +70,7 @@ def test_every_key_is_explained(schema: type) -> None:
 STUDY_SECTIONS = [
     study_settings.SiteSection,
     study_settings.Axes,
+    Hypothesis,
     study_settings.NamedSection,
     study_settings.StudyDataSection,
     study_settings.MachineSection,

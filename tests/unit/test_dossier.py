@@ -11,6 +11,8 @@ from urllib.parse import urldefrag
 from xml.etree import ElementTree
 
 import pytest
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
 
 from fedcervix.core.events import Task, TaskKind
 from fedcervix.core.plan import Terms
@@ -174,6 +176,8 @@ def test_the_bills_are_cyclonedx_and_name_what_is_installed(home: SiteHome) -> N
     found = made(home)
     for name in ("sbom.cdx.json", "mlbom.cdx.json"):
         bill = json.loads(found[name])
+        wrong = JsonStrictValidator(SchemaVersion.V1_6).validate_str(found[name])
+        assert wrong is None, str(wrong)[:500]
         assert (bill["bomFormat"], bill["specVersion"], bill["version"]) == ("CycloneDX", "1.6", 1)
         assert re.fullmatch(r"urn:uuid:[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", bill["serialNumber"])
     packages = json.loads(found["sbom.cdx.json"])
@@ -209,6 +213,14 @@ def test_what_is_no_longer_true_goes(tmp_path: Path) -> None:
     write(tmp_path / "dossier", {INDEX: b"3"})
     kept = sorted(file.name for file in (tmp_path / "dossier").rglob("*") if file.is_file())
     assert kept == ["files.json", "index.html", "note.txt"]
+
+
+def test_an_address_stands_on_one_line_whatever_stands_around_it(home: SiteHome) -> None:
+    texts = made(home)
+    cells = [cell for text in texts.values() for cell in re.findall(r"<td>(.*?)</td>", text) if ":8443" in cell]
+    assert len(cells) >= 2
+    assert all('<span class="whole">coordinator.example:8443</span>' in cell for cell in cells)
+    assert all(".whole { white-space: nowrap; }" in texts[name] for name in texts if name.endswith(".html"))
 
 
 def test_the_command_of_a_site_that_has_joined_nothing(tmp_path: Path) -> None:

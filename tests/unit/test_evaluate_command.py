@@ -44,7 +44,8 @@ def folder(made: Site) -> Path:
 def test_a_report_has_page_numbers_and_predictions_for_their_owner_alone(evaluated: tuple[Site, Result]) -> None:
     made, _ = evaluated
     files = {file.name: stat.S_IMODE(file.stat().st_mode) for file in folder(made).iterdir()}
-    assert files == dict.fromkeys(("report.html", "results.json", "predictions.csv", "women.csv"), 0o600)
+    names = ("report.html", "clinical.html", "results.json", "predictions.csv", "women.csv")
+    assert files == dict.fromkeys(names, 0o600)
     assert folder(made).name.endswith("-run-1")
 
 

@@ -40,9 +40,10 @@ FILES: dict[str, type] = {
 ELSEWHERE = {
     *("journal.db", "runs/RUN/plan.json", "runs/RUN/journal.json", "runs/RUN/carried.json", "untold/*.json"),
     *("runs/RUN/ledger.jsonl", "runs/RUN/ledger-signatures.jsonl", "runs/RUN/said.jsonl", "egress.jsonl"),
+    *("decisions/*.json", "decisions/*.p7s"),
 }
 """what is read exactly in them are plans and events: tests/unit/test_plan_formats.py, test_event_formats.py; or entries
-of a ledger, which are signed as they stand: tests/unit/test_run_ledger.py, test_egress.py"""
+of a ledger, which are signed as they stand: tests/unit/test_run_ledger.py, test_egress.py, test_model_decisions.py"""
 ALIKE = {
     "classifiers/NAME/record.json": "models/NAME/record.json",
     "reports/NAME/results.json": "models/NAME/record.json",

@@ -149,6 +149,7 @@ OTHER_WRITERS = {
     "site_agent/data/pixel_store.py": "its squares grow in place",
     "shared/fedcervix/models/blobs.py": "a transfer goes on where it was interrupted",
     "coordinator/backup/placing.py": "it gives a file that is complete its name where the disk knows one name only",
+    "shared/fedcervix/doctor/home_checks.py": "it tries whether the file system has locks, with a file that vanishes",
     "site_agent/federation/fencing.py": "on a full disk it writes in place",
     "site_agent/store/sum_journal.py": "its lines follow each other; it asks the system for the file's generation",
 }

@@ -22,10 +22,16 @@ from fedcervix.trust.fixed_point import (
     quantised_statistics,
     quantised_steps,
     second_moments,
+    steps_of,
     together,
 )
 
 WHOLE = Share(1, 1)
+
+
+def in_fixed_point(values: np.ndarray, base: np.ndarray, share: Share, within: float) -> np.ndarray:
+    """Return what a site sends of the numbers that it trained."""
+    return quantised_steps(steps_of(values, base, within), share, within)
 
 
 @pytest.mark.parametrize(
@@ -33,13 +39,20 @@ WHOLE = Share(1, 1)
     [(0.0, 1.0), (0.125, 1.0), (0.1251, 2.0), (1.0, 8.0), (1.001, 16.0), (5e-324, 1.0), (2.0**17, 2.0**20)],
 )
 def test_the_bound_is_the_least_power_of_two_over_eight_times_the_base(largest: float, expected: float) -> None:
-    assert bound(largest) == expected
+    assert bound(largest, 2) == expected
+
+
+@pytest.mark.parametrize(
+    ("largest", "expected"), [(0.0, 16.0), (0.096, 16.0), (2.0, 16.0), (2.001, 32.0), (2.0**17, 2.0**20)]
+)
+def test_in_round_1_a_number_may_move_by_sixteen_whatever_the_base_holds(largest: float, expected: float) -> None:
+    assert bound(largest, 1) == expected
 
 
 @pytest.mark.parametrize("largest", [math.nan, math.inf, 2.0**17 + 1, 1e300])
 def test_a_base_that_is_too_large_is_refused(largest: float) -> None:
     with pytest.raises(OutOfRangeError):
-        bound(largest)
+        bound(largest, 1)
 
 
 def test_a_step_by_hand() -> None:
@@ -47,7 +60,7 @@ def test_a_step_by_hand() -> None:
     scale = 8 / 2**30
     base = np.zeros(4)
     values = np.array([1.0, 12 * scale, -12 * scale, 2 * scale])
-    np.testing.assert_array_equal(quantised_steps(values, base, Share(25, 100), 8.0), [2**25, 3, -3, 0])
+    np.testing.assert_array_equal(in_fixed_point(values, base, Share(25, 100), 8.0), [2**25, 3, -3, 0])
 
 
 def test_a_statistic_by_hand() -> None:
@@ -61,7 +74,7 @@ def test_an_average_by_hand() -> None:
     shares = [Share(100, 600), Share(200, 600)]
     base = np.float32([10, 10])
     steps = [
-        quantised_steps(base + moved, base, share, 128.0).astype(np.int64)
+        in_fixed_point(base + moved, base, share, 128.0).astype(np.int64)
         for moved, share in zip((1, 4), shares, strict=True)
     ]
     total = sum(steps).astype(np.int32)
@@ -73,11 +86,11 @@ def test_an_average_by_hand() -> None:
 def test_a_step_beyond_the_bound_is_refused_and_never_clipped(beyond: float) -> None:
     values = np.array([0.5, beyond, 0.0])
     with pytest.raises(OutOfRangeError):
-        quantised_steps(values, np.zeros(3), WHOLE, 1.0)
+        in_fixed_point(values, np.zeros(3), WHOLE, 1.0)
 
 
 def test_a_step_to_the_bound_is_taken() -> None:
-    found = quantised_steps(np.array([1.0, -1.0]), np.zeros(2), WHOLE, 1.0)
+    found = in_fixed_point(np.array([1.0, -1.0]), np.zeros(2), WHOLE, 1.0)
     np.testing.assert_array_equal(found, [2**30, -(2**30)])
 
 
@@ -97,7 +110,7 @@ def test_nan_is_the_largest() -> None:
 def test_sites_at_their_bounds_are_within_the_range_of_a_sum(images: list[int], up: bool) -> None:
     whole = sum(images)
     value = np.array([2.0**20 if up else -(2.0**20)])
-    steps = [quantised_steps(value, np.zeros(1), Share(n, whole), 2.0**20) for n in images]
+    steps = [in_fixed_point(value, np.zeros(1), Share(n, whole), 2.0**20) for n in images]
     total = np.array([sum(int(step[0]) for step in steps)])
     check_steps(total.astype(np.int32), len(images))
     assert abs(int(total[0])) < 2**31
@@ -144,7 +157,7 @@ def test_the_order_of_sites_does_not_matter() -> None:
     chance = np.random.default_rng(7)
     images = chance.integers(1, 1000, 9)
     steps = [
-        quantised_steps(chance.normal(size=500) / 10, np.zeros(500), Share(int(n), int(images.sum())), 1.0).view("u4")
+        in_fixed_point(chance.normal(size=500) / 10, np.zeros(500), Share(int(n), int(images.sum())), 1.0).view("u4")
         for n in images
     ]
     masks = chance.integers(0, 2**32, (9, 500), dtype=np.uint32)

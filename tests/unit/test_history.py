@@ -96,7 +96,9 @@ def test_a_damaged_entry_costs_itself_alone(clinic: Site, file: str) -> None:
 
 
 def test_a_home_without_anything_says_so(tmp_path: Path) -> None:
-    assert "there are no models, classifiers or reports yet" in site(tmp_path).run("history").output
+    told = site(tmp_path).run("history").output
+    assert "there are no models, classifiers or reports yet" in told
+    assert "digest" not in told, "a table without rows"
 
 
 def test_listing_loads_no_torch(clinic: Site) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -43,6 +44,7 @@ from fedcervix.trust.sum_memory import (
     SumMemory,
     VectorReported,
     recalled,
+    remembered,
 )
 from fedcervix.trust.sum_reports import SumReport, commit_nonce, commitment, three_digits
 from fedcervix.trust.sum_roster import checked_roster, signed_opening
@@ -285,7 +287,10 @@ def test_every_rule_stands_in_the_tables() -> None:
 def test_a_commitment_is_a_hash_of_a_nonce_that_nobody_knows_and_the_vector() -> None:
     nonce = commit_nonce(bytes(32), FIRST.context, digest("model"))
     assert len(nonce) == 32
-    assert commitment(nonce, [b"ab", b"c"]) == commitment(nonce, [b"abc"]) != commitment(bytes(32), [b"abc"])
+    committed = commitment(nonce)
+    for block in (b"ab", b"c"):
+        committed.update(block)
+    assert committed.hexdigest() == hashlib.sha256(nonce + b"abc").hexdigest()
     others = [
         commit_nonce(bytes([1]) * 32, FIRST.context, digest("model")),
         commit_nonce(bytes(32), SECOND.context, digest("model")),
@@ -404,3 +409,16 @@ def test_what_a_home_remembers_is_what_its_entries_say() -> None:
     assert found.rounds[("r1", 2)].contexts == {FIRST.context.digest}
     assert memory(reported(), released()).uses == {BASE: {("r1", 2): parts_of(IMAGES)}}
     assert memory(OpeningMade("r1", digest("o")), HomeRestored(), OpeningMade("r2", digest("o"))).barred == {"r1"}
+
+
+def test_a_memory_stays_as_it_was_when_another_one_remembers_more() -> None:
+    entries = [OpeningMade("r1", "o"), JOINED, reported(), BaseFreed("r1", 2, BASE), HomeRestored(), BaseVouched(BASE)]
+    memories = [SumMemory()]
+    for entry in entries:
+        memories.append(remembered(memories[-1], entry))
+    assert memories == [recalled(entries[:known]) for known in range(len(entries) + 1)]
+
+
+def test_a_hundred_thousand_rounds_are_recalled_before_the_time_limit_of_a_test() -> None:
+    entries = [SumLearned("r1", number, f"{number:064x}", "p") for number in range(100_000)]
+    assert len(recalled(entries).uses) == 100_000

@@ -8,7 +8,7 @@ import pytest
 from site_agent.data.index_cache import ImageFingerprint, read_looks, write_looks
 
 LOOKS = {
-    "a.png": ImageFingerprint(10, 20, "0" * 64, bytes(range(256)), ("flat", "black")),
+    "a.png": ImageFingerprint(10, 20, "0" * 64, bytes(range(256)), ("flat", "black"), (40, 30)),
     "b,\n\u00fc.png": ImageFingerprint(1, 2, "f" * 64, b""),
 }
 

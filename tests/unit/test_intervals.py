@@ -21,7 +21,9 @@ from site_agent.classifier.intervals import (
     HOLDS_ZERO,
     LEVEL,
     SHARE,
+    TOO_FEW_IMAGES,
     TOO_FEW_IN_FOLD,
+    TOO_FEW_TRAININGS,
     TOO_FEW_WOMEN,
     WOMEN_ALIKE,
     WOMEN_MIN,
@@ -66,9 +68,36 @@ def test_few_women_widen_a_difference_by_students_t():
 
 
 def test_women_and_trainings_each_have_their_own_students_t():
-    """Howe 1974: 2.0003 * .03 and 4.3027 * .02, squared and added."""
-    found = estimate(0.0, scatter(0.03**2, 60, 0.02**2, many=3), MANY, DIFFERENCE)
-    assert found.high == pytest.approx(((t.ppf(0.975, 60) * 0.03) ** 2 + (t.ppf(0.975, 2) * 0.02) ** 2) ** 0.5)
+    """Howe 1974: 2.0003 * .03 and 2.7764 * .02, squared and added."""
+    found = estimate(0.0, scatter(0.03**2, 60, 0.02**2, many=5), MANY, DIFFERENCE)
+    assert found.high == pytest.approx(((t.ppf(0.975, 60) * 0.03) ** 2 + (t.ppf(0.975, 4) * 0.02) ** 2) ** 0.5)
+
+
+@pytest.mark.parametrize(("many", "printed"), [(1, True), (2, False), (4, False), (5, True)])
+@pytest.mark.parametrize(("value", "scale"), [(0.01, DIFFERENCE), (0.8, AREA), (0.8, SHARE)])
+def test_two_to_four_trainings_have_no_interval(many, printed, value, scale):
+    found = estimate(value, scatter(0.01**2, 60, 0.01**2 * (many > 1), many), MANY, scale)
+    assert (found.interval is not None, found.why) == (printed, "" if printed else TOO_FEW_TRAININGS)
+
+
+def test_of_few_trainings_a_difference_has_a_verdict_without_an_interval():
+    """A difference of ten standard errors of the women; three trainings that differ by .02 or by .05."""
+    for of_seeds, said, why in ((0.02, "better", ""), (0.05, "not shown", "with fewer than 5 trainings")):
+        own = scatter(0.01**2, 60, of_seeds**2 / 3, many=3)
+        found = estimate(0.1, own, MANY, DIFFERENCE)
+        p = p_value(found, own)
+        assert found == Estimate.alone(0.1, TOO_FEW_TRAININGS)
+        assert p is not None
+        assert verdict(found, p) == said
+        assert why_not_shown(found, p).startswith(why)
+        assert detectable(found, own, 12) is None
+        assert p_apart(found, own, 0.2) is not None
+
+
+@pytest.mark.parametrize(("images", "why"), [(39, TOO_FEW_IMAGES), (40, "")])
+def test_a_share_of_fewer_than_forty_images_has_no_interval(images, why):
+    own = dataclasses.replace(scatter(0.05**2), votes=float(images))
+    assert estimate(0.8, own, MANY, SHARE).why == why
 
 
 def test_three_seeds_need_students_t_with_two_degrees_of_freedom():
@@ -124,7 +153,7 @@ def test_a_verdict_needs_a_small_corrected_p(value, corrected, said, why):
     assert (verdict(found, corrected), why_not_shown(found, corrected)) == (said, why)
 
 
-@given(st.floats(-0.6, 0.6), st.floats(1e-3, 0.1), st.floats(1, 200), st.floats(0, 0.1), st.sampled_from([1, 3, 5]))
+@given(st.floats(-0.6, 0.6), st.floats(1e-3, 0.1), st.floats(1, 200), st.floats(0, 0.1), st.sampled_from([1, 5, 9]))
 def test_the_p_value_agrees_with_the_interval(value, deviation, freedom, of_seeds, many):
     own = scatter(deviation**2, freedom, of_seeds**2 * (many > 1), many)
     found = estimate(value, own, MANY, DIFFERENCE)

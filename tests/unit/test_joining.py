@@ -11,14 +11,15 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from fedcervix.doctor.findings import CheckWarning, Skipped
 from fedcervix.errors import ConfigError, DataError, FedcervixError, LinkError, RunError
 from fedcervix.transport import identity
 from fedcervix.transport.identity import Identity
 from fedcervix.transport.invitations import Invitation
 from site_agent import site_toml
 from site_agent.cli import cli
+from site_agent.doctor.site_checks import doctor_of
 from site_agent.federation.joining import check_home
-from site_agent.federation.site_check import CheckNote, examine
 from site_agent.home import SiteHome, create
 from site_agent.manifest.manifest_file import read_manifest
 
@@ -262,7 +263,7 @@ def test_what_is_advised_for_a_federation_made_anew_keeps_the_key_of_the_women(t
 
 
 def checked(home: SiteHome) -> dict[str, object]:
-    return dict(examine(home, NOW, lambda _: None))
+    return dict(doctor_of(home, NOW).examine(lambda _: None))
 
 
 def test_a_check_without_the_key_says_so_once_and_tries_the_rest(tmp_path: Path) -> None:
@@ -274,7 +275,7 @@ def test_a_check_without_the_key_says_so_once_and_tries_the_rest(tmp_path: Path)
     assert missing.what.startswith(f"{home.key_file('site.key')} is missing")
     assert "restore" in missing.next_step
     for name in ("certificate", "connection", "coordinator"):
-        assert isinstance(rows[name], CheckNote), name
+        assert isinstance(rows[name], Skipped), name
     assert "hardware" in rows
     with pytest.raises(ConfigError, match=r"site.key is missing"):
         home.own_files()
@@ -282,12 +283,12 @@ def test_a_check_without_the_key_says_so_once_and_tries_the_rest(tmp_path: Path)
 
 def test_a_check_that_cannot_connect_says_why_once(tmp_path: Path) -> None:
     rows = checked(Federation().joined(tmp_path / "home", "aa"))
-    assert rows["home folder"] == f"{tmp_path / 'home'} can be written"
-    assert isinstance(rows["keys"], CheckNote)  # the test has written them for everybody
+    assert rows["home folder"] == f"{tmp_path / 'home'} can be written, and has locks"
+    assert isinstance(rows["keys"], CheckWarning)  # the test has written them for everybody
     failed = rows["connection"]
     assert isinstance(failed, LinkError)
     assert failed.next_step.startswith("compare [link] coordinator in site.toml with the invitation")
-    assert rows["coordinator"] == CheckNote("skipped: the connection must be right first")
+    assert rows["coordinator"] == Skipped("the connection must be right first")
 
 
 @pytest.mark.parametrize("name", ["authority.crt", "site.crt", "site.key"])

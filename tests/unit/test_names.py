@@ -25,6 +25,17 @@ def test_a_misspelt_start_stops_before_an_image_is_opened(tmp_path: Path, name: 
     assert refused.value.next_step == clinic.home.command(next_step)
 
 
+def test_a_kind_in_place_of_a_name_is_told_the_newest_model_of_that_kind(tmp_path: Path) -> None:
+    clinic = site(tmp_path)
+    for run in ("run-one", "run-two"):
+        clinic.federate(run, 1)
+    with pytest.raises(ModelError, match="there is no start csfssl") as refused:
+        clinic.run("finetune", "--profile", "demo", "--start", "csfssl")
+    assert refused.value.cause == "that is the kind of a model; the models of this kind here: run-one, run-two"
+    assert refused.value.next_step == clinic.home.command("finetune --start run-two")
+    model_store.named(clinic.home, "run-two", ())
+
+
 def test_a_model_without_its_record_is_a_damaged_one(tmp_path: Path) -> None:
     clinic = site(tmp_path)
     weights = clinic.home.models / "ssl" / model_store.WEIGHTS

@@ -70,6 +70,7 @@ UPDATE = UpdateStored(
     at=4.0,
     measures=Measures(2.0),
 )
+LATER_EVENT = f"has format {EVENT_FORMAT}; fedcervix {__version__} reads formats up to {EVENT_FORMAT - 1}"
 LATER = f"has format {PLAN_FORMAT}; fedcervix {__version__} reads formats up to {PLAN_FORMAT - 1}"
 AT_SITE = f"has format {PLAN_FORMAT}; this site (fedcervix {__version__}) reads formats up to {PLAN_FORMAT - 1}"
 
@@ -245,7 +246,7 @@ def test_this_version_goes_on_with_the_runs_that_it_can_read(world: World, tmp_p
     first, second, third = world.runs
     assert outcomes(world.home) == {first: "ABORTED", second: "ABORTED", third: "unreadable"}
     assert json.loads(say(world.home, f"status --json {first}"))["plan"] == world.digests[0]
-    assert LATER in refused(world.home, f"status {second}").what, "an event of it has a new field"
+    assert LATER_EVENT in refused(world.home, f"status {second}").what, "an event of it has a new field"
     shown = json.loads(say(world.home, "status --json"))
     assert (shown["run"], LATER in shown["trouble"]) == (first, True)
     say(world.home, f"export {first} {tmp_path / 'out'}")

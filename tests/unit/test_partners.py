@@ -11,14 +11,14 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from fedcervix.core.rounds.instructions import Idle
+from fedcervix.doctor.findings import CheckWarning
 from fedcervix.errors import IdentityError, PolicyError, StorageError
 from fedcervix.transport import codec, identity
 from fedcervix.trust.fingerprints import Fingerprint, SiteKeys
 from fedcervix.trust.pins import Pins
 from site_agent import home as homes
+from site_agent.doctor.site_checks import _partners as of_partners
 from site_agent.federation.partners import Partners, doubts, known_keys, partners
-from site_agent.federation.site_check import CheckNote
-from site_agent.federation.site_check import _partners as of_partners
 from site_agent.home import SiteHome
 from site_agent.store.run_store import RunStore
 from tests.unit.agents import Site, interrupted
@@ -216,7 +216,7 @@ def test_a_check_does_not_call_partners_right_whom_nobody_has_compared(tmp_path:
     keys = {site: identity.public_key(key) for site, key in run.keys.items()}
     home, heard = run.site("nhs"), run.welcome(keys=keys)
     found = of_partners(home, heard)
-    assert isinstance(found, CheckNote)
+    assert isinstance(found, CheckWarning)
     assert "not pinned: alts" in found.text
     homes.pin(home, "alts", Fingerprint.of(keys["alts"]))
     assert of_partners(home, heard) == "pinned: alts; the keys are those that were compared"

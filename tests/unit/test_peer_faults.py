@@ -9,7 +9,15 @@ import pytest
 
 from fedcervix.errors import RemoteError
 from fedcervix.trust.boxes import OwnKey
-from fedcervix.trust.fixed_point import OutOfRangeError, Share, averaged_steps, bound, check_steps, quantised_steps
+from fedcervix.trust.fixed_point import (
+    OutOfRangeError,
+    Share,
+    averaged_steps,
+    bound,
+    check_steps,
+    quantised_steps,
+    steps_of,
+)
 from fedcervix.trust.mask_streams import Lane
 from fedcervix.trust.sum_lists import SumList, mask_secret
 from fedcervix.trust.sum_roster import checked_roster, signed_opening
@@ -19,6 +27,11 @@ from tests.simulation.sum_world import Mask, Terms, identity, run_context, sites
 
 HOSPITALS = ("ada", "bob", "cleo", "dora", "emil")
 TERMS = Terms(HOSPITALS, ("bob",))
+
+
+def in_fixed_point(values: np.ndarray, base: np.ndarray, share: Share, within: float) -> np.ndarray:
+    """Return what a site sends of the numbers that it trained."""
+    return quantised_steps(steps_of(values, base, within), share, within)
 
 
 def begun(terms: Terms = TERMS) -> Coordinator:
@@ -115,9 +128,9 @@ def test_a_site_that_drops_out_stops_no_round() -> None:
 def test_a_large_step_is_refused_and_never_clipped(step: float) -> None:
     """Flower clips at +-8 without a word."""
     base = np.zeros(4, np.float32)
-    within = bound(0.0)
+    within = bound(0.0, 2)
     with pytest.raises(OutOfRangeError):
-        quantised_steps(base + np.float32(step), base, Share(1, 3), within)
+        in_fixed_point(base + np.float32(step), base, Share(1, 3), within)
 
 
 @pytest.mark.parametrize("count", [3, 10, 64, 256])
@@ -127,9 +140,9 @@ def test_no_number_of_sites_overflows_a_sum(count: int) -> None:
     Here weights are applied before the sum, so it stays within 2^30 and one half for each site.
     """
     base = np.zeros(3, np.float32)
-    within = bound(0.0)
+    within = bound(0.0, 2)
     trained = np.array([within, -within, within / 3], np.float32)
-    total = sum(quantised_steps(trained, base, Share(1, count), within).astype(np.int64) for _ in range(count))
+    total = sum(in_fixed_point(trained, base, Share(1, count), within).astype(np.int64) for _ in range(count))
     check_steps(np.asarray(total, np.int32), count)
     average = averaged_steps(np.asarray(total, np.int32), base, within, Share(count, count))
     assert np.abs(average - trained).max() <= within * count * 2.0**-30

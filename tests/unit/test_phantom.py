@@ -20,10 +20,11 @@ from sklearn.preprocessing import StandardScaler
 
 from fedcervix.errors import DataError, StorageError
 from site_agent.cli import data_phantom as phantom
-from site_agent.phantom import INSTITUTIONS, write_institution
+from site_agent.phantom import INSTITUTIONS, Protocol, write_institution
 from site_agent.phantom.anatomy import Disease
 from site_agent.phantom.collection import attendance, diagnose, woman_of
 from site_agent.phantom.labels import MOSTLY_DENSITY, MOSTLY_EXTENT, Criterion
+from site_agent.phantom.scene import LOOKS, X, Y, paint
 
 NHS, ALTS = INSTITUTIONS["nhs"], INSTITUTIONS["alts"]
 
@@ -221,6 +222,80 @@ class TestFolder:
             write_institution(tmp_path / "file" / "site", NHS, women=2, seed=0)
 
 
+@pytest.fixture(scope="module")
+def staged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All stages, and two devices."""
+    folder = tmp_path_factory.mktemp("staged") / "site"
+    protocol = Protocol(stages=tuple(LOOKS), devices=2)
+    write_institution(folder, NHS, women=3, seed=6, unlabelled_per_labelled=0.7, protocol=protocol)
+    return folder
+
+
+class TestProtocol:
+    """Stages, visits and devices: a truth that is drawn where it is asked for, and that no picture shows else."""
+
+    def test_every_row_says_stage_visit_and_device_and_every_visit_has_all_stages_and_one_device(self, staged):
+        rows = read(staged)
+        assert list(rows[0]) == ["image", "patient", "label", "stage", "visit", "device"]
+        visits: dict[tuple[str, str], list[dict[str, str]]] = {}
+        for row in rows:
+            visits.setdefault((row["patient"], row["visit"]), []).append(row)
+        assert len(visits) == 5
+        assert len({row["patient"] for row in rows}) == 4  # one comes twice
+        for hers in visits.values():
+            assert Counter(row["stage"] for row in hers) == dict.fromkeys(LOOKS, 2)
+            assert len({row["device"] for row in hers}) == len({row["label"] for row in hers}) == 1
+        assert {row["device"] for row in rows} == {"1", "2"}
+        assert {f"images/{path.name}" for path in (staged / "images").iterdir()} == {row["image"] for row in rows}
+
+    def test_a_picture_after_acetic_acid_of_the_first_device_is_the_one_that_is_drawn_without_a_protocol(
+        self, staged, tmp_path
+    ):
+        write_institution(tmp_path / "plain", NHS, women=3, seed=6, unlabelled_per_labelled=0.7)
+        assert list(read(tmp_path / "plain")[0]) == ["image", "patient", "label"]
+        first = [row for row in read(staged) if row["device"] == "1" and row["stage"] == "acetic"]
+        assert first
+        for row in first:
+            plain = tmp_path / "plain" / row["image"].replace("acetic-", "")
+            assert plain.read_bytes() == (staged / row["image"]).read_bytes()
+
+    def test_the_devices_differ_in_colour_and_not_in_whom_they_see(self, staged):
+        rows = [row for row in read(staged) if row["stage"] == "native"]
+        colour = pixels(staged, rows).mean(axis=(1, 2))
+        warmth = colour[:, 0] / colour[:, 2]
+        device = np.array([row["device"] == "2" for row in rows])
+        assert roc_auc_score(device, -warmth) > 0.9
+
+    def test_acetic_acid_whitens_the_diseased_and_leaves_the_healthy(self):
+        women = [woman_of(NHS, number, seed=0) for number in range(1, 60)]
+        sick = max(women, key=lambda woman: woman.disease.extent + woman.disease.density)
+        healthy = dataclasses.replace(sick, disease=Disease(0, 0, 0), metaplasia=0.0)
+
+        def whitened(woman):
+            before, after = (
+                paint(woman, 1, stage)[1] for stage in ("native", "acetic")
+            )  # green: what red tissue lacks
+            return float((after - before > 20).mean())
+
+        assert whitened(sick) > 0.02
+        assert whitened(healthy) == 0
+
+    def test_iodine_stains_what_is_healthy_and_spares_the_lesion_and_green_light_has_no_colour(self):
+        women = [woman_of(NHS, number, seed=0) for number in range(1, 60)]
+        sick = max(women, key=lambda woman: woman.disease.extent + woman.disease.density)
+        native, acetic, iodine, green = (paint(sick, 1, stage) for stage in ("native", "acetic", "iodine", "green"))
+        lesion = acetic[1] - native[1] > 40
+        assert np.median(native[1][lesion] - iodine[1][lesion]) < 10
+        healthy = (acetic[1] - native[1] < 2) & (np.hypot(X, Y) < 0.8)
+        assert (native - iodine).mean(axis=0)[healthy].mean() > 15
+        assert np.allclose(green[0] / green[1], green[0, 0, 0] / green[1, 0, 0], atol=1e-5)
+
+    def test_what_cannot_be_drawn_is_refused(self):
+        for wrong in ({"stages": ()}, {"stages": ("other",)}, {"stages": ("native", "native")}, {"devices": 3}):
+            with pytest.raises(ValueError, match=r"stages are some of native, acetic|devices is 1 or 2"):
+                Protocol(**wrong)
+
+
 class TestPictures:
     def test_the_institutions_differ_in_size_and_colour(self, sites):
         size = {name: Image.open(next((folder / "images").iterdir())).size for name, folder in sites.items()}
@@ -259,6 +334,13 @@ class TestCommand:
         (tmp_path / "something").write_text("")
         result = CliRunner().invoke(phantom, [str(tmp_path), "--institution", "alts", "--women", "2"])
         assert isinstance(result.exception, DataError)
+
+    def test_a_stage_or_a_second_device_brings_the_columns_that_say_so(self, tmp_path):
+        asked = ["--institution", "alts", "--women", "2", "--unlabelled-per-labelled", "0", "--stage"]
+        result = CliRunner().invoke(phantom, [str(tmp_path / "site"), *asked, "iodine", "--stage", "native"])
+        assert result.stdout.startswith("wrote 8 images")
+        assert Counter(row["stage"] for row in read(tmp_path / "site")) == {"iodine": 4, "native": 4}
+        assert CliRunner().invoke(phantom, [str(tmp_path / "other"), *asked, "other"]).exit_code == 2
 
     def test_test_women_are_counted_apart_and_one_alone_is_refused(self, tmp_path):
         asked = ["--institution", "nhs", "--women", "6", "--unlabelled-per-labelled", "0", "--test-women"]

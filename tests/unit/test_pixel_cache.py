@@ -22,7 +22,7 @@ from site_agent.data.pixel_arrays import Gathered
 from site_agent.data.pixel_cache import load
 from site_agent.data.pixel_store import COMMIT_BYTES, STORES_MAX, Kind, Store, opened
 from site_agent.data.pixels import Pixels
-from site_agent.images.decode import PIXELS_MAX, decode, pixel_digest, square
+from site_agent.images.decode import decode, pixel_digest, square
 
 COUNT = 5
 RECORD_BYTES = 8 * 8 * 3
@@ -81,7 +81,7 @@ class Loader:
     def index(self) -> Path:
         return self.cache / "pixels-8-crop.index"
 
-    def __call__(self, pictures: list[Picture], pixels_max: int = PIXELS_MAX) -> Pixels:
+    def __call__(self, pictures: list[Picture]) -> Pixels:
         self.decoded = 0
         return load(
             self.folder,
@@ -91,7 +91,6 @@ class Loader:
             self.cache,
             self._count,
             memory_bytes_max=self.memory_bytes_max,
-            pixels_max=pixels_max,
         )
 
     def _count(self, done: int, _of: int) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import os
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +18,16 @@ from PIL import Image as Pillow
 from fedcervix.disk.files import digest_file
 from fedcervix.errors import ModelError
 from site_agent.classifier import classifier_store
+from site_agent.classifier.classifier_store import Decisions
 from site_agent.classifier.finetune import Finetuned, build_classifier
 from site_agent.classifier.finetune import predict as score
+from site_agent.classifier.trainings import TrainedClassifier
 from site_agent.cli import cli
 from site_agent.data import dataset
 from site_agent.home import SiteHome
 from site_agent.network.encoder import snapshot
 from site_agent.store import leak_guard
+from site_agent.store.checksummed_records import read_record, write_record
 from site_agent.store.provenance import Start
 from tests.unit.provenances import provenance
 from tests.unit.test_report_data import SMALL, site
@@ -38,10 +43,10 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> SiteHome:
     """A home with a classifier of random weights that was made with the images of its training women."""
     home, collection = site(tmp_path_factory.mktemp("site"))
     network, _ = build_classifier(SMALL, 3, None)
-    fitted = Finetuned(snapshot(network), (), 1, "epochs")
+    made = TrainedClassifier(network, (Finetuned(snapshot(network), (), 1, "epochs"),), None, 0.5)
     used = provenance("Random", Start(name="random"), recipe=SMALL)
     seen = leak_guard.site_key(home).seen(collection.labelled("train"))
-    classifier_store.keep(home, "", fitted, used, threshold=THRESHOLD, seen=seen)
+    classifier_store.keep(home, "", made, used, decided=Decisions(THRESHOLD), seen=seen)
     return home
 
 
@@ -93,6 +98,19 @@ def test_every_file_has_a_row_whatever_its_name(home: SiteHome, tmp_path: Path) 
     assert "skipped: 1 .csv, 1 .db, 1 .ini, 1 .txt, 1 hidden" in done.stdout
     assert "not a medical device" in done.stdout
     assert done.exit_code == 0
+
+
+def test_a_classifier_of_one_stage_says_which_pictures_it_is_for(home: SiteHome, tmp_path: Path) -> None:
+    save(tmp_path / "new" / "a.png")
+    stored = classifier_store.named(home, "random")
+    used = dataclasses.replace(stored.provenance, recipe=dataclasses.replace(SMALL, stages=("acetic", "native")))
+    folder = tmp_path / "random"
+    shutil.copytree(stored.folder, folder)
+    record = read_record(folder / classifier_store.RECORD, what="classifier", next_step="")
+    write_record(folder / classifier_store.RECORD, record | {"provenance": used.to_json()})
+    words = ["predict", str(folder), str(tmp_path / "new"), "--out", str(tmp_path / "p.csv")]
+    done = CliRunner().invoke(cli, ["--home", str(home.folder), *words])
+    assert "pictures of stage acetic or native alone made and tested this" in done.stdout
 
 
 def test_linked_folders_are_followed_and_a_circle_ends(home: SiteHome, tmp_path: Path) -> None:
@@ -245,6 +263,16 @@ def test_of_a_manifest_only_the_patients_are_read(home: SiteHome, tmp_path: Path
     done = run(home, tmp_path / "new.png", "--out", tmp_path / "p.csv", "--manifest", tmp_path / "m.csv")
     assert done.exit_code == 0, done.output
     assert [row["patient"] for row in rows(tmp_path / "p.csv")] == ["woman-0"]
+
+
+def test_of_a_patient_who_is_not_known_it_is_not_said_that_she_was_not_trained_on(
+    home: SiteHome, tmp_path: Path
+) -> None:
+    """The file said `no` of a woman whose other pictures had made the classifier."""
+    done = run(home, save(tmp_path / "new.png"), "--out", tmp_path / "p.csv")
+    [row] = rows(tmp_path / "p.csv")
+    assert (row["patient"], row["seen_in_training"]) == ("", "unknown")
+    assert "1 of 1 files have no patient in the manifest" in done.stdout
 
 
 def test_a_patient_is_known_whose_file_has_the_other_unicode_form(home: SiteHome, tmp_path: Path) -> None:

@@ -41,6 +41,7 @@ from fedcervix.wire import federation_pb2 as wire
 from site_agent.cli import cli as site_agent
 from site_agent.commands.display import Display
 from site_agent.federation import shown
+from site_agent.federation.line_probe import LinePace
 from site_agent.federation.partners import Partners
 from tests.unit.test_codec import REPORTS
 
@@ -294,6 +295,7 @@ def shown_by_the_agent() -> None:
         "task": ALL, "text": ALL, "reason": ALL, "lines": (ALL,), "error": FedcervixError(ALL, cause=ALL),
         "works": True, "at": WorkProgress(ALL, 1, 2, ALL), "findings": None, "deadline_s": 1.0,
         "answer": ALL, "partners": Partners((ALL,), (), (ALL,)), "command": ALL, "names": (ALL,), "hides": True,
+        "line": LinePace(why_not=ALL),
     }  # fmt: skip
     kinds = [kind for kind in vars(shown).values() if isinstance(kind, type) and issubclass(kind, shown.Shown)]
     for kind in filter(dataclasses.is_dataclass, kinds):

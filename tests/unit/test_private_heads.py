@@ -26,6 +26,7 @@ from site_agent.data import dataset
 from site_agent.data.image_sets import Labelled
 from site_agent.metrics import auc
 from site_agent.network.encoder import load_weights
+from site_agent.report.history import entries
 from tests.unit.sites import site as clinic
 
 torch.set_num_threads(1)
@@ -238,6 +239,8 @@ def test_the_command_trains_the_head_alone(tmp_path: Path) -> None:
     [plain], _ = classifier_store.found(made.home)
     assert plain.epsilon is None
     assert not (plain.folder / "private-head.json").exists()
+    marked = {entry.place: "private head, epsilon 7.9" in entry.what for entry in entries(made.home)}
+    assert [marked[f"classifiers/{place}"] for place in ("csfssl", "private/csfssl")] == [False, True]
 
     made.train("finetune", "--start", "random", "--private", "8")
     found = comparable(made.home, dataset.open_collection(made.home))

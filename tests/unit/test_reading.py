@@ -277,7 +277,7 @@ def test_where_the_known_column_is_empty_another_one_is_suspected() -> None:
     assert "'set' may be meant as 'split'" in refusal("image,patient,split,set\n1.jpg,P1,,train\n").what
 
 
-@pytest.mark.parametrize("name", ["age", "hpv", "camera", "visit", "notes", "centre", "slide", "date", "image_width"])
+@pytest.mark.parametrize("name", ["age", "hpv", "camera", "episode", "notes", "centre", "slide", "date", "image_width"])
 def test_other_columns_are_ignored_and_listed(name: str) -> None:
     assert parse(f"image,patient,{name}\n1.jpg,P1,51\n", "images.csv").ignored == (repr(name),)
 

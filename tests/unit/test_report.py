@@ -25,7 +25,7 @@ from site_agent.report.content import (
     RoundRow,
     SetAside,
 )
-from site_agent.report.figures import MARKS, STROKES, strokes
+from site_agent.report.figures import MARKS, STROKES, auc_intervals, strokes
 from site_agent.report.figures import embedding_map as draw_map
 from site_agent.report.page import recipe_rows, render
 from site_agent.report.predictions import ClassifierScores, Predictions, ScoredImage
@@ -473,3 +473,29 @@ def test_a_run_of_many_rounds_and_sites_makes_no_page_of_many_megabytes() -> Non
     words = visible(page)
     for sentence in ("and 800 earlier rounds", "and 224 more sites", "Missing contributions: 1000.", "and 800 more"):
         assert sentence in words
+
+
+def test_without_a_federated_start_no_column_speaks_of_one():
+    """All of its cells were dashes."""
+    alone = render(report(federated="", comparisons=()))
+    assert "federated minus this start" not in alone
+    assert "federated minus this start" in render(report())
+
+
+def test_a_finding_without_items_opens_nothing():
+    told = render(report(set_aside=SetAside(remarks=(("pictures by stage: acetic 2", ()), ("blurred", ("a.jpg",))))))
+    assert "<p>pictures by stage: acetic 2</p>" in told
+    assert "<summary>blurred</summary>" in told
+
+
+def test_a_site_that_trained_no_cervix_model_is_shown_no_augmented_images():
+    """A probe sees no versions of an image, and one epoch is no curve."""
+    probe = render(bare(contact_sheet=report().contact_sheet, classifier_history=(Losses("SSL", (0.7,), (0.6,)),)))
+    assert "What the model was shown" not in probe
+    assert "Learning from labels" not in probe
+    assert "Loss of fine-tuning by epoch" not in probe
+
+
+def test_a_small_difference_of_aucs_looks_small():
+    drawn = base64.b64decode(auc_intervals(report().evaluations).split(",")[1]).decode()
+    assert {"0.4", "1.0"} <= set(re.findall(r"<!-- ([\d.]+) -->", drawn))

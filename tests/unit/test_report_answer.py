@@ -52,7 +52,7 @@ def test_whichever_start_wins_stands_in_the_headline(winner: str) -> None:
     aucs = {**dict.fromkeys(("Random", "ImageNet", "SSL"), 0.7), "CSFSSL": 0.747, winner: 0.835}
     order = ("Random", "ImageNet", "SSL", "CSFSSL")
     found = answer(judged({name: aucs[name] for name in order}, dict.fromkeys(ALL_BETTER, "not shown")))
-    assert f"{winner} has the highest AUC here: 0.83; the federated start (CSFSSL) has 0.75." in found.headline
+    assert f"{winner} has the highest AUC of the starts: 0.83; the federated start (CSFSSL) has 0.75." in found.headline
     assert found.tone == "not shown"
     assert found.standings[0].name == winner
 
@@ -66,7 +66,7 @@ def test_a_pooled_start_that_is_ahead_is_named_and_forbids_no_yes() -> None:
     """CSSL takes images of other hospitals: no hospital has it alone."""
     found = answer(judged({**AHEAD, "CSSL": 0.95}, {**ALL_BETTER, "CSSL": "worse"}))
     assert found.tone == "helped"
-    assert "CSSL has the highest AUC here" in found.headline
+    assert "CSSL has the highest AUC of the starts" in found.headline
 
 
 def test_too_few_women_decide_nothing_and_the_headline_says_so() -> None:
@@ -142,6 +142,16 @@ def test_without_a_comparison_nothing_is_claimed() -> None:
     found = answer(report(comparisons=(), federated=""))
     assert found.tone == "unknown"
     assert found.headline.startswith("Not measured: there is nothing to compare yet.")
+    assert "No classifier here starts from the model of a federation" in " ".join(found.sentences)
+
+
+@pytest.mark.parametrize(("floor", "said"), [(0.9, True), (0.91, True), (0.89, False)])
+def test_a_floor_as_high_as_the_federated_start_qualifies_a_yes(floor: float, said: bool) -> None:
+    """ImageNet "had the highest AUC", above a row of colour and texture with a higher one."""
+    both = (evaluation("Colour and texture", floor), evaluation("Colour and texture", floor))
+    found = answer(judged(AHEAD, ALL_BETTER, floor=both))
+    assert any("colour and texture alone" in line for line in found.caveats) == said
+    assert (found.tone, found.guarded) == ("helped", said)
 
 
 def test_what_is_missed_is_said_in_counts_of_images_and_of_women() -> None:

@@ -28,6 +28,8 @@ from fedcervix.trust.result_releases import RECIPIENT, ResultRelease, release_fa
 from site_agent.commands.release import release
 from site_agent.home import SiteHome
 from site_agent.home import create as create_site
+from site_agent.store.egress import entries
+from site_agent.store.egress_account import egressed
 from site_agent.store.model_store import adopt
 from site_agent.store.run_store import RunStore
 from tests.unit.identities import Identity, make_authority, make_party
@@ -106,6 +108,31 @@ def test_the_operator_gets_the_result_when_all_sites_agree(
     receive(ended.home, tmp_path / "folder")
     got = ended.home.results / RUN / "cervix-model.safetensors"
     assert digest_file(got) == ended.model
+
+
+def test_what_is_handed_over_stands_in_the_ledger_of_what_has_left(
+    ended: Ended, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    to, home = operators_key(ended, capsys), ended.sites[A]
+    files = agreed(ended, to, B, C)
+    with pytest.raises(PolicyError):
+        release(home, RUN, to, 30, tmp_path / "early", files[:1])
+    assert entries(home.egress) == [], "nothing has left yet"
+    release(home, RUN, to, 30, tmp_path / "folder", files)
+    [account] = egressed(entries(home.egress)).runs()
+    [left] = account.of("model")
+    size_bytes = (tmp_path / "model").stat().st_size
+    assert (account.run, left.to, left.digest, left.bytes) == (RUN, f"key {to}", ended.model, size_bytes)
+    assert left.is_exact
+
+
+def test_a_run_that_was_not_sealed_has_nothing_to_release(ended: Ended, tmp_path: Path) -> None:
+    home = ended.sites[A]
+    (home.run_folder(RUN) / "plan.json").unlink()
+    RunStore(home.run_folder(RUN)).open(replace(PLAN, terms=Terms(rounds=1)))
+    with pytest.raises(ConfigError, match="was not under seal") as refused:
+        release(home, RUN, RECIPIENT_KEY, 30, None, ())
+    assert refused.value.next_step == f"tell the coordinator: coordinator export {RUN}"
 
 
 def test_too_few_sites_hand_nothing_over(ended: Ended, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from fedcervix.core.plan import Recipe
 from fedcervix.errors import ModelError, TrainingError
 from site_agent.data.image_sets import Images
+from site_agent.manifest.details import ImageDetails
 from site_agent.network.devices import Machine
 from site_agent.network.encoder import build_encoder
 from site_agent.network.views import training_draws, views
@@ -52,7 +53,7 @@ TRAIN, VALID = images(12, 0), images(5, 1)
 CONTEXT = TrainingContext(recipe=RECIPE, seed=0, stream="north", machine=Machine(CPU), clock=lambda: 0.0)
 
 
-def run(folder: Path | None, die_at: int | None = None) -> Pretrained:
+def run(folder: Path | None, die_at: int | None = None, images: Images = TRAIN, recipe: Recipe = RECIPE) -> Pretrained:
     """Pre-train, every step being kept; die after the step of that number (over the whole call)."""
     numbers = itertools.count(1)
 
@@ -62,9 +63,9 @@ def run(folder: Path | None, die_at: int | None = None) -> Pretrained:
 
     return pretrain(
         build_encoder(RECIPE, 0),
-        TRAIN,
+        images,
         VALID,
-        dataclasses.replace(CONTEXT, seed=3),
+        dataclasses.replace(CONTEXT, seed=3, recipe=recipe),
         Callbacks(on_step),
         checkpoints=Checkpoints(folder, "contract", interval_s=0.0) if folder else None,
     )
@@ -89,6 +90,18 @@ def test_died_after_any_step_it_ends_with_the_same_bits_and_the_same_history(
     assert same(again.best_state, undisturbed.best_state)
     assert again.history == undisturbed.history
     assert again.best_epoch == undisturbed.best_epoch
+
+
+def test_pairs_of_one_visit_are_drawn_again_as_they_were(tmp_path: Path, undisturbed: Pretrained) -> None:
+    recipe = dataclasses.replace(RECIPE, positives="same-stage-visit", loss="dcl")
+    women = tuple(f"woman {i // 4}" for i in range(12))  # so each has three partners to choose from
+    images = Images(TRAIN.pixels, women, details=(ImageDetails(stage="acetic", visit="1"),) * 12)
+    with pytest.raises(Killed):
+        run(tmp_path, 4, images, recipe)
+    again, whole = run(tmp_path, None, images, recipe), run(None, None, images, recipe)
+    assert same(again.best_state, whole.best_state)
+    assert again.history == whole.history
+    assert not same(whole.best_state, undisturbed.best_state)
 
 
 def test_died_again_and_again_it_ends_with_the_same_bits(tmp_path: Path, undisturbed: Pretrained) -> None:
@@ -178,7 +191,7 @@ def test_what_the_failed_batch_held_is_free_when_a_smaller_one_is_tried(monkeypa
     """An error keeps the variables of the functions it came through: a trial beside them would find too little."""
     held: list[weakref.ref[Tensor]] = []
 
-    def tight(pixels: Tensor, packed: Tensor) -> Tensor:
+    def tight(pixels: Tensor, packed: Tensor, _partners: Tensor | None = None) -> Tensor:
         assert not any(ref() is not None for ref in held)
         activations = views(pixels, packed)
         held.append(weakref.ref(activations))

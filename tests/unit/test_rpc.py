@@ -68,11 +68,11 @@ def test_the_table_says_what_the_proto_says(name: str) -> None:
     assert not declared.client_streaming
 
 
-def test_beside_the_proto_s_methods_there_are_the_two_of_the_data_plane() -> None:
+def test_beside_the_proto_s_methods_there_are_those_of_the_data_plane() -> None:
     paths = {method.path for method in rpc.METHODS} - {
         f"/{SERVICE.full_name}/{name}" for name in SERVICE.methods_by_name
     }
-    assert paths == {"/fedcervix.Blobs/Fetch", "/fedcervix.Blobs/Push"}
+    assert paths == {f"/fedcervix.Blobs/{name}" for name in ("Fetch", "Push", "ProbeDown", "ProbeUp")}
     assert len({method.path for method in rpc.METHODS}) == len(rpc.METHODS)
 
 

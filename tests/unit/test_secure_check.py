@@ -1,4 +1,4 @@
-"""`site-agent check`: what a run with secure sums needs of this home."""
+"""`site-agent doctor`: what a run with secure sums needs of this home."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from fedcervix.doctor.findings import CheckWarning
 from fedcervix.errors import PolicyError
 from fedcervix.transport.codec import Welcome
 from fedcervix.trust.sum_memory import OpeningMade
-from site_agent.federation.site_check import CheckNote, _secure_sums
+from site_agent.doctor.site_checks import _secure_sums
 from site_agent.home import SiteHome
 from site_agent.store.sum_journal import SumJournal
 from tests.unit.sites import plan_of
@@ -41,7 +42,7 @@ def test_a_home_that_was_restored_in_this_run_is_told_before_the_agent_starts(tm
 
 def test_a_home_that_was_restored_before_may_have_to_vouch(tmp_path: Path) -> None:
     found = _secure_sums(restored(tmp_path, "20260202-000000-csfssl-0123abcd"), WELCOME)
-    assert isinstance(found, CheckNote)
+    assert isinstance(found, CheckWarning)
     assert "vouch DIGEST" in found.text
 
 
@@ -49,6 +50,6 @@ def test_the_memory_of_a_home_at_work_is_left_alone(tmp_path: Path) -> None:
     home = restored(tmp_path)
     with home.locked():
         found = _secure_sums(home, WELCOME)
-    assert isinstance(found, CheckNote)
+    assert isinstance(found, CheckWarning)
     assert "an agent is running" in found.text
     assert SumJournal(home).memory.restored, "it was not noted before"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from coordinator.alarms.stated_lengths import stated_lengths
 from coordinator.calls.service import Service
 from coordinator.home.registry import Registry
 from coordinator.run.engine import Engine
@@ -58,6 +60,7 @@ from fedcervix.trust.records import RECORD, SAID, record_of
 from fedcervix.trust.statements import sign
 from fedcervix.trust.sum_lists import signed_release
 from fedcervix.trust.sum_papers import AttemptShown, Boxes, Openings, SumShown, line_of, opening_event
+from fedcervix.trust.sum_reports import three_digits
 from fedcervix.trust.sum_roster import signed_opening
 from site_agent.federation.sum_site import SigningSite, SumSite, TrainedUpdate
 from site_agent.home import SiteHome
@@ -279,10 +282,10 @@ class Table:
         for site in SITES:
             vectors.append(self.folder / f"q-{site}")
             update, share = self.folder / f"trained-{number}-{attempt}-{site}", Share(IMAGES[site], whole)
-            quantise(update, origin, vectors[-1], share, "mean", MaskSecret(b"t" * 32, b"any"))
+            quantise(update, origin, vectors[-1], share, "mean", MaskSecret(b"t" * 32, b"any"), round_=number)
         open_sum(vectors, [], self.folder / "sum", read_layout(origin))
         of = Summed(Share(whole, whole), len(SITES))
-        return derive(self.folder / "sum", origin, self.folder / "model", of, "mean")
+        return derive(self.folder / "sum", origin, self.folder / "model", of, "mean", round_=number).digest
 
 
 @pytest.fixture
@@ -310,6 +313,36 @@ def test_each_round_gives_the_average_of_the_whole_numbers_bit_for_bit(
     assert run.run.phase is Phase.PUBLISHING
     kinds = {type(event).__name__ for event in run.journal.events(RUN)}
     assert {"SiteOpened", "BoxesStored", "ReleaseStored"} <= kinds
+
+
+@pytest.mark.parametrize(("signed", "named"), [(1.0, []), (0.01, sorted(SITES))])
+def test_a_sum_that_is_longer_than_its_sites_have_signed_names_them(
+    table: Callable[..., Table], signed: float, named: list[str]
+) -> None:
+    """Who it was cannot be known. What honest sites sign holds."""
+    run = table()
+    run.begin()
+    run.all_do()
+    contributions = run.run.current.contributions
+    run.all_do("ada", "bob")
+    run.sum_up()
+    round_ = run.run.current
+    base, model = (read_tensors(run.blobs.path(digest)) for digest in (round_.base, round_.candidate))
+    moved = [
+        model[name].astype(float) - base[name]
+        for name in base
+        if base[name].dtype.kind == "f" and "running" not in name
+    ]
+    assert moved, "the model has trained numbers"
+    of_trained = math.sqrt(sum(float((step**2).sum()) for step in moved))
+    assert round_.summed_norm == pytest.approx(of_trained, rel=1e-3)
+    told = tuple(
+        replace(update, masked=replace(update.masked, norm=three_digits(signed * update.masked.norm)))
+        for update in contributions
+        if update.masked
+    )
+    said = replace(round_, contributions=told)
+    assert sorted(alarm.site for alarm in stated_lengths(run.run, said)) == named
 
 
 def test_a_lost_holder_costs_an_attempt_and_the_sum_is_that_of_the_new_one(table: Callable[..., Table]) -> None:

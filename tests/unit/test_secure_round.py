@@ -80,9 +80,10 @@ class Federation:
     def upload(self, site: str) -> None:
         tag = attempt_tag(self.roster, self.context, self.rhos_at(site))
         update, q, y = (self.at(f"{part}-{site}") for part in ("update", "q", "y"))
-        quantise(update, self.at("base"), q, self.share(site), "mean", tag)
         nonce = commit_nonce(self.keys[site].secret, self.context, hashlib.sha256(update.read_bytes()).hexdigest())
-        commit = commitment(nonce, [q.read_bytes()])
+        share, hasher = self.share(site), commitment(nonce)
+        commit = quantise(update, self.at("base"), q, share, "mean", tag, hasher, round_=1).digest
+        assert commit == hashlib.sha256(nonce + q.read_bytes()).hexdigest()
         digest = mask(q, y, self.layout, site_secrets(self.keys[site], self.roster, self.context, commit))
         report = SumReport(site=site, commit=commit, upload=digest, steps=10, norm=0.5, loss=1.0)
         self.reports[site] = report.signed(IDENTITIES[site], self.context)
@@ -118,7 +119,7 @@ def test_a_round_gives_the_average_of_the_sites_in_its_list(federation: Federati
     for site in NAMES:  # each checks and derives by itself, the one that is missing too
         check_sum(total, base, len(sites), attempt_tag(federation.roster, federation.context, federation.rhos_at(site)))
         of = Summed(federation.share(*sites), len(sites))
-        made.add(derive(total, base, federation.at("model"), of, "mean"))
+        made.add(derive(total, base, federation.at("model"), of, "mean", round_=1))
     assert len(made) == 1
     updates = [(federation.at(f"update-{site}"), float(IMAGES[site])) for site in sites]
     aggregate(updates, federation.layout, federation.at("plain"), "mean")

@@ -120,7 +120,8 @@ class Runs:
         digest = hashlib.sha256(total.read_bytes()).hexdigest()
         self.total = total
         of = Summed(Share(sum(IMAGES.values()), sum(IMAGES.values())), len(NAMES))
-        model = derive(total, self.federation.folder / "base", self.federation.folder / "average", of, "mean")
+        base, average = (self.federation.folder / name for name in ("base", "average"))
+        model = derive(total, base, average, of, "mean", round_=1).digest
         return SumShown(attempt, tuple(releases), self.base, digest, model)
 
     def task(self, kind: TaskKind, number: int = 1) -> Task:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
+import math
 import os
 import signal
 import subprocess
@@ -25,6 +27,7 @@ from fedcervix.models.secure_averages import Summed, derive
 from fedcervix.models.secure_sums import check_sum, mask, open_sum, release, vet_vector
 from fedcervix.models.secure_updates import OUT_OF_RANGE, quantise
 from fedcervix.models.secure_vectors import BLOCK_WORDS, open_vectors, vector_form
+from fedcervix.models.step_norms import measure_groups
 from fedcervix.models.weights import read_layout, read_tensors, write_tensors
 from fedcervix.trust.fixed_point import Share, together
 from fedcervix.trust.mask_streams import Lane, MaskSecret
@@ -74,7 +77,8 @@ class Round:
         write_tensors(self.at("base"), self.base)
         for site, update in enumerate(self.updates):
             write_tensors(self.at(f"update-{site}"), update)
-            quantise(self.at(f"update-{site}"), self.at("base"), self.at(f"q-{site}"), self.share(site), self.rule, TAG)
+            update, q = self.at(f"update-{site}"), self.at(f"q-{site}")
+            quantise(update, self.at("base"), q, self.share(site), self.rule, TAG, round_=2)
             mask(self.at(f"q-{site}"), self.at(f"y-{site}"), self.layout, self.secrets_of(site))
 
     def at(self, name: str) -> Path:
@@ -111,7 +115,7 @@ class Round:
         return Summed(together(map(self.share, chosen)), len(chosen))
 
     def derived(self, sites: Sequence[int] | None = None, momentum: Momentum | None = None) -> Model:
-        derive(self.at("sum"), self.at("base"), self.at("model"), self.summed(sites), self.rule, momentum)
+        derive(self.at("sum"), self.at("base"), self.at("model"), self.summed(sites), self.rule, momentum, round_=2)
         return read_tensors(self.at("model"))
 
     def plain(self, sites: Sequence[int] | None = None, momentum: Momentum | None = None) -> Model:
@@ -222,8 +226,10 @@ def test_the_order_of_tensors_in_an_update_does_not_matter(made) -> None:
     raw = round_.at("update-0").read_bytes()
     write_tensors(round_.at("other"), update, {"made": "elsewhere"})
     assert round_.at("other").read_bytes() != raw
-    again = quantise(round_.at("other"), round_.at("base"), round_.at("q"), round_.share(0), "mean", TAG)
-    assert again == hashlib.sha256(round_.at("q-0").read_bytes()).hexdigest()
+    again = quantise(round_.at("other"), round_.at("base"), round_.at("q"), round_.share(0), "mean", TAG, round_=2)
+    assert again.digest == hashlib.sha256(round_.at("q-0").read_bytes()).hexdigest()
+    [trained_part, *_] = measure_groups(round_.at("other"), round_.at("base"))
+    assert (trained_part.kind, again.norm) == ("float", pytest.approx(math.sqrt(trained_part.moved)))
 
 
 def test_a_masked_vector_shows_nothing_of_its_numbers(made) -> None:
@@ -268,6 +274,17 @@ def test_what_was_killed_gives_the_same_bits_when_it_is_done_again(made) -> None
 # --- what is refused ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(("number", "value", "is_sent"), [(1, 3.0, True), (1, 17.0, False), (2, 3.0, False)])
+def test_the_first_steps_from_random_weights_may_be_long(made, number: int, value: float, is_sent: bool) -> None:
+    round_ = made(3)
+    moved = round_.base["conv.weight"] + np.float32(value)
+    write_tensors(round_.at("far"), {**round_.updates[0], "conv.weight": moved})
+    refused = contextlib.nullcontext() if is_sent else pytest.raises(ModelError, match=OUT_OF_RANGE)
+    with refused:
+        quantise(round_.at("far"), round_.at("base"), round_.at("q"), round_.share(0), "mean", TAG, round_=number)
+    assert round_.at("q").exists() == is_sent
+
+
 @pytest.mark.parametrize("value", [3.0, -1e9, np.nan, np.inf])
 def test_a_step_out_of_range_is_refused_and_its_tensor_stays_at_the_site(made, value: float) -> None:
     round_ = made(3)
@@ -275,7 +292,7 @@ def test_a_step_out_of_range_is_refused_and_its_tensor_stays_at_the_site(made, v
     update["conv.weight"][-1] += value
     write_tensors(round_.at("far"), update)
     with pytest.raises(ModelError) as refused:
-        quantise(round_.at("far"), round_.at("base"), round_.at("q"), round_.share(0), "mean", TAG)
+        quantise(round_.at("far"), round_.at("base"), round_.at("q"), round_.share(0), "mean", TAG, round_=2)
     assert refused.value.what == OUT_OF_RANGE
     assert "conv" not in refused.value.what + refused.value.cause  # these two may leave the site
     assert "conv.weight" in refused.value.next_step
@@ -287,7 +304,7 @@ def test_a_statistic_out_of_range_is_refused(made) -> None:
     update = {**round_.updates[0], "bn.running_var": np.full(64, 2.0**28, np.float32)}
     write_tensors(round_.at("far"), update)
     with pytest.raises(ModelError, match="out of range"):
-        quantise(round_.at("far"), round_.at("base"), round_.at("q"), round_.share(0), "mean", TAG)
+        quantise(round_.at("far"), round_.at("base"), round_.at("q"), round_.share(0), "mean", TAG, round_=2)
 
 
 def test_a_base_whose_numbers_are_too_large_is_refused_by_name(tmp_path) -> None:
@@ -451,12 +468,12 @@ def test_memory_does_not_depend_on_the_size_of_the_model(tmp_path) -> None:
         layout = read_layout(tmp_path / "base")
         secrets = [MaskSecret(bytes([site]) * 32, b"c") for site in range(8)]
         tracemalloc.start()
-        quantise(tmp_path / "update", tmp_path / "base", tmp_path / "q", Share(1, 1), "mean", TAG)
+        quantise(tmp_path / "update", tmp_path / "base", tmp_path / "q", Share(1, 1), "mean", TAG, round_=2)
         mask(tmp_path / "q", tmp_path / "y", layout, secrets)
         release(tmp_path / "r", layout, secrets)
         open_sum([tmp_path / "y"], [tmp_path / "r"], tmp_path / "sum", layout)
         check_sum(tmp_path / "sum", tmp_path / "base", 1, TAG)
-        derive(tmp_path / "sum", tmp_path / "base", tmp_path / "model", Summed(Share(1, 1), 1), "mean")
+        derive(tmp_path / "sum", tmp_path / "base", tmp_path / "model", Summed(Share(1, 1), 1), "mean", round_=2)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < 12 * 2**20

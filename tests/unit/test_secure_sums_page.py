@@ -68,7 +68,7 @@ def nearest(value: float) -> int:
     return round(Fraction(value))  # to the nearest, ties to even
 
 
-def vector(model: Mapping[str, np.ndarray], images: int, pooled: bool) -> tuple[list[int], list[int]]:
+def vector(model: Mapping[str, np.ndarray], images: int, pooled: bool, number: int) -> tuple[list[int], list[int]]:
     share = images / sum(IMAGES)
     mean, var = (model[f"n.running_{name}"].astype(float).tolist() for name in ("mean", "var"))
     if pooled:
@@ -77,7 +77,7 @@ def vector(model: Mapping[str, np.ndarray], images: int, pooled: bool) -> tuple[
     steps = []
     for name in ("a.weight", "b.bias"):
         base, ours = (tensor[name].astype(float).ravel().tolist() for tensor in (BASE, model))
-        bound = 2.0 ** math.ceil(math.log2(max(8 * max(map(abs, base)), 1)))
+        bound = 2.0 ** math.ceil(math.log2(max(8 * max(map(abs, base)), 16 if number == 1 else 1)))
         steps += [nearest((x - b) * (share * (2.0**30 / bound))) for x, b in zip(ours, base, strict=True)]
     return statistics, steps
 
@@ -128,8 +128,9 @@ def pairs() -> Iterator[tuple[int, int, bytes, bytes]]:
             yield site, holder, hashlib.sha256(bytes([site, holder])).digest(), f"{site} {holder}".encode()
 
 
+@pytest.mark.parametrize("number", [1, 2])
 @pytest.mark.parametrize("rule", ["mean", "pooled-variance"])
-def test_the_page_describes_every_byte(tmp_path: Path, rule) -> None:
+def test_the_page_describes_every_byte(tmp_path: Path, rule, number: int) -> None:
     base, pooled = tmp_path / "base", rule == "pooled-variance"
     write_tensors(base, BASE)
     layout, found = read_layout(base), []
@@ -137,8 +138,8 @@ def test_the_page_describes_every_byte(tmp_path: Path, rule) -> None:
     for site in range(3):
         write_tensors(tmp_path / "update", update(site))
         q, y = tmp_path / "q", tmp_path / f"y{site}"
-        quantise(tmp_path / "update", base, q, Share(IMAGES[site], sum(IMAGES)), rule, secret)
-        mine = vector(update(site), IMAGES[site], pooled)
+        quantise(tmp_path / "update", base, q, Share(IMAGES[site], sum(IMAGES)), rule, secret, round_=number)
+        mine = vector(update(site), IMAGES[site], pooled, number)
         found.append((*mine, tag(*mine)))
         assert q.read_bytes() == file(*mine, 7 + site, tag(*mine), base)
         ways = [(agreed, context) for one, _, agreed, context in pairs() if one == site]
@@ -156,16 +157,16 @@ def test_the_page_describes_every_byte(tmp_path: Path, rule) -> None:
     assert (tmp_path / "sum").read_bytes() == file(statistics, steps, 9, tag(statistics, steps), base)
     check_sum(tmp_path / "sum", base, len(USED), secret)
     of = Summed(Share(sum(IMAGES[site] for site in USED), sum(IMAGES)), len(USED))
-    derive(tmp_path / "sum", base, tmp_path / "model", of, rule)
+    derive(tmp_path / "sum", base, tmp_path / "model", of, rule, round_=number)
     raw = base.read_bytes()
-    assert (tmp_path / "model").read_bytes() == raw[: -8 - 4 * 12] + average(statistics, steps, pooled)
+    assert (tmp_path / "model").read_bytes() == raw[: -8 - 4 * 12] + average(statistics, steps, pooled, number)
 
 
-def average(statistics: Sequence[int], steps: Sequence[int], pooled: bool) -> bytes:
+def average(statistics: Sequence[int], steps: Sequence[int], pooled: bool, number: int) -> bytes:
     """The data of the model, in the order of its file: the count, a.weight, b.bias, running_mean, running_var."""
     inverse = sum(IMAGES) / sum(IMAGES[site] for site in USED)
     base = [*BASE["a.weight"].ravel().tolist(), *BASE["b.bias"].tolist()]
-    bounds = [32.0] * 6 + [1.0] * 2
+    bounds = [32.0] * 6 + [16.0 if number == 1 else 1.0] * 2
     numbers = [q * (inverse * (bound / 2**30)) + b for q, bound, b in zip(steps, bounds, base, strict=True)]
     mean, moment = ([q * (inverse / 2**32) for q in statistics[at : at + 2]] for at in (0, 2))
     var = [max(e - m * m, 0.0) for e, m in zip(moment, mean, strict=True)] if pooled else moment

@@ -27,6 +27,7 @@ import site_agent.cli
 from fedcervix.extras import EXTRA_OF
 from site_agent.data.collection import UNREADABLE_MAX
 from site_agent.phantom import INSTITUTIONS
+from site_agent.phantom.scene import LOOKS
 
 ROOT = Path(__file__).parents[2]
 PROGRAMS: dict[str, tuple[str, click.Group]] = {
@@ -172,6 +173,7 @@ def test_a_study_is_reported_without_torch() -> None:
 def test_what_is_declared_apart_from_the_work_is_what_the_work_has() -> None:
     assert site_agent.cli.UNREADABLE_MAX == UNREADABLE_MAX
     assert set(site_agent.cli.INSTITUTIONS) == set(INSTITUTIONS)
+    assert tuple(LOOKS) == site_agent.cli.DRAWN_STAGES
 
 
 # --- without the packages -----------------------------------------------------------------------------------------
@@ -224,13 +226,13 @@ def test_the_extra_of_a_package_is_the_one_that_brings_it() -> None:
     for package, extra in EXTRA_OF.items():
         if package in distributions:  # a slim environment has not all of them
             named = {re.split(r"[<>=]", requirement)[0].lower() for requirement in extras[extra]}
-            assert named & {name.lower() for name in distributions[package]}, package
+            assert named & {name.lower().replace("_", "-") for name in distributions[package]}, package
 
 
 def test_check_says_that_torch_is_missing(tmp_path: Path) -> None:
     (tmp_path / "site.toml").touch()
-    done = light("torch", "site-agent", ["--home", ".", "check"], tmp_path)
-    assert "FAILED  hardware: torch is not installed; next: " in done.stdout
+    done = light("torch", "site-agent", ["--home", ".", "doctor"], tmp_path)
+    assert "FAULT   hardware: torch is not installed; next: " in done.stdout
     assert done.stderr.count("\n") == 1
 
 

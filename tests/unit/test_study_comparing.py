@@ -179,3 +179,9 @@ def test_starts_that_were_tested_on_different_images_are_not_compared():
         aligned({Part(0): one}, {Part(0): other})
     with pytest.raises(DataError, match="different seeds or folds"):
         aligned({Part(0): one}, {Part(1): one})
+
+
+def test_images_that_come_again_in_another_repeat_are_no_further_witnesses():
+    one, two = crowd(1, 1.0), crowd(2, 0.4)
+    once = {Part(0, 0, 0): (one, two)}
+    assert delong_of({**once, Part(0, 1, 1): (one, two)}) == delong_of(once)

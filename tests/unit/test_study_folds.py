@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from cervix_study.data.folds import Patient, deal, split_in
+from cervix_study.data.folds import Patient, deal, deals, leave_out, split_in
 from site_agent.manifest.splits import Stratum
 
 
@@ -28,6 +28,21 @@ def test_every_labelled_woman_is_tested_once_and_no_other_ever(folds: int) -> No
         did = Counter(split_in(parts[who], stratum, fold, folds) for fold in range(folds))
         assert did["test"] == (0 if stratum == "unlabelled" else 1)
         assert did["valid"] == 1
+
+
+def test_in_every_repeat_every_labelled_woman_is_tested_once_in_another_company() -> None:
+    """The first repeat is the cross-validation that is not repeated."""
+    strata, folds, repeats = women(), 3, 2
+    found = dict(deals(strata, [], folds, repeats, seed=0))
+    assert list(found) == list(range(folds * repeats))
+    parts = deal(strata, [], folds, seed=0)
+    assert found[1] == {who: split_in(parts[who], stratum, 1, folds) for who, stratum in strata.items()}
+    for repeat in range(repeats):
+        own = [found[fold] for fold in range(repeat * folds, (repeat + 1) * folds)]
+        tested = Counter(who for splits in own for who, split in splits.items() if split == "test")
+        assert tested == {who: 1 for who, stratum in strata.items() if stratum != "unlabelled"}
+    company = [{who for who, split in found[fold].items() if split == "test"} for fold in found]
+    assert len({frozenset(one) for one in company}) == folds * repeats
 
 
 def test_every_part_has_its_share_of_every_site_s_strata() -> None:
@@ -55,3 +70,18 @@ def test_it_depends_on_the_seed_and_on_no_order() -> None:
     backwards = dict(reversed(strata.items()))
     assert deal(strata, [], 4, 1) == deal(backwards, [], 4, 1)
     assert deal(strata, [], 4, 1) != deal(strata, [], 4, 2)
+
+
+def test_no_woman_of_a_left_out_device_trains_or_validates() -> None:
+    """Also none without a label: learning without labels would see the device."""
+    strata = women()
+    devices = {who: "ABC"[number % 3] for number, who in enumerate(sorted(strata))}
+    for fold, splits in leave_out(devices, strata, [], ("A", "B"), seed=0):
+        left_out = "AB"[fold]
+        assert {who for who, split in splits.items() if split == "test"} == {
+            who for who, device in devices.items() if device == left_out
+        }
+        kept = Counter((who[0], strata[who], splits[who]) for who in strata if devices[who] != left_out)
+        for site in ("nhs", "alts"):
+            for stratum in ("case", "control", "unlabelled"):
+                assert kept[site, stratum, "valid"] == pytest.approx(kept[site, stratum, "train"] / 3, abs=1.5)

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import csv
+import itertools
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
 from PIL import Image as Pillow
 
 from cervix_study.data.preparation import Ground, prepare
+from cervix_study.execution.executors import Executor
+from cervix_study.execution.progress_display import Screen
+from cervix_study.execution.scheduler import Running
+from cervix_study.records import CELLS_FOLDER, PREDICTIONS_FILE, STUDY_FILE, Prediction, predictions_text, write
 from cervix_study.settings import read
 from cervix_study.study_paths import Places
 from fedcervix.errors import ConfigError, DataError, RunError
@@ -30,6 +36,13 @@ folds = {folds}
 [data]
 shared_identifiers = {shared}
 """
+HYPOTHESIS = """[[hypotheses]]
+name = "E1"
+site = "nhs"
+first = "ssl"
+second = "random"
+"""
+NO_EXECUTOR, NO_SCREEN = cast(Executor, None), cast(Screen, None)
 WOMEN = 12
 SILENT = lambda _what, _done, _of: None  # noqa: E731
 
@@ -92,6 +105,42 @@ def test_nothing_changes_when_it_is_prepared_again(tmp_path: Path, ground: Calla
     for site in SITES:
         collect(tmp_path / site)
     assert ground().lots == ground().lots
+
+
+def test_colours_that_an_earlier_division_has_made_are_not_used(tmp_path: Path, ground: Callable[..., Ground]) -> None:
+    """A woman who trained then may be tested now."""
+    for site in SITES:
+        collect(tmp_path / site)
+    ground(folds=3)
+    colours = [Places(tmp_path / "out").home(site, fold).colours for site in SITES for fold in (0, 1, 2)]
+    for file in colours:
+        file.write_text("{}")
+    ground(folds=3)
+    assert not any(file.exists() for file in colours)
+
+
+def test_a_woman_who_is_left_out_after_test_images_were_opened_is_told(tmp_path: Path) -> None:
+    """The study's file says nothing of it: the digests of the sites' images do."""
+    for site in SITES:
+        collect(tmp_path / site)
+    (file := tmp_path / "study.toml").write_text(STUDY.format(folds=0, shared="false") + HYPOTHESIS)
+    places, late = Places(tmp_path / "out"), []
+    (cell := places.folder / CELLS_FOLDER / "some").mkdir(parents=True)
+    (cell / PREDICTIONS_FILE).write_bytes(predictions_text([Prediction("valid", "a", "p", 1, 0.5)]))
+    for change in (lambda: None, lambda: None, lambda: leave_out(tmp_path / "nhs" / "manifest.csv")):
+        change()
+        asked = read(file)
+        running = Running(asked, places, prepare(asked, places, SILENT), NO_EXECUTOR, NO_SCREEN)
+        late.append((found := running._begun()).registered.after_opening)
+        write(places.folder / STUDY_FILE, found)
+        (cell / PREDICTIONS_FILE).write_bytes(predictions_text([Prediction("test", "a", "p", 1, 0.5)]))
+    assert late == [False, False, True]
+
+
+def leave_out(manifest: Path) -> None:
+    """Drop the last labelled woman."""
+    kept = [line for line in manifest.read_text().splitlines() if f"-{WOMEN - 3:02}" not in line]
+    manifest.write_text("\n".join(kept) + "\n")
 
 
 def test_one_picture_at_two_sites_keeps_its_women_together(tmp_path: Path, ground: Callable[..., Ground]) -> None:
@@ -176,7 +225,7 @@ def test_a_womans_two_identifiers_at_one_site_keep_those_of_another_together(
     lines = manifest.read_text().splitlines()
     respelt = [line.replace(",alts-0", ",ALTS ") if "-1.png" in line else line for line in lines]
     manifest.write_text("\n".join(respelt) + "\n")
-    [note] = ground().remarks
+    [note] = [remark for remark in ground().remarks if "identifiers" in remark]
     assert note.startswith("alts: 10 identifiers written in several ways")
     assert "ALTS 0 = alts-00" in note
     nhs = {i.patient: i.split for i in found(tmp_path, "nhs").images}
@@ -195,7 +244,7 @@ def test_folds_test_every_labelled_woman_once(tmp_path: Path, ground: Callable[.
 def test_folds_do_not_divide_what_a_manifest_has_divided(tmp_path: Path, ground: Callable[..., Ground]) -> None:
     for site in SITES:
         collect(tmp_path / site, splits=given(site, "ttttvvvxxxtt"))
-    with pytest.raises(ConfigError, match="folds divides the women again"):
+    with pytest.raises(ConfigError, match="divides the women again"):
         ground(3)
 
 
@@ -221,3 +270,42 @@ def test_a_site_of_a_study_declares_pairs_of_two_women(tmp_path: Path, ground: C
     text = STUDY.format(folds=0, shared="false")
     file.write_text(text.replace('"nhs/manifest.csv"', '"nhs/manifest.csv"\nnot_same = "pairs.csv"'))
     assert prepare(read(file), Places(tmp_path / "declared"), SILENT).data.shared == ()
+
+
+def with_devices(folder: Path, device_of: Callable[[int, int], str]) -> None:
+    """Give a collection's pictures devices: of the woman's number, and which of her two pictures it is."""
+    rows = list(csv.reader((folder / "manifest.csv").open(newline="")))
+    told = [[*row, device_of(number // 2, number % 2)] for number, row in enumerate(rows[1:])]
+    with (folder / "manifest.csv").open("w", newline="") as out:
+        csv.writer(out).writerows([[*rows[0], "device"], *told])
+
+
+def leaving_out(tmp_path: Path) -> Ground:
+    file = tmp_path / "study.toml"
+    text = STUDY.format(folds=0, shared="false")
+    file.write_text(text.replace("folds = 0", 'folds = 0\nleave_out_devices = ["eva", "dslr"]'))
+    return prepare(read(file), Places(tmp_path / "out"), SILENT)
+
+
+def test_a_device_is_left_out_with_all_its_women(tmp_path: Path) -> None:
+    for site in SITES:
+        with_devices(collect(tmp_path / site), lambda woman, _: "eva" if woman < 6 else "dslr")
+    assert leaving_out(tmp_path).folds == (0, 1)
+    for site, (fold, device) in itertools.product(SITES, enumerate(("eva", "dslr"))):
+        images = found(tmp_path, site, fold).images
+        assert {image.device for image in images if image.split == "test"} == {device}
+        assert device not in {image.device for image in images if image.split != "test"}
+
+
+def test_a_woman_of_two_devices_cannot_be_left_out(tmp_path: Path) -> None:
+    for site in SITES:
+        with_devices(collect(tmp_path / site), lambda woman, shot: "eva" if woman < 6 and shot == 0 else "dslr")
+    with pytest.raises(DataError, match="pictures of a left-out device and of others: alts-00 of alts"):
+        leaving_out(tmp_path)
+
+
+def test_a_woman_of_an_unknown_device_may_be_of_one_that_is_left_out(tmp_path: Path) -> None:
+    for site in SITES:
+        with_devices(collect(tmp_path / site), lambda woman, _: ["", "eva"][woman > 0] if woman < 6 else "dslr")
+    with pytest.raises(DataError, match="pictures without a device: alts-00 of alts"):
+        leaving_out(tmp_path)

@@ -23,7 +23,7 @@ from cervix_study.report.markdown import blocks_text, words
 from cervix_study.report.page import page as as_page
 from cervix_study.report.page import words as as_html
 from cervix_study.report.wording import difference, energy, often, p_value, size
-from site_agent.classifier.intervals import Estimate
+from site_agent.classifier.intervals import TOO_FEW_MOVERS, TOO_FEW_TRAININGS, Estimate
 from site_agent.report.answer import listed
 from tests.unit.synthetic_study import WHOLE, Synthetic, write
 
@@ -31,6 +31,7 @@ SECTIONS = (
     "The data (Table I)",
     "How well each start does (Table II)",
     "ROC curves (Fig. 2)",
+    "By woman",
     "The paper's claims in this data",
     "What the paper's own numbers can show",
     "What was chosen, and by what",
@@ -230,6 +231,15 @@ def test_what_weakens_an_answer_stands_beside_it(findings: StudyFindings):
         assert words_ in said, words_
 
 
+def test_two_seeds_are_too_few_for_an_interval_and_the_page_says_so(findings: StudyFindings, text: str):
+    assert "the mean over 2 seeds; these are too few trainings for an interval; 5 are enough" in text
+    why = [c.effects["auc"].difference.why for c in findings.comparisons]
+    assert set(why) == {TOO_FEW_TRAININGS, TOO_FEW_MOVERS}
+    tested = [c.effects["auc"].corrected is not None for c in findings.comparisons]
+    assert tested == [one == TOO_FEW_TRAININGS for one in why]
+    assert "no interval: fewer than 5 trainings; corrected p" in text
+
+
 def test_a_study_that_has_only_begun_can_be_reported(tmp_path: Path):
     bare = Synthetic(starts=("random",), seeds=(1,), batch_images=(8,), case_women=2, control_women=3)
     found = judge(Finished.read(write(tmp_path, bare)))
@@ -257,7 +267,10 @@ def estimates(found: object) -> Iterator[dict[str, object]]:
 def test_a_study_of_fewer_than_twenty_women_prints_no_interval_no_test_and_no_detectable_difference(
     few: StudyFindings, tmp_path: Path
 ):
-    page, text, findings = (path.read_text("utf-8") for path in write_report(few, tmp_path))
+    written = {
+        path.suffix: path.read_text("utf-8") for path in write_report(few, tmp_path) if path.stem != "checklists"
+    }
+    page, text, findings = written[".html"], written[".md"], written[".json"]
     kept = json.loads(findings)
     own = list(estimates(kept))
     assert len(own) > 100
@@ -270,7 +283,8 @@ def test_a_study_of_fewer_than_twenty_women_prints_no_interval_no_test_and_no_de
     for source in (page, text):
         plain = html.unescape(re.sub(r"<[^>]*>", " ", source))
         tables = plain[plain.rindex(SECTIONS[1]) : plain.rindex("What was chosen, and by what")]
-        assert not re.search(r"\d to [+−]?\d", tables), "an interval"
+        of_chance = re.compile(r"chance[^.]{0,20}\.?\d[.\d]* to [.\d]+")  # what shuffled classes have is no interval
+        assert not re.search(r"\d to [+−]?\d", of_chance.sub("", tables)), "an interval"
         assert "No intervals and no tests: fewer than 20 test women of a class" in tables
         assert "would find a difference in AUC of about" not in plain
         assert "nan" not in plain.split()

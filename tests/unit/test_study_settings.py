@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cervix_study.planning.grid import axes
-from cervix_study.settings import read
+from cervix_study.settings import StudyConfig, read
 from fedcervix.errors import ConfigError
 from tests.unit.study_cases import SITES, asked
 
@@ -67,6 +67,12 @@ def test_what_is_wrong_is_named(tmp_path: Path, axes: str, more: str, said: str)
         (SITES.replace('manifest = "alts/manifest.csv"', 'phantom = "alts"\nwomen = 6\ntest_women = 1'), "found 1"),
         (f"{SITES}test_women = 9\n", "test_women is for a phantom"),
         (
+            f'{SITES}phantom_stages = ["acetic", "other"]\n',
+            "phantom_stages are some of native, acetic, green and iodine, each once; found acetic, other",
+        ),
+        (f'{SITES}phantom_stages = ["vinegar"]\n', "phantom_stages.0: expected 'native', 'acetic'"),
+        (f"{SITES}phantom_devices = 3\n", "phantom_devices must be 1 to 2"),
+        (
             SITES.replace("women = 12", "women = 12\ntest_women = 9") + "[axes]\nfolds = 3\n",
             "set test_women to 0",
         ),
@@ -80,3 +86,21 @@ def test_what_is_wrong_with_a_site_is_named(tmp_path: Path, sites: str, said: st
         read(file)
     assert said in found.value.what
     assert "docs/study.md" in found.value.next_step
+
+
+def with_architecture(tmp_path: Path, axes: str, lines: str) -> StudyConfig:
+    file = asked(tmp_path, "").file
+    text = file.read_text().replace("[axes]\n", f"[axes]\n{axes}\n").replace('architecture = "resnet18"', lines)
+    file.write_text(text)
+    return read(file)
+
+
+def test_imagenet_s_weights_that_are_a_package_need_no_file(tmp_path: Path) -> None:
+    lite0 = 'architecture = "efficientnet_lite0"'
+    assert with_architecture(tmp_path, 'starts = ["random", "imagenet"]', lite0).from_imagenet
+    assert not with_architecture(tmp_path, 'starts = ["random"]', lite0).from_imagenet
+
+
+def test_a_model_to_start_from_needs_its_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"machine\.start_weights names no file"):
+        with_architecture(tmp_path, "", f'architecture = "resnet18"\nstart = "{"ab" * 32}"')

@@ -32,7 +32,10 @@ def test_what_was_drawn_before_there_were_test_women_has_none(tmp_path: Path) ->
     manifest(tmp_path, {key: value for key, value in FROM.items() if key != "test_women"})
 
 
-@pytest.mark.parametrize("change", [{"women": 13}, {"test_women": 9}, {"seed": 1}, {"institution": "alts"}])
+@pytest.mark.parametrize(
+    "change",
+    [{"women": 13}, {"test_women": 9}, {"seed": 1}, {"institution": "alts"}, {"stages": ["native"]}, {"devices": 2}],
+)
 def test_other_phantoms_are_refused(tmp_path: Path, change: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match="holds other phantoms"):
         manifest(tmp_path, FROM | change)

@@ -162,7 +162,7 @@ def test_an_encoder_gives_features_and_representation():
 
 
 def _whole(encoder):
-    return _Answers(encoder).eval()
+    return _Answers(encoder, None).eval()
 
 
 def test_the_card_says_what_is_known(classifier: Released, exported: Path):

@@ -37,8 +37,8 @@ def by_hand(numbers: list[int]) -> int:
 
 @pytest.mark.parametrize("number", [2**31 - 1, -(2**31)])
 def test_the_largest_numbers_do_not_overflow(number: int) -> None:
-    limbs = np.array([np.full(ROW, kept) for _, kept in LIMBS])
-    assert row_sums(np.full((2, ROW), number), limbs) == [(2**61 - 1) * number * ROW] * 2
+    limbs = np.array([np.full(ROW, kept, np.float64) for _, kept in LIMBS])
+    assert row_sums(np.full((2, ROW), number, np.float64), limbs) == [(2**61 - 1) * number * ROW] * 2
 
 
 @given(numbers=st.lists(st.integers(-(2**31), 2**31 - 1), max_size=3 * ROW))

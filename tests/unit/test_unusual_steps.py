@@ -16,15 +16,16 @@ from coordinator.alarms.unusual_steps import unusual_steps
 from coordinator.commands.status_view import render
 from coordinator.run.status import ledger_line, overview
 from fedcervix.core.alarms import Alarm
-from fedcervix.core.events import Task, TaskKind, UpdateStored
+from fedcervix.core.events import Masked, Task, TaskKind, UpdateStored
 from fedcervix.core.measures import Measures
 from fedcervix.core.plan import Plan, Recipe, Terms
 from fedcervix.core.rounds.state import Round, Run, begin
 from fedcervix.models.step_similarity import measure_steps
 from fedcervix.models.weights import read_layout, write_tensors
+from fedcervix.trust.sum_reports import three_digits
 
 NAMES = ("ada", "bob", "cyd", "dan", "eva")
-BASE = "b" * 64
+BASE, MODEL = "b" * 64, "d" * 64
 
 
 def run_of(rounds: Sequence[Sequence[Measures]], **terms: object) -> Run:
@@ -32,7 +33,14 @@ def run_of(rounds: Sequence[Sequence[Measures]], **terms: object) -> Run:
     sites = NAMES[: max(len(one) for one in rounds)]
     plan = Plan(mode="csfssl", sites=sites, profile="paper", terms=Terms(**terms), recipe=Recipe())  # type: ignore[arg-type]
     done = tuple(
-        Round(number, BASE, 0.0, updates(number, sites[: len(one)]), measures=tuple(zip(sites, one, strict=False)))
+        Round(
+            number,
+            BASE,
+            0.0,
+            updates(number, sites[: len(one)]),
+            measures=tuple(zip(sites, one, strict=False)),
+            candidate=MODEL,
+        )
         for number, one in enumerate(rounds, 1)
     )
     return replace(begin("run", plan, base=BASE, at=0.0), rounds=done)
@@ -125,6 +133,26 @@ def test_whose_step_is_ten_times_as_long_or_turned_round_is_named_after_seven_ro
     assert named == 100
 
 
+@pytest.mark.parametrize("rounds", [5, 12, 20])
+def test_a_step_that_turns_round_is_named_though_it_pulls_the_others_down(rounds: int) -> None:
+    """Cosines as five phantom sites have them: .09, with a standard deviation of .03."""
+    for seed in range(40):
+        chance = np.random.default_rng(seed)
+        told = [[Measures(1.0, 0.1, c, 1.0) for c in chance.normal(0.1, 0.025, 5)] for _ in range(rounds)]
+        last = chance.normal(0.02, 0.025, 5)
+        last[2] = -0.09
+        run = run_of([*told, [Measures(1.0, 0.1, c, 1.0) for c in last]])
+        assert found(run, rounds + 1) == [("cyd", "cosine")]
+
+
+def test_where_steps_share_no_direction_a_cosine_below_0_says_nothing() -> None:
+    chance, alarms = np.random.default_rng(3), 0
+    rounds = [[Measures(1.0, 0.1, c, 1.0) for c in chance.normal(0.01, 0.03, 5)] for _ in range(200)]
+    run = run_of(rounds)
+    alarms = sum(len(found(run, number)) for number in range(6, 201))
+    assert alarms <= 5
+
+
 def test_an_honest_federation_raises_hardly_any_alarm() -> None:
     """Five runs of 40 rounds and five sites: 1,000 honest updates, of which one of 370 may raise an alarm."""
     runs = [run_of(honest(40, seed=seed)) for seed in range(5)]
@@ -138,8 +166,34 @@ def test_where_nothing_was_measured_there_is_no_alarm() -> None:
 def test_the_hops_of_a_ring_are_compared_too() -> None:
     run = run_of([steps(1.0, 1.0)] * 6)
     hop = replace(updates(7, ["ada"])[0], measures=Measures(90.0, 0.1))
-    ring = replace(run, rounds=(*run.rounds, Round(7, BASE, 0.0, (hop,))))
+    ring = replace(run, rounds=(*run.rounds, Round(7, BASE, 0.0, (hop,), candidate=MODEL)))
     assert found(ring, 7) == [("ada", "norm")]
+
+
+@pytest.mark.parametrize("here", [1, 2, 3, 4])
+def test_a_round_in_which_sites_are_still_to_come_raises_no_alarm(here: int) -> None:
+    """Its median is not that of all sites. The round is judged when it has its model."""
+    run = run_of(honest(9))
+    last = run.rounds[-1]
+    begun = replace(last, candidate="", measures=last.measures[:here])
+    partly = replace(run, rounds=(*run.rounds[:-1], begun))
+    assert found(partly, 9) == found(run, 9) == []
+    assert new_alarms(partly, replace(run, rounds=(*run.rounds[:-1], last))) == ()
+
+
+@pytest.mark.parametrize(("factor", "alarms"), [(1.0, []), (10.0, [("ada", "norm")])])
+def test_masked_updates_are_compared_by_the_lengths_that_sites_have_signed(
+    factor: float, alarms: list[tuple[str, str]]
+) -> None:
+    rounds = []
+    for number, measured in enumerate(honest(9), 1):
+        norms = [one.norm * (factor if at == 0 and number == 9 else 1) for at, one in enumerate(measured)]
+        masked = [Masked(BASE, three_digits(norm), "", "aa") for norm in norms]
+        sent = zip(updates(number, NAMES), masked, strict=True)
+        stored = tuple(replace(update, masked=of) for update, of in sent)
+        rounds.append(Round(number, BASE, 0.0, stored, candidate=MODEL))
+    run = replace(run_of(honest(9)), rounds=tuple(rounds))
+    assert found(run, 9) == alarms
 
 
 # --- where it is shown ------------------------------------------------------------------------------------------------

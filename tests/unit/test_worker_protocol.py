@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from fedcervix.core.pace import SitePace
 from fedcervix.errors import DataError, FedcervixError
 from fedcervix.runtime.typed_json import from_json
 from fedcervix.runtime.worker_protocol import (
@@ -41,14 +42,11 @@ FAILURE = Failure.of(ValueError("4711"), ERROR, "reading")
 PROGRESS = WorkProgress("training", 3, 8, "steps", 0.1 + 0.2, 1e-7, "a note", ErrorParts("what", "cause", "next"))
 COST = Cost(
     device="cpu",
-    step_s=None,
-    steps_per_round=1,
+    epochs_per_round=1,
     rounds_max=2,
-    decode_s=0.5,
-    memory_bytes=3,
-    memory_free_bytes=4,
-    disk_bytes=5,
-    disk_free_bytes=6,
+    pace=SitePace(
+        steps=1, decode_high_s=0.5, memory_bytes=3, memory_free_bytes=4, disk_bytes=5, disk_free_bytes=6, gpu=False
+    ),
 )
 FINDINGS = Findings(
     images=1,
@@ -123,8 +121,8 @@ def test_what_is_no_answer_is_refused(line: str) -> None:
 
 
 def test_a_foreign_value_is_named() -> None:
-    with pytest.raises(ValueError, match=r"^Findings\.cost\.disk_bytes: Input should be a valid integer$"):
-        from_json(Findings, dataclasses.asdict(FINDINGS) | {"cost": dataclasses.asdict(COST) | {"disk_bytes": "5"}})
+    with pytest.raises(ValueError, match=r"^Findings\.cost\.rounds_max: Input should be a valid integer$"):
+        from_json(Findings, dataclasses.asdict(FINDINGS) | {"cost": dataclasses.asdict(COST) | {"rounds_max": "5"}})
 
 
 def test_an_error_arrives_with_its_three_lines_and_what_was_done() -> None:

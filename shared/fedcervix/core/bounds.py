@@ -1,4 +1,4 @@
-"""What a key of a plan or a configuration may be: one of some words, or a number between two bounds.
+"""What a key of a plan or a configuration may be: one of some words, a digest, or a number between two bounds.
 
 A key is one line of its dataclass: name, allowed values, default. So the dataclass is the table that the checks, the
 documents (by a test) and other users read:
@@ -10,12 +10,16 @@ documents (by a test) and other users read:
 from __future__ import annotations
 
 import dataclasses
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from fedcervix.printable import quoted
 
+DIGEST = re.compile(r"[0-9a-f]{64}")
+"""SHA-256 in lower-case hexadecimal: the name of a blob and of a model"""
 INT64_MAX = 2**63 - 1
 FLOAT_MAX = 1e300
 """a whole number that stands for a fraction is no longer"""
@@ -55,6 +59,26 @@ class Within:
         return "".join([*(f"{_shown(one)} or " for one in self.also if one is not None), low, high])
 
 
+@dataclass(frozen=True, slots=True)
+class OrDigest:
+    """Some words, or the SHA-256 of a model's weights file."""
+
+    words: tuple[str, ...]
+
+    def __contains__(self, value: str) -> bool:
+        return value in self.words or DIGEST.fullmatch(value) is not None
+
+    def __iter__(self) -> Iterator[str]:
+        yield from (*self.words, "a digest")
+
+    def __str__(self) -> str:
+        return f"{', '.join(self.words)} or the SHA-256 of a model"
+
+
+Values = Within | OrDigest | tuple[str, ...]
+"""what a key may be"""
+
+
 def _shown(number: float | None) -> str:
     if number == INT64_MAX:
         return "2^63 - 1"
@@ -62,16 +86,16 @@ def _shown(number: float | None) -> str:
 
 
 @cache
-def allowed(schema: type) -> dict[str, Within | tuple[str, ...]]:
+def allowed(schema: type) -> dict[str, Values]:
     """Return what the keys of a dataclass may be: bounds of a number, or words. Other keys are left out."""
     hints = get_type_hints(schema, include_extras=True)
     return {field.name: found for field in dataclasses.fields(schema) if (found := _allowed(hints[field.name]))}
 
 
-def _allowed(hint: Any) -> Within | tuple[str, ...] | None:
+def _allowed(hint: Any) -> Values | None:
     if get_origin(hint) is Literal:
         return get_args(hint)
-    return next((bound for bound in getattr(hint, "__metadata__", ()) if isinstance(bound, Within)), None)
+    return next((bound for bound in getattr(hint, "__metadata__", ()) if isinstance(bound, Within | OrDigest)), None)
 
 
 @cache
@@ -98,9 +122,12 @@ def check_values(value: Any) -> None:
     for key, values in allowed(value.__class__).items():
         found = getattr(value, key)
         if found not in values:
-            words = f"{values}; found {found}" if isinstance(values, Within) else _choice(values, found)
-            raise ValueError(f"{key} must be {words}")
+            raise ValueError(f"{key} must be {_words(values)}; found {_found(values, found)}")
 
 
-def _choice(words: tuple[str, ...], found: object) -> str:
-    return f"one of {', '.join(words)}; found {quoted(found)}"
+def _words(values: Values) -> str:
+    return f"one of {', '.join(values)}" if isinstance(values, tuple) else str(values)
+
+
+def _found(values: Values, found: object) -> str:
+    return str(found) if isinstance(values, Within) else quoted(found)

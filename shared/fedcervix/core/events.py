@@ -15,8 +15,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from types import NoneType, UnionType
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
 
+from fedcervix.core.bounds import DIGEST
 from fedcervix.core.formats import FIRST, KEY, UnknownFormat, contents
 from fedcervix.core.measures import Measures
 from fedcervix.core.modes import MODES
@@ -25,9 +26,6 @@ from fedcervix.json_text import parsed
 from fedcervix.printable import QUOTED_CHARS_MAX, quoted, shortened
 
 T = TypeVar("T")
-
-DIGEST = re.compile(r"[0-9a-f]{64}")
-"""SHA-256 in lower-case hexadecimal: the name of a blob."""
 
 RUN_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?")
 """A run is named like a site, with one character more; both sides call folders after it."""
@@ -392,8 +390,11 @@ class AggregateStored:
     """what was measured of each averaged update, by site in roster order"""
     total: str = ""
     """digest of the secure sum from which every site derives the average; empty where it is made of the updates"""
+    summed_norm: float = 0.0
+    """Euclidean length of the average step in the secure sum; 0 where there is none"""
 
     def __post_init__(self) -> None:
+        _check_measure("summed_norm", self.summed_norm)
         check(bool(DIGEST.fullmatch(self.digest)), f"not a digest: {quoted(self.digest)}")
         _check_optional(self.total)
         _check_optional(self.packed)
@@ -531,6 +532,7 @@ SINCE: Mapping[str, int] = dict.fromkeys(
         "Task.attempt",
         "UpdateStored.masked",
         "AggregateStored.total",
+        "AggregateStored.summed_norm",
         "Rewrapped",
         "Task.readers",
         "UpdateStored.seal",
@@ -583,22 +585,36 @@ def _plain(value: Any) -> Any:
     """Return a value as JSON has it, without later fields that say nothing: older versions read the rest."""
     if isinstance(value, tuple):
         return [_plain(below) for below in value]
-    if not dataclasses.is_dataclass(value):
+    if not (fields := _fields(type(value))):
         return value
-    name, fields = type(value).__name__, dataclasses.fields(value)
-    used = [field.name for field in fields if f"{name}.{field.name}" not in SINCE or _is_said(value, field)]
-    return {field: _plain(getattr(value, field)) for field in used}
+    found = [(field, getattr(value, field.name)) for field in fields]
+    return {field.name: _plain(below) for field, below in found if field.place not in SINCE or below != field.default}
 
 
 def needed_format(event: Any) -> int:
     """Return the lowest format that has this event, or this value in one, with these fields."""
-    name, used = type(event).__name__, [field for field in dataclasses.fields(event) if _is_said(event, field)]
-    own = max(SINCE.get(one, FIRST) for one in (name, *(f"{name}.{field.name}" for field in used)))
-    return max(own, *(needed_format(below) for field in used for below in _ours(getattr(event, field.name))), FIRST)
+    found = [(field, getattr(event, field.name)) for field in _fields(type(event))]
+    used = [(field.place, value) for field, value in found if value != field.default]
+    own = max(SINCE.get(one, FIRST) for one in (type(event).__name__, *(place for place, _ in used)))
+    return max(own, *(needed_format(below) for _, value in used for below in _ours(value)), FIRST)
 
 
-def _is_said(value: Any, field: dataclasses.Field[Any]) -> bool:
-    return bool(getattr(value, field.name) != field.default)
+class _Field(NamedTuple):
+    """A field of a type of ours, and its name together with that of the type."""
+
+    name: str
+    place: str
+    default: object
+
+
+def _fields_of(kind: Any) -> tuple[_Field, ...]:
+    """Return the fields of a type; none where it is not of ours."""
+    fields = dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else ()
+    return tuple(_Field(field.name, f"{kind.__name__}.{field.name}", field.default) for field in fields)
+
+
+_fields: Callable[[Any], tuple[_Field, ...]] = functools.cache(_fields_of)
+"""each event is written, checked and read several times, at each site"""
 
 
 def _ours(value: Any) -> Iterator[Any]:
@@ -606,7 +622,7 @@ def _ours(value: Any) -> Iterator[Any]:
     if isinstance(value, tuple):
         for below in value:
             yield from _ours(below)
-    elif dataclasses.is_dataclass(value):
+    elif _fields(type(value)):
         yield value
 
 
@@ -629,8 +645,8 @@ def _value(hint: Any, raw: Any, place: str) -> Any:
         return None if raw is None else _value(one, raw, place)
     if get_origin(hint) is tuple:
         return _tuple(get_args(hint), raw, place)
-    if dataclasses.is_dataclass(hint):
-        return _built(hint, raw)  # type: ignore[arg-type]
+    if _fields(hint):
+        return _built(hint, raw)
     if issubclass(hint, StrEnum):
         return hint(raw)
     check(type(raw) in (_NUMBERS if hint is float else (hint,)), f"{place} is not of type {hint.__name__}")

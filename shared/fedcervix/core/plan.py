@@ -15,9 +15,9 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from fedcervix.core.bounds import INT64_MAX, Within, check_values
+from fedcervix.core.bounds import DIGEST, INT64_MAX, OrDigest, Within, check_values
 from fedcervix.core.formats import FIRST, KEY
 from fedcervix.core.modes import MODES, Mode, ModeRules
 from fedcervix.core.plan_formats import from_dict, to_dict
@@ -25,12 +25,14 @@ from fedcervix.core.sum_plan import SumTerms, sum_faults
 from fedcervix.json_text import parsed
 from fedcervix.printable import QUOTED_CHARS_MAX, quoted, shortened
 
-Architecture = Literal["resnet18", "resnet50"]
+Architecture = Literal["resnet18", "resnet50", "efficientnet_lite0"]
 Head = Literal["relu", "linear", "mlp"]
-Start = Literal["random", "imagenet"]
+Start = Annotated[str, OrDigest(("random", "imagenet"))]
 Views = Literal["one-augmented", "both-augmented"]
 Loss = Literal["nt-xent", "dcl"]
 Fit = Literal["squash", "crop"]
+Roi = Literal["none", "manifest", "detector"]
+Harmonise = Literal["none", "site-colour"]
 Precision = Literal["float32", "bfloat16", "auto"]
 Schedule = Literal["constant", "cosine"]
 Average = Literal["equal", "by-images"]
@@ -38,8 +40,15 @@ Aggregation = Literal["mean", "trimmed-mean"]
 BatchNorm = Literal["mean", "pooled-variance", "local-statistics", "local"]
 OptimiserState = Literal["reset", "keep"]
 ClassifierAugment = Literal["none", "light"]
+ClassifierMethod = Literal["full", "probe", "lp-ft"]
+ClassifierLabels = Literal["binary", "ordered"]
 RingResult = Literal["last", "cycle-average"]
 Compression = Literal["none", "bfloat16", "int8"]
+Stage = Literal["native", "acetic", "green", "iodine", "other"]
+"""of an examination: before anything is applied, after acetic acid, through a green filter, after iodine"""
+STAGES: tuple[Stage, ...] = get_args(Stage)
+Positives = Literal["view", "same-stage-visit"]
+Colour = Literal["free", "acetic-safe"]
 
 SITE_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 """A site is named like one label of a host name, with 1 to 63 characters: a-z, 0-9 and inner hyphens."""
@@ -87,6 +96,9 @@ class Augment:
     """exponent on intensities in [0, 1], drawn uniformly in its logarithm"""
     brightness: Annotated[float, Within(0, below=1)] = 0.15
     """factor from [1 - brightness, 1 + brightness]"""
+    colour: Colour = "free"
+    """`acetic-safe`: what acetic acid turns white stays as white, beside its surroundings, as it was. No gamma, and
+    brightness only darkens, so the proportions of all colours in an image stay and none is cut off at white"""
 
     def __post_init__(self) -> None:
         check_values(self)
@@ -108,9 +120,26 @@ class ClassifierRecipe:
     reverse_class_weights: bool = True
     """weight n / (2 n_c) per sample"""
     augment: ClassifierAugment = "none"
+    method: ClassifierMethod = "full"
+    """`full` fine-tunes everything (the paper's); `probe` fits the output neuron to the frozen encoder; `lp-ft` does
+    that, and fine-tunes everything from there (Kumar et al. 2022)"""
+    trainings: Annotated[int, Within(1, 100)] = 1
+    """so many trainings, each with its own random numbers, make one classifier: its score is the mean of theirs"""
+    averaged_epochs: Annotated[int, Within(1, 100)] = 1
+    """of `lp-ft`: the weights are the mean over so many epochs, the latest ones (Izmailov et al. 2018)"""
+    tuned_share: Annotated[float, Within(above=0, most=1)] = 1.0
+    """of `lp-ft`: so much of the weights is fine-tuned, the rest is the probe's (WiSE-FT, Wortsman et al. 2022)"""
+    labels: ClassifierLabels = "binary"
+    """`ordered`: where a site's labels have more than two ordered classes, the classifier learns all of them (CORAL)"""
+    zone_error: Annotated[float, Within(0, below=0.5)] = 0.0
+    """of the indeterminate zone: so many women of either class may be called wrongly (conformal, by woman); 0: no
+    zone"""
 
     def __post_init__(self) -> None:
         check_values(self)
+        for key in ("averaged_epochs", "tuned_share"):
+            words = f'{key} needs method = "lp-ft": with another, a mean of weights would not fit its batch norm'
+            check(self.method == "lp-ft" or getattr(self, key) == 1, words)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,10 +151,15 @@ class Recipe:
     """units of the dense layer (the representation)"""
     head: Head = "relu"
     start: Start = "random"
+    """of the backbone: random weights, ImageNet's, or those of the cervix model with this digest; the head is random"""
     image_px: Annotated[int, Within(32, 1024)] = 224
     """side of the square input"""
     fit: Fit = "squash"
     """how an image becomes a square: `squash` scales both sides, `crop` keeps the aspect and cuts the centre"""
+    roi: Roi = "none"
+    """crop to the cervix first: to the manifest's box, or to a detector's, which crops nothing where it is unsure"""
+    harmonise: Harmonise = "none"
+    """`site-colour`: bring the tissue in a site's pictures to one reference, by one fixed line for each channel"""
     views: Views = "one-augmented"
     """`one-augmented`: the original image is one of its two views"""
     normalise: bool = True
@@ -147,6 +181,11 @@ class Recipe:
     epochs_max: Annotated[int, Within(1, EPOCHS_MAX)] = 50
     """of local training; a federation stops after `rounds` as well"""
     patience_epochs: Annotated[int, Within(1)] = 5
+    stages: tuple[Stage, ...] = ()
+    """of the examination: only their images train and test, encoder and classifier; none: all images do"""
+    positives: Positives = "view"
+    """what a positive pair is: two views of an image, or, where there is one, a view of another image of the same visit
+    and stage (MICLe, Azizi et al. 2021; MedAug, Vu et al. 2021). Then two images of one woman are never negatives"""
     avoid_same_patient: bool = False
     """never two images of one woman in one batch: she would be a false negative"""
     precision: Precision = "float32"
@@ -156,6 +195,14 @@ class Recipe:
 
     def __post_init__(self) -> None:
         check_values(self)
+        check(isinstance(self.stages, tuple), f"stages is a list of stages; found {quoted(self.stages)}")
+        known = all(stage in STAGES for stage in self.stages) and len(set(self.stages)) == len(self.stages)
+        check(known, f"stages are some of {', '.join(STAGES)}, each once; found {quoted(self.stages)}")
+
+    @property
+    def start_model(self) -> str:
+        """The digest of the cervix model that it starts from; empty for another start."""
+        return self.start if DIGEST.fullmatch(self.start) else ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

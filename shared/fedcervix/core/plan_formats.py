@@ -57,6 +57,19 @@ CHANGES: Final = (
     Change(2, "terms.secure_sum", (False,)),
     Change(2, "terms.holders", ((),)),
     Change(2, "terms.colluders", (0,)),
+    Change(3, "recipe.architecture", ("resnet18", "resnet50"), is_new=False),
+    Change(3, "recipe.start", ("random", "imagenet"), is_new=False),
+    Change(3, "recipe.roi", ("none",)),
+    Change(3, "recipe.harmonise", ("none",)),
+    Change(3, "recipe.stages", ((),)),
+    Change(3, "recipe.positives", ("view",)),
+    Change(3, "recipe.augment.colour", ("free",)),
+    Change(3, "recipe.classifier.method", ("full",)),
+    Change(3, "recipe.classifier.trainings", (1,)),
+    Change(3, "recipe.classifier.averaged_epochs", (1,)),
+    Change(3, "recipe.classifier.tuned_share", (1.0,)),
+    Change(3, "recipe.classifier.labels", ("binary",)),
+    Change(3, "recipe.classifier.zone_error", (0.0,)),
 )
 
 FORMAT: Final = max(change.format for change in CHANGES)

@@ -17,10 +17,12 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import itertools
 import os
 import secrets
 import tempfile
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from io import BufferedWriter, FileIO
 from pathlib import Path
@@ -31,6 +33,8 @@ from fedcervix.errors import StorageError
 FILE_MODE = 0o600
 FOLDER_MODE = 0o700
 WRITE_AHEAD_BYTES = 4 * 2**20
+BEHIND_BYTES = 2**20
+"""of a buffer that is hashed and written while the next one is filled: it holds any block of a model"""
 COPY_BYTES = 2**20
 CANNOT_SYNC_FOLDERS = (errno.EINVAL, errno.EOPNOTSUPP, errno.EACCES)
 """what network file systems say, and folders that this user may not list: there is then nothing to wait for"""
@@ -75,23 +79,74 @@ def _anew(path: str, flags: int) -> int:
 
 
 class Sink:
-    """A file that is being written: its bytes go to the disk and into the digest."""
+    """A file that is being written: its bytes go to the disk and into the digest.
 
-    def __init__(self, file: BufferedWriter) -> None:
+    `hasher` has perhaps hashed something before them. Without `sync` nothing is to reach the disk soon.
+    """
+
+    def __init__(self, file: BufferedWriter, hasher: hashlib._Hash | None = None, *, sync: bool = True) -> None:
         self._file = file
-        self._sha256 = hashlib.sha256()
-        self._ahead = WriteAhead(file.fileno())
+        self._sha256 = hasher or hashlib.sha256()
+        self._ahead = WriteAhead(file.fileno()) if sync else None
 
     def write(self, data: bytes | memoryview) -> None:
         """Append bytes. Raises OSError."""
         self._file.write(data)
         self._sha256.update(data)
-        self._ahead.wrote(len(data))
+        if self._ahead is not None:
+            self._ahead.wrote(len(data))
 
     @property
     def digest(self) -> str:
         """SHA-256 of all that was written, hexadecimal."""
         return self._sha256.hexdigest()
+
+
+class Behind:
+    """Hashes and writes on a thread, a buffer at a time, while the next one is filled.
+
+    A buffer holds many blocks: to wake a thread takes as long as to compute a small one.
+    """
+
+    def __init__(self, sink: Sink, thread: ThreadPoolExecutor) -> None:
+        self._sink, self._thread = sink, thread
+        self._buffers = itertools.cycle(memoryview(bytearray(BEHIND_BYTES)) for _ in range(2))
+        self._buffer, self._filled = next(self._buffers), 0
+        self._on_its_way: Future[None] | None = None
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Append bytes, which may change afterwards. Raises the error of the thread."""
+        for start in range(0, len(data), BEHIND_BYTES):
+            part = data[start : start + BEHIND_BYTES]
+            self.room(len(part))[:] = part
+
+    def room(self, count_bytes: int) -> memoryview:
+        """Return where to put the next bytes, at most BEHIND_BYTES; fill it before the next call."""
+        if self._filled + count_bytes > BEHIND_BYTES:
+            self.hand_over()
+        start, self._filled = self._filled, self._filled + count_bytes
+        return self._buffer[start : self._filled]
+
+    def hand_over(self) -> None:
+        """Pass the filled buffer to the thread. Raises its error from the buffer before."""
+        self.finish()
+        self._on_its_way = self._thread.submit(self._sink.write, self._buffer[: self._filled])
+        self._buffer, self._filled = next(self._buffers), 0
+
+    def finish(self) -> None:
+        """Wait for the thread. Raises its error."""
+        if self._on_its_way is not None:
+            self._on_its_way.result()
+
+
+@contextmanager
+def written_behind(sink: Sink) -> Iterator[Behind]:
+    """Write to a sink on another thread; at the end all of it is written. Raises the error of that thread."""
+    with ThreadPoolExecutor(1) as thread:
+        behind = Behind(sink, thread)
+        yield behind
+        behind.hand_over()
+        behind.finish()
 
 
 class WriteAhead:
@@ -129,10 +184,12 @@ def in_place_of(path: Path, *, sole_writer: bool = False) -> Iterator[Path]:
 
 
 @contextmanager
-def replacing(path: Path, *, sync: bool = True, sole_writer: bool = False) -> Iterator[Sink]:
+def replacing(
+    path: Path, *, sync: bool = True, sole_writer: bool = False, hasher: hashlib._Hash | None = None
+) -> Iterator[Sink]:
     """Do as `writing` does, for callers that go on without the file. Raises OSError."""
     with in_place_of(path, sole_writer=sole_writer) as new, open(new, "wb", opener=_anew) as file:
-        yield Sink(file)
+        yield Sink(file, hasher, sync=sync)
         file.flush()
         if sync:
             os.fsync(file.fileno())
@@ -141,14 +198,16 @@ def replacing(path: Path, *, sync: bool = True, sole_writer: bool = False) -> It
 
 
 @contextmanager
-def writing(path: Path, *, sync: bool = True, sole_writer: bool = False) -> Iterator[Sink]:
+def writing(
+    path: Path, *, sync: bool = True, sole_writer: bool = False, hasher: hashlib._Hash | None = None
+) -> Iterator[Sink]:
     """Write a file that takes the place of `path` when the block ends well, and leaves no trace when it does not.
 
     Without `sync` a killed process changes nothing of that; a machine that loses its power within seconds may leave the
     old content, or on some file systems an empty file or one of zero bytes. Large files have a `sole_writer` (see
     `in_place_of`), or each killed process would cost their size. Raises StorageError.
     """
-    with disk(path, "write"), replacing(path, sync=sync, sole_writer=sole_writer) as out:
+    with disk(path, "write"), replacing(path, sync=sync, sole_writer=sole_writer, hasher=hasher) as out:
         yield out
 
 
@@ -161,11 +220,11 @@ def check_writable(path: Path) -> None:
 def write_parts(path: Path, parts: Iterable[bytes | memoryview]) -> str:
     """Write a large file piece by piece as the sole writer (see `writing`); return the SHA-256 of its bytes.
 
-    Raises StorageError, and what `parts` raises.
+    A thread hashes and writes while `parts` makes the next ones. Raises StorageError, and what `parts` raises.
     """
-    with writing(path, sole_writer=True) as out:
+    with writing(path, sole_writer=True) as out, written_behind(out) as behind:
         for part in parts:
-            out.write(part)
+            behind.write(part)
     return out.digest
 
 

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from fedcervix.core.events import DIGEST, MOMENT_MAX, RUN_NAME, Event, event_from_json, event_to_json
+from fedcervix.core.bounds import DIGEST
+from fedcervix.core.events import MOMENT_MAX, RUN_NAME, Event, event_from_json, event_to_json
 from fedcervix.core.formats import UnknownFormat
 from fedcervix.core.plan import Plan, check
 from fedcervix.disk.databases import translated
@@ -200,16 +201,41 @@ class Journal:
 
     def events(self, run: str) -> Iterator[Event]:
         """Yield a run's events in order. Raises StorageError."""
-        after = 0
+        for _, event in self.numbered(run):
+            yield event
+
+    def numbered(self, run: str, after: int = 0) -> Iterator[tuple[int, Event]]:
+        """Yield a run's events in order, each with its number, from those after number `after` on.
+
+        Numbers grow; they are those of all runs together. Raises StorageError.
+        """
         while rows := self._read(run, after):
             with _translated(self._path):
-                yield from [event_from_json(text) for _, text in rows]
+                yield from [(number, event_from_json(text)) for number, text in rows]
             after = rows[-1][0]
 
     def _read(self, run: str, after: int) -> list[tuple[int, str]]:
         with self._lock, _translated(self._path):
             query = "SELECT seq, event FROM events WHERE run = ? AND seq > ? ORDER BY seq LIMIT ?"
             return self._db.execute(query, (run, after, READ_AT_ONCE)).fetchall()
+
+    def last_seq(self, run: str = "") -> int:
+        """Return the number of the last event, of all runs or of one; 0 where there is none. Raises StorageError."""
+        if self._is_empty:
+            return 0
+        with self._lock, _translated(self._path):
+            query = "SELECT coalesce(max(seq), 0) FROM events WHERE ? IN ('', run)"
+            [(seq,)] = self._db.execute(query, (run,)).fetchall()
+        return int(seq)
+
+    def after(self, seq: int, most: int = READ_AT_ONCE) -> list[tuple[int, str, Event]]:
+        """Return (number, run, event) of the events after a number, of all runs, oldest first. Raises StorageError."""
+        if self._is_empty:
+            return []
+        with self._lock, _translated(self._path):
+            query = "SELECT seq, run, event FROM events WHERE seq > ? ORDER BY seq LIMIT ?"
+            rows = self._db.execute(query, (seq, most)).fetchall()
+            return [(number, run, event_from_json(text)) for number, run, text in rows]
 
     def ledger(self, run: str, since: int = 0) -> Iterator[Entry]:
         """Yield the entries of a run's ledger, in order, from entry `since` on. Raises StorageError."""

@@ -37,10 +37,8 @@ A ring's `cycle-average` uses the same function: its updates are the models that
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from io import FileIO
@@ -51,7 +49,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedcervix.core.plan import BatchNorm, check
-from fedcervix.disk.files import Sink, opened, read_at, writing
+from fedcervix.disk.files import opened, read_at, writing, written_behind
 from fedcervix.errors import ModelError, RemoteError
 from fedcervix.models.weights import (
     DTYPES,
@@ -69,8 +67,6 @@ from fedcervix.models.weights import (
 
 BLOCK_ELEMENTS = 65_536
 ITEM_BYTES_MAX = max(dtype.itemsize for dtype in DTYPES.values())
-BEHIND_BYTES = 2**20
-"""of a buffer that is hashed and written behind the arithmetic: it holds any block"""
 ROWS_BYTES = 2**22
 """of a block of all updates together, where one is needed"""
 
@@ -172,47 +168,6 @@ class SeesSteps(Protocol):
 
     def count(self) -> None:
         """Measure what was read last, which is of no more use then."""
-
-
-class Behind:
-    """Hashes and writes averaged data on a thread, a buffer at a time, while the next one is filled.
-
-    A buffer holds many blocks: to wake a thread takes as long as to average a small one.
-    """
-
-    def __init__(self, sink: Sink, thread: ThreadPoolExecutor) -> None:
-        self._sink, self._thread = sink, thread
-        self._buffers = itertools.cycle(memoryview(bytearray(BEHIND_BYTES)) for _ in range(2))
-        self._buffer, self._filled = next(self._buffers), 0
-        self._on_its_way: Future[None] | None = None
-
-    def room(self, count_bytes: int) -> memoryview:
-        """Return where to put the next bytes; fill it before the next call."""
-        if self._filled + count_bytes > BEHIND_BYTES:
-            self.hand_over()
-        start, self._filled = self._filled, self._filled + count_bytes
-        return self._buffer[start : self._filled]
-
-    def hand_over(self) -> None:
-        """Pass the filled buffer to the thread. Raises its error from the buffer before."""
-        self.finish()
-        self._on_its_way = self._thread.submit(self._sink.write, self._buffer[: self._filled])
-        self._buffer, self._filled = next(self._buffers), 0
-
-    def finish(self) -> None:
-        """Wait for the thread. Raises its error."""
-        if self._on_its_way is not None:
-            self._on_its_way.result()
-
-
-@contextmanager
-def written_behind(sink: Sink) -> Iterator[Behind]:
-    """Write to a sink on another thread; at the end all of it is written. Raises the error of that thread."""
-    with ThreadPoolExecutor(1) as thread:
-        behind = Behind(sink, thread)
-        yield behind
-        behind.hand_over()
-        behind.finish()
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ PIECE_BYTES = 1 << 20
 
 
 def seal(model: Path, header: Header, key: bytes, to: Path) -> str:
-    """Write a model under seal, and return the SHA-256 of the sealed file. Memory: three pieces of 1 MiB.
+    """Write a model under seal, and return the SHA-256 of the sealed file. Memory: five pieces of 1 MiB.
 
     The same model, header and key give the same bytes. Raises StorageError; BrokenSealError where the model is not the
     one that the header names.

@@ -7,6 +7,7 @@ average of what is trained, as in `aggregate`. A trimmed mean and clipping need 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedcervix.core.plan import BatchNorm, check
-from fedcervix.disk.files import writing
+from fedcervix.disk.files import writing, written_behind
 from fedcervix.errors import RemoteError
 from fedcervix.models.aggregate import (
     BLOCK_ELEMENTS,
@@ -25,7 +26,6 @@ from fedcervix.models.aggregate import (
     is_trained,
     open_models,
     spans,
-    written_behind,
 )
 from fedcervix.models.secure_updates import pooled, step_bound
 from fedcervix.models.secure_vectors import (
@@ -56,10 +56,27 @@ class Summed:
         check(self.sites > 0, f"a sum has at least one site; found {self.sites}")
 
 
+@dataclass(frozen=True, slots=True)
+class SumAverage:
+    """What is known of an average that was derived from a sum."""
+
+    digest: str
+    """SHA-256 of the model (hexadecimal)"""
+    norm: float
+    """Euclidean, of the average step of what is trained, without server momentum"""
+
+
 def derive(
-    total: Path, base: Path, to: Path, of: Summed, batch_norm: BatchNorm, momentum: Momentum | None = None
-) -> str:
-    """Write the average that a checked sum stands for; return its SHA-256 (hexadecimal).
+    total: Path,
+    base: Path,
+    to: Path,
+    of: Summed,
+    batch_norm: BatchNorm,
+    momentum: Momentum | None = None,
+    *,
+    round_: int,
+) -> SumAverage:
+    """Write the average that a round's checked sum stands for.
 
     It has the header of the base. Raises RemoteError where the sum gives no model, ModelError where `pooled-variance`
     finds a variance without its mean, StorageError.
@@ -72,7 +89,8 @@ def derive(
         writing(to, sole_writer=True) as sink,
         np.errstate(over="ignore", invalid="ignore"),
     ):
-        average = _Derived(form, vector, models, of, batch_norm, momentum.share if momentum else 0.0)
+        carried = momentum.share if momentum else 0.0
+        average = _Derived(form, vector, models, of, batch_norm, carried, round_)
         sink.write(with_length(form.model.header))
         with written_behind(sink) as behind:
             for position, tensor in enumerate(form.model.tensors):
@@ -82,7 +100,7 @@ def derive(
                     fill(span, out)
                     if not sound(out, tensor):
                         raise _no_model(tensor, "it holds numbers that no model has")
-    return sink.digest
+    return SumAverage(sink.digest, math.sqrt(average.square))
 
 
 def _no_model(tensor: Tensor, why: object) -> RemoteError:
@@ -108,14 +126,17 @@ class _Derived:
         of: Summed,
         batch_norm: BatchNorm,
         carried: float,
+        round_: int,
     ) -> None:
-        self._form, self._vector, self._of = form, vector, of
+        self._form, self._vector, self._of, self._round = form, vector, of, round_
         self._origin, *self._ends = models
         self._batch_norm, self._carried = batch_norm, carried
         self._positions = {tensor.name: position for position, tensor in enumerate(form.model.tensors)}
         self._means = pooled(form.model, batch_norm)
         self._counters = vector.tail().counters
         self._blocks = Blocks(form.model)
+        self.square = 0.0
+        """of the norm of the average step so far"""
 
     def filling(self, position: int, tensor: Tensor) -> Fill:
         """Return what fills the blocks of one tensor. Raises RemoteError, StorageError."""
@@ -144,12 +165,14 @@ class _Derived:
         return fill
 
     def _trained(self, position: int, tensor: Tensor) -> Fill:
-        within = step_bound(self._blocks, self._origin, position, tensor)
+        within = step_bound(self._blocks, self._origin, position, tensor, self._round)
         carried = self._carried if is_trained(tensor, self._batch_norm, self._positions) else 0.0
 
         def fill(span: slice, out: memoryview) -> None:
             base = self._blocks.read(self._origin, position, span)
             found = fixed_point.averaged_steps(self._words(Lane.NUMBERS, tensor, span), base, within, self._of.share)
+            moved = found - base
+            self.square += float(np.einsum("n,n->", moved, moved))
             if carried > 0:
                 found += self._last_step(position, span) * carried
             encode(found, tensor.dtype, out)

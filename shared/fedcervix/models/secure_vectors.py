@@ -30,10 +30,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedcervix.disk.files import opened, read_at, writing
+from fedcervix.disk.files import opened, read_at, writing, written_behind
 from fedcervix.disk.storage import disk
 from fedcervix.errors import ModelError, RemoteError
-from fedcervix.models.aggregate import spans, written_behind
+from fedcervix.models.aggregate import spans
 from fedcervix.models.weights import (
     DTYPES,
     PREFIX_BYTES,
@@ -136,13 +136,21 @@ def vector_form(model: Layout) -> VectorForm:
 # ------------------------------------------------------------------------------------------------ writing
 
 
-def write_vector(form: VectorForm, to: Path, words: Iterator[Words], tail: Callable[[], Tail]) -> str:
-    """Write a vector from its words, block by block; return the SHA-256 of the file (hexadecimal).
+def write_vector(
+    form: VectorForm,
+    to: Path,
+    words: Iterator[Words],
+    tail: Callable[[], Tail],
+    hasher: hashlib._Hash | None = None,
+    *,
+    sync: bool = True,
+) -> str:
+    """Write a vector from its words, block by block; return the SHA-256 of the file (hexadecimal), or what `hasher` is.
 
     `tail` is asked when all words were taken. A block may be overwritten by the next one. The file is replaced whole or
-    not at all. Raises StorageError, and what `words` and `tail` raise.
+    not at all; without `sync` a power cut may take it. Raises StorageError, and what `words` and `tail` raise.
     """
-    with writing(to, sole_writer=True) as sink:
+    with writing(to, sync=sync, sole_writer=True, hasher=hasher) as sink:
         sink.write(with_length(form.layout.header))
         with written_behind(sink) as behind:
             for block in words:

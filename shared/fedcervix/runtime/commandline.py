@@ -145,6 +145,20 @@ def home_option(role: str) -> Callable[[Function], Function]:
     )
 
 
+def decision_options(function: Function) -> Function:
+    """Give a command the options with which a person decides on a model."""
+    for option in (
+        click.option("--by", "person", default="", help="Who says so: a name or an office. It is stored and sent on."),
+        click.option(
+            "--reason", required=True, help="Why. It is stored and sent on, so do not write who a patient is."
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+replaced_by_option = click.option("--replaced-by", default="", metavar="MODEL", help="The model to use instead.")
+
 verbose_option = click.option("--verbose", cls=Everywhere, is_flag=True, help="Write more messages to the log.")
 
 

@@ -1,4 +1,4 @@
-"""Settings of the C library's memory allocation: one for a site that trains, another for a coordinator.
+"""Settings of the C library's memory allocation: for a site that trains, for a coordinator, and for its page.
 
 A step of training frees its activations and the next one asks for the same again. By default glibc gives blocks above
 32 MB back to the system each time, and the system clears every page anew: measured, 12 to 35 % of a step at large
@@ -32,6 +32,12 @@ def share_memory_among_threads() -> bool:
     To be called before the process has threads: they keep the arenas that they have.
     """
     return _set(_ARENA_MAX, 1)
+
+
+def give_back_freed_memory() -> bool:
+    """Give what this process has freed back to the system. Returns whether there was any (glibc)."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform.startswith("linux") else None
+    return bool(trim and trim(0))
 
 
 def _set(parameter: int, value: int) -> bool:

@@ -21,7 +21,8 @@ from typing import Annotated
 from pydantic import Field, StringConstraints
 
 from fedcervix.core.alarms import WHAT_CHARS_MAX, WORDS_CHARS_MAX
-from fedcervix.core.events import DIGEST, GAUGE_CHARS_MAX, GAUGES_MAX, MOMENT_MAX, REASON_CHARS_MAX, ROUND_MAX
+from fedcervix.core.bounds import DIGEST
+from fedcervix.core.events import GAUGE_CHARS_MAX, GAUGES_MAX, MOMENT_MAX, REASON_CHARS_MAX, ROUND_MAX
 from fedcervix.core.formats import contents
 from fedcervix.core.plan import SITES_MAX, Plan, canonical_json
 from fedcervix.core.rounds.recording import SOFTWARE_MAX
@@ -151,6 +152,50 @@ class SoftwareLine:
     software: Annotated[tuple[Version, ...], Field(max_length=SOFTWARE_MAX)]
 
 
+Seconds = Annotated[float, Field(ge=0, le=1e15)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SitePrediction:
+    """What a usual round was predicted to take at one site, see `fedcervix.core.forecast`."""
+
+    site: Site
+    train_low_s: Seconds = 0.0
+    train_high_s: Seconds = 0.0
+    score_low_s: Seconds = 0.0
+    score_high_s: Seconds = 0.0
+    down_low_s: Seconds = 0.0
+    """of the models that it fetches; 0 where its line was not measured"""
+    down_high_s: Seconds = 0.0
+    up_low_s: Seconds = 0.0
+    up_high_s: Seconds = 0.0
+    down_bytes: Count = 0
+    """of these models"""
+    up_bytes: Count = 0
+    straggler: Annotated[str, StringConstraints(max_length=REASONS_MOST)] = ""
+    """why the others wait for it, and what to do; empty where they do not"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunPrediction:
+    """What a run was predicted to take before its first round, by what its sites had measured."""
+
+    round_low_s: Seconds | None = None
+    """of a usual round; None where no step was timed"""
+    round_high_s: Seconds | None = None
+    before_low_s: Seconds = 0.0
+    """that the first round takes longer"""
+    before_high_s: Seconds = 0.0
+    run_low_s: Seconds | None = None
+    """of the whole run: with as few rounds as early stopping allows"""
+    run_high_s: Seconds | None = None
+    """with all rounds"""
+    rounds_least: Count = 0
+    unmeasured: Sites = ()
+    """sites that have measured nothing, and are not in it"""
+    sites: Annotated[tuple[SitePrediction, ...], Field(max_length=SITES_MAX)] = ()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordedRun:
     """A run's record: how the run came about, and how it ended."""
@@ -170,6 +215,8 @@ class RecordedRun:
     model: Digest | None = None
     adopted: Sites = ()
     """sites that have the model"""
+    prediction: RunPrediction | None = None
+    """None where no site had measured anything"""
     ledger: Annotated[tuple[LedgerLine, ...], Field(max_length=ROUND_MAX)]
 
     @property

@@ -74,6 +74,8 @@ class WorkProgress:
     """a line for a person"""
     trouble: ErrorParts | None = None
     """what is in the way"""
+    epoch: int = 0
+    """of the run: it has just ended, with this loss; 0: none has"""
 
 
 OnProgress = Callable[[WorkProgress], None]
@@ -194,9 +196,13 @@ class Answers:
         self.stage, self._said_s = stage, 0.0
 
     def progress(self, progress: WorkProgress) -> None:
-        """Tell how far it is, unless that was told just now; a stage's first and last lines are always told."""
+        """Tell how far it is, unless that was told just now.
+
+        A stage's first and last lines and the end of each epoch are always told.
+        """
         now_s = self._clock_s()
-        if progress.stage == self.stage and progress.done != progress.of and now_s - self._said_s < PROGRESS_S:
+        is_minor = progress.stage == self.stage and progress.done != progress.of and not progress.epoch
+        if is_minor and now_s - self._said_s < PROGRESS_S:
             return
         self.stage, self._said_s = progress.stage, now_s
         self.say(progress)

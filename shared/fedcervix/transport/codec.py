@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
+from fedcervix.core.bounds import DIGEST
 from fedcervix.core.compression import Packed
 from fedcervix.core.events import (
     ATTEMPTS_MAX,
     BOX_CHARS_MAX,
-    DIGEST,
     FAILURE_STAGE_CHARS_MAX,
     GAUGE_CHARS_MAX,
     INCIDENT_CHARS_MAX,
@@ -49,6 +49,7 @@ from fedcervix.core.events import (
     check_event,
 )
 from fedcervix.core.formats import FIRST, UnknownFormat
+from fedcervix.core.pace import SitePace
 from fedcervix.core.plan import SITE_NAME, SITES_MAX, Plan, check
 from fedcervix.core.rounds.instructions import Finish, Idle, Instruction
 from fedcervix.core.rounds.state import Outcome
@@ -97,6 +98,8 @@ SECONDS_MAX = 1e9
 """of one task: 30 years"""
 MEASURE_MAX = 1e15
 """of a gauge or a speed"""
+PROBE_BYTES_MAX = 16 * 2**20
+"""in one look at how fast a line is"""
 INSTANCE = re.compile(r"[0-9a-f]{32}")
 SUCCEEDS_MAX = 16
 
@@ -725,6 +728,8 @@ class Ready:
     plan_digest: str
     opening: Opening | None = None
     """where the plan hides something from the coordinator"""
+    pace: SitePace | None = None
+    """what the site has measured for the plan; None: nothing"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -780,9 +785,8 @@ def _report(report: PlainReport, at: float) -> wire.FromSite:
             return wire.FromSite(at=at, here=wire.Here())
         case Stopped():
             return wire.FromSite(at=at, stopped=wire.Stopped())
-        case Ready(run, plan_digest, opening):
-            said = _write_opening(opening) if opening else None
-            return wire.FromSite(at=at, ready=wire.Ready(run=run, plan_digest=plan_digest, opening=said))
+        case Ready():
+            return wire.FromSite(at=at, ready=_write_ready(report))
         case Refusal(run, reason):
             return wire.FromSite(at=at, refusal=wire.Refusal(run=run, reason=reason[:REASON_CHARS_MAX]))
         case Progress():
@@ -795,6 +799,12 @@ def _report(report: PlainReport, at: float) -> wire.FromSite:
             return wire.FromSite(at=at, adopted=wire.Adopted(task=write_task(task)))
         case SiteFailed():
             return wire.FromSite(at=at, failure=_write_failure(report))
+
+
+def _write_ready(report: Ready) -> wire.Ready:
+    said = _write_opening(report.opening) if report.opening else None
+    pace = wire.Pace(**dataclasses.asdict(report.pace)) if report.pace else None
+    return wire.Ready(run=report.run, plan_digest=report.plan_digest, opening=said, pace=pace)
 
 
 def _secrets_report(report: SecretsReport, at: float) -> wire.FromSite:
@@ -898,7 +908,12 @@ def read_report(message: wire.FromSite, *, site: str, at: float) -> Report:
 def _read_ready(message: wire.FromSite, site: str, _at: float) -> Ready:
     check(bool(DIGEST.fullmatch(message.ready.plan_digest)), "not a plan digest")
     opening = _opening(message.ready.opening, site) if message.ready.HasField("opening") else None
-    return Ready(_run(message.ready.run), message.ready.plan_digest, opening)
+    pace = _pace(message.ready.pace) if message.ready.HasField("pace") else None
+    return Ready(_run(message.ready.run), message.ready.plan_digest, opening, pace)
+
+
+def _pace(said: wire.Pace) -> SitePace:
+    return SitePace(**{field.name: getattr(said, field.name) for field in said.DESCRIPTOR.fields})
 
 
 def _read_here(_message: wire.FromSite, _site: str, _at: float) -> Ping:
@@ -1065,6 +1080,13 @@ def read_seals(message: wire.PackedReply) -> tuple[tuple[str, Seal], ...]:
     """Return what goes with a model under seal, by who signed it; it is not checked yet."""
     check(len(message.seals) <= SITES_MAX + 1, "there are more seals than a round can have")
     return tuple((_text(one.site, 64, "site"), _seal(one)) for one in message.seals)
+
+
+@_reads
+def read_probe(size_bytes: int) -> int:
+    """Return how many bytes a site wants to see on its line, or to send over it."""
+    check(1 <= size_bytes <= PROBE_BYTES_MAX, f"a probe has 1 to {PROBE_BYTES_MAX:,} bytes; found {size_bytes:,}")
+    return size_bytes
 
 
 @_reads

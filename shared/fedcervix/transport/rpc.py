@@ -176,8 +176,10 @@ WATCH = Method("/fedcervix.Federation/Watch", wire.OverviewRequest, wire.Overvie
 COMMAND = Method("/fedcervix.Federation/Command", wire.CommandRequest, wire.CommandReply)
 FETCH = Method("/fedcervix.Blobs/Fetch", wire.BlobRequest, None, "unary_stream")
 PUSH = Method("/fedcervix.Blobs/Push", None, wire.PushReply, "stream_unary")
+PROBE_DOWN = Method("/fedcervix.Blobs/ProbeDown", wire.ProbeRequest, None, "unary_stream")
+PROBE_UP = Method("/fedcervix.Blobs/ProbeUp", None, wire.PushReply, "stream_unary")
 
-SITES = (ENROLL, RENEW, ATTACH, REPORT, OFFER, PACKED, FETCH, PUSH)
+SITES = (ENROLL, RENEW, ATTACH, REPORT, OFFER, PACKED, FETCH, PUSH, PROBE_DOWN, PROBE_UP)
 """what sites call"""
 OPERATOR = (OVERVIEW, WATCH, COMMAND)
 """what the operator calls, on a listener that only the coordinator's machine reaches"""
@@ -319,7 +321,7 @@ def _bounded(text: str) -> str:
 
 
 def translate(
-    error: grpc.RpcError, address: str, *, next_step: str = "site-agent check", own: bool = False
+    error: grpc.RpcError, address: str, *, next_step: str = "site-agent doctor", own: bool = False
 ) -> FedcervixError:
     """Return the error that the other side raised, or LinkError if the connection failed.
 

@@ -76,11 +76,17 @@ class OwnKey:
     secret: bytes = field(repr=False)
     public: NamedKey = field(init=False)
     """what the others get to know of it"""
+    _private: X25519PrivateKey = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         check(len(self.secret) == KEY_BYTES, f"a run key is made of {KEY_BYTES} bytes")
-        raw = X25519PrivateKey.from_private_bytes(self.secret).public_key().public_bytes_raw()
-        object.__setattr__(self, "public", NamedKey(self.name, raw))
+        private = X25519PrivateKey.from_private_bytes(self.secret)
+        object.__setattr__(self, "_private", private)
+        object.__setattr__(self, "public", NamedKey(self.name, private.public_key().public_bytes_raw()))
+
+    def exchanged(self, peer: NamedKey) -> bytes:
+        """Return what X25519 gives for this key and a peer's: 32 bytes, not yet a key."""
+        return self._private.exchange(X25519PublicKey.from_public_bytes(peer.key))
 
 
 def agreed_key(own: OwnKey, first: NamedKey, second: NamedKey, label: str, context: bytes) -> bytes:
@@ -88,9 +94,8 @@ def agreed_key(own: OwnKey, first: NamedKey, second: NamedKey, label: str, conte
     mine = own.public
     assert mine in (first, second)
     peer = second if mine == first else first
-    secret = X25519PrivateKey.from_private_bytes(own.secret).exchange(X25519PublicKey.from_public_bytes(peer.key))
     info = tagged(label, first.name, second.name, first.key.hex(), second.key.hex())
-    return HKDF(SHA256(), KEY_BYTES, salt=context, info=info).derive(secret)
+    return HKDF(SHA256(), KEY_BYTES, salt=context, info=info).derive(own.exchanged(peer))
 
 
 def boxed(own: OwnKey, reader: NamedKey, label: str, context: bytes, plaintext: bytes) -> bytes:

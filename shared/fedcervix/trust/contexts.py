@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from fedcervix.core.plan import Plan, check
 from fedcervix.trust.statements import digest_of, tagged
@@ -46,7 +47,7 @@ class RunContext:
         return (PROTOCOL, self.federation, self.run, self.plan)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class RoundContext:
     """One attempt at a round of a run. It is the same for all sites and holders that take part in it."""
 
@@ -88,7 +89,7 @@ class RoundContext:
         digests = (self.roster, self.base, self.head, self.layout, self.follows)
         return (*self.run.texts, *map(str, counts), *digests, *self.holders)
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """SHA-256 of the context."""
         return digest_of("fedcervix sum context 1", *self.texts)

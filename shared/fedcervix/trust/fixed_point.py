@@ -1,7 +1,7 @@
 """Fixed point: the numbers of an update as whole numbers, whose sum does not depend on any order.
 
     trained     q = round(a (x - base) / scale), 32 bits. scale = B / 2^30; B is the least power of two that is at
-                least max(8 max|base|, 1), one for each tensor
+                least max(8 max|base|, 1), in round 1 max(8 max|base|, 16), one for each tensor
     statistic   q = round(a v 2^32), 64 bits: running means and variances, as they are and not as steps. With
                 `pooled-variance` v is var + mean^2 in place of the variance
 
@@ -30,6 +30,10 @@ STEP_BITS = 30
 """A step of B is 2^30; the word has another bit for the sign, and one by which a sum may leave its range unwrapped."""
 BOUND_BASES = 8
 """A step may be so many times the largest number of its base."""
+BOUND_LEAST = 1.0
+BOUND_LEAST_FIRST = 16.0
+"""In round 1. From random weights a tensor can move by many times its largest number: 1.35, where that was .096. It
+costs four bits, once; from round 2 on the base itself says how large the numbers are."""
 BOUND_MAX = 2.0**20
 FRACTION_BITS = 32
 """of a statistic"""
@@ -78,14 +82,15 @@ def together(shares: Iterable[Share]) -> Share:
     return Share(sum(share.part for share in found), found[0].whole)
 
 
-def bound(largest: float) -> float:
-    """Return B, how far a number of a tensor may move, from the largest magnitude in the tensor's base.
+def bound(largest: float, round_: int) -> float:
+    """Return B, how far a number of a tensor may move in a round, from the largest magnitude in the tensor's base.
 
     Raises OutOfRangeError where that is not finite, or B would be above 2^20.
     """
     if not largest <= BOUND_MAX / BOUND_BASES:
         raise OutOfRangeError(f"a base of {largest:.3g}; at most {BOUND_MAX / BOUND_BASES:g}")
-    mantissa, exponent = math.frexp(max(BOUND_BASES * largest, 1.0))
+    least = BOUND_LEAST_FIRST if round_ == 1 else BOUND_LEAST
+    mantissa, exponent = math.frexp(max(BOUND_BASES * largest, least))
     return math.ldexp(1.0, exponent - (mantissa == 0.5))
 
 
@@ -97,7 +102,7 @@ def largest(values: NDArray[Any]) -> float:
 # ------------------------------------------------------------------------------------------------ one site's numbers
 
 
-def quantised_steps(values: NDArray[Any], base: NDArray[Any], share: Share, within: float) -> NDArray[np.int32]:
+def steps_of(values: NDArray[Any], base: NDArray[Any], within: float) -> Float64:
     """Return the steps of one block of a trained tensor. `within`: its B.
 
     Raises OutOfRangeError where a number moved further, or is not finite.
@@ -105,6 +110,11 @@ def quantised_steps(values: NDArray[Any], base: NDArray[Any], share: Share, with
     moved: Float64 = np.subtract(values, base, dtype=np.float64)
     if not (found := largest(moved)) <= within:
         raise OutOfRangeError(f"a step of {found:.3g}; at most {within:g}")
+    return moved
+
+
+def quantised_steps(moved: Float64, share: Share, within: float) -> NDArray[np.int32]:
+    """Return steps of `steps_of` in fixed point; `moved` is overwritten."""
     moved *= share.factor * math.ldexp(1 / within, STEP_BITS)
     return np.rint(moved, out=moved).astype(np.int32)
 

@@ -18,7 +18,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Self
 
-from fedcervix.core.events import DIGEST, RUN_NAME, SIGNATURE
+from fedcervix.core.bounds import DIGEST
+from fedcervix.core.events import RUN_NAME, SIGNATURE
 from fedcervix.core.plan import SITE_NAME, check
 from fedcervix.trust.boxes import NamedKey, OwnKey, boxed, opened
 from fedcervix.trust.chain import INTEGER_MAX, read, text_of

@@ -17,8 +17,7 @@ PrivateKey = ec.EllipticCurvePrivateKey
 
 def tagged(tag: str, *texts: str) -> bytes:
     """Return the bytes that are hashed or signed: a tag and texts, each as a netstring."""
-    parts = (text.encode() for text in (tag, *texts))
-    return b"".join(b"%d:%s," % (len(part), part) for part in parts)
+    return b"".join([b"%d:%s," % (len(part), part) for part in map(str.encode, (tag, *texts))])
 
 
 def digest_of(tag: str, *texts: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from fedcervix.core.plan import check
 from fedcervix.trust.boxes import OwnKey, agreed_key
@@ -21,7 +22,7 @@ RELEASE = "fedcervix sum release 1"
 MASK = "fedcervix sum mask 1"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class SumList:
     """The signed reports of the sites that count, for one context."""
 
@@ -37,7 +38,7 @@ class SumList:
         """U: the sites of the list."""
         return tuple(report.site for report in self.reports)
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """SHA-256 of all lines, without their signatures."""
         return digest_of("fedcervix sum list 1", self.context, *(t for line in self.reports for t in line.texts))

@@ -136,10 +136,10 @@ Place = tuple[str, int]
 class SumMemory:
     """What all entries come to."""
 
-    openings: Mapping[str, str] = field(default_factory=dict)
-    rosters: Mapping[str, str] = field(default_factory=dict)
-    rounds: Mapping[Place, RoundMemory] = field(default_factory=dict)
-    uses: Mapping[str, Mapping[Place, str]] = field(default_factory=dict)
+    openings: dict[str, str] = field(default_factory=dict)
+    rosters: dict[str, str] = field(default_factory=dict)
+    rounds: dict[Place, RoundMemory] = field(default_factory=dict)
+    uses: dict[str, Mapping[Place, str]] = field(default_factory=dict)
     """by base: the rounds in which it was used, each with the parts of its sum, or OPEN"""
     barred: frozenset[str] = frozenset()
     """runs in which this home takes no part any more"""
@@ -155,52 +155,63 @@ class SumMemory:
 
 def remembered(memory: SumMemory, entry: Entry) -> SumMemory:
     """Return the memory with one more entry."""
-    return _FOLDS[type(entry)](memory, entry)
+    own = replace(
+        memory,
+        openings=dict(memory.openings),
+        rosters=dict(memory.rosters),
+        rounds=dict(memory.rounds),
+        uses=dict(memory.uses),
+    )
+    return _noted(own, entry)
 
 
 def recalled(entries: Iterable[Entry]) -> SumMemory:
-    """Return what a home's entries come to."""
+    """Return what a home's entries come to, in time that grows as their number."""
     memory = SumMemory()
     for entry in entries:
-        memory = remembered(memory, entry)
+        memory = _noted(memory, entry)
     return memory
+
+
+def _noted(memory: SumMemory, entry: Entry) -> SumMemory:
+    """Return a memory with one more entry. The tables of the one before are used up: they become those of the new."""
+    return _FOLDS[type(entry)](memory, entry) or memory
 
 
 _Acted = VectorReported | MasksReleased | AttemptClosed
 
 
-def _acted(memory: SumMemory, entry: _Acted) -> SumMemory:
+def _acted(memory: SumMemory, entry: _Acted) -> None:
     place = (entry.run, entry.round)
     before = memory.rounds.get(place, RoundMemory(entry.base))
     match entry:
         case VectorReported():
             after = replace(before, reported=(*before.reported, (entry.context, entry.commit)))
-            memory = _used(memory, entry, OPEN)
+            _used(memory, entry, OPEN)
         case MasksReleased():
             after = replace(before, released=(entry.context, entry.listed))
-            memory = _used(memory, entry, entry.parts)
+            _used(memory, entry, entry.parts)
         case AttemptClosed():
             after = replace(before, closed=(*before.closed, (entry.context, entry.remaining)))
-    return replace(memory, rounds={**memory.rounds, place: after})
+    memory.rounds[place] = after
 
 
-def _used(memory: SumMemory, entry: _Acted | SumLearned, parts: str) -> SumMemory:
-    at_base = {**memory.uses.get(entry.base, {}), (entry.run, entry.round): parts}
-    return replace(memory, uses={**memory.uses, entry.base: at_base})
+def _used(memory: SumMemory, entry: _Acted | SumLearned, parts: str) -> None:
+    memory.uses[entry.base] = {**memory.uses.get(entry.base, {}), (entry.run, entry.round): parts}
 
 
-def _freed(memory: SumMemory, entry: BaseFreed) -> SumMemory:
-    left = {place: parts for place, parts in memory.uses[entry.base].items() if place != (entry.run, entry.round)}
-    return replace(memory, uses={**memory.uses, entry.base: left})
+def _freed(memory: SumMemory, entry: BaseFreed) -> None:
+    place = (entry.run, entry.round)
+    memory.uses[entry.base] = {other: parts for other, parts in memory.uses[entry.base].items() if other != place}
 
 
 def _restored(memory: SumMemory, _: HomeRestored) -> SumMemory:
     return replace(memory, barred=memory.barred | memory.openings.keys(), restored=True, vouched=frozenset())
 
 
-_FOLDS: Mapping[type, Callable[[SumMemory, Any], SumMemory]] = {
-    OpeningMade: lambda memory, entry: replace(memory, openings={**memory.openings, entry.run: entry.opening}),
-    RosterJoined: lambda memory, entry: replace(memory, rosters={**memory.rosters, entry.run: entry.roster}),
+_FOLDS: Mapping[type, Callable[[SumMemory, Any], SumMemory | None]] = {
+    OpeningMade: lambda memory, entry: memory.openings.update({entry.run: entry.opening}),
+    RosterJoined: lambda memory, entry: memory.rosters.update({entry.run: entry.roster}),
     VectorReported: _acted,
     MasksReleased: _acted,
     AttemptClosed: _acted,

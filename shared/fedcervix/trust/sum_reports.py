@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -44,12 +43,9 @@ def commit_nonce(run_secret: bytes, context: RoundContext, model: str) -> bytes:
     return HKDF(SHA256(), 32, salt=None, info=info).derive(run_secret)
 
 
-def commitment(nonce: bytes, vector: Iterable[bytes]) -> str:
-    """Return the commitment to a vector, whose bytes come block by block."""
-    hasher = hashlib.sha256(nonce)
-    for block in vector:
-        hasher.update(block)
-    return hasher.hexdigest()
+def commitment(nonce: bytes) -> hashlib._Hash:
+    """Return what becomes the commitment to a vector (its hexdigest) when it has hashed the vector's bytes."""
+    return hashlib.sha256(nonce)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

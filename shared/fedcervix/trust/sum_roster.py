@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from fedcervix.core.plan import Average, check
 from fedcervix.core.sum_plan import ISOLATION_FACTOR
@@ -69,14 +70,14 @@ def signed_opening(identity: PrivateKey, run: RunContext, key: OwnKey, images: i
     return Opening(site=bare.site, key=bare.key, images=images, rho=bare.rho, signature=signature)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class SumRoster:
     """The openings of all sites of a plan, in its order. Made by `checked_roster`."""
 
     run: RunContext
     openings: tuple[Opening, ...]
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Names, keys, numbers of images and commitments to rho, as one SHA-256."""
         texts = (text for opening in self.openings for text in opening.texts)

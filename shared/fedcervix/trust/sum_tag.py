@@ -12,15 +12,17 @@ for one value in p of that row's s. Whoever changed it knows neither, and a try 
 It holds against a coordinator that colludes with no site. A site that gives its key away empties it, and a site that
 sends a false vector with its true tag is not found: that is a vector as any other.
 
-The arithmetic is exact. A number of t is cut into three limbs of 21, 21 and 19 bits; a limb times a number of 32 bits
-is below 2^53, and the 1,024 products of a row fit into 64 bits. A sum of statistics within its range (below 2^60)
-cannot be wrong by p.
+The arithmetic is exact. A number of t is cut into six limbs of 11 bits (the last has 6); a limb times a number of 32
+bits is below 2^42, and the 1,024 products of a row add up to less than 2^53: float64 holds every sum on the way, in any
+order, so that the linear algebra library may make them. A sum of statistics within its range (below 2^60) cannot be
+wrong by p.
 """
 
 from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,16 +32,18 @@ from fedcervix.trust.mask_streams import Lane, MaskSecret, MaskStream, derived
 MODULUS = 2**61 - 1
 LABEL = b"fedcervix sum tag 1"
 RHO_BYTES = 32
-LIMBS = ((0, 2**21 - 1), (21, 2**21 - 1), (42, 2**19 - 1))
+LIMB_BITS = 11
+LIMBS = tuple((shift, MODULUS >> shift & 2**LIMB_BITS - 1) for shift in range(0, 61, LIMB_BITS))
 """shift and mask of each limb of a number of t"""
 ROW = 1024
 PIECE = 2**15
-"""numbers that are looked at together"""
+"""numbers that are looked at together; more would be a product for which the linear algebra library takes threads"""
 HALF_BITS = 31
 HALF = 2**HALF_BITS - 1
 """A number of 64 bits is counted as three of at most so many bits."""
 
 Int64 = NDArray[np.int64]
+Float64 = NDArray[np.float64]
 _WORD = np.dtype("<u8")
 
 
@@ -59,21 +63,21 @@ class SumTag:
     def __init__(self, secret: MaskSecret) -> None:
         self._stream = MaskStream(secret.key(Lane.TAG_WEIGHTS))
         columns = self._stream.words(ROW, _WORD).view(np.int64)
-        self._limbs: Int64 = np.array([(columns >> shift) & kept for shift, kept in LIMBS])
+        self._limbs: Float64 = np.array([(columns >> shift) & kept for shift, kept in LIMBS], np.float64)
         self._column, self._row_weight, self._sum = 0, 0, 0
 
     def add(self, numbers: NDArray[np.int32] | Int64) -> None:
         """Count the next numbers, signed, of 32 or 64 bits."""
         for start in range(0, numbers.size, PIECE):
-            part = numbers[start : start + PIECE].astype(np.int64, copy=False)
-            self._count(_halves(part) if numbers.itemsize == 8 else [part])
+            part = numbers[start : start + PIECE]
+            self._count([half.astype(np.float64) for half in (_halves(part) if part.itemsize == 8 else [part])])
 
     @property
     def value(self) -> int:
         """The tag of the numbers so far, 0 to p - 1."""
         return self._sum % MODULUS
 
-    def _count(self, halves: list[Int64]) -> None:
+    def _count(self, halves: list[Float64]) -> None:
         at, size = 0, halves[0].size
         while at < size:
             rows = 1 if self._column else (size - at) // ROW or 1
@@ -95,19 +99,20 @@ class SumTag:
         return weights
 
 
-def _halves(numbers: Int64) -> list[Int64]:
+def _halves(numbers: NDArray[Any]) -> list[Int64]:
     """Return numbers of 64 bits as their low 31 bits, the next 31, and the signed rest."""
     low, high = numbers & HALF, numbers >> HALF_BITS
     return [low, high & HALF, high >> HALF_BITS]
 
 
-def row_sums(rows: Int64, limbs: Int64) -> list[int]:
+def row_sums(rows: Float64, limbs: Float64) -> list[int]:
     """Return the sum of each row's numbers, each times that of its column, exactly.
 
-    Numbers lie within -2^31 and 2^31 - 1; `limbs` are those of the columns, from the lowest.
+    Numbers are whole, within -2^31 and 2^31 - 1; `limbs` are those of the at most ROW columns, from the lowest.
     """
-    found = [np.einsum("ij,j->i", rows, limb).tolist() for limb in limbs]
-    return [low + (middle << LIMBS[1][0]) + (high << LIMBS[2][0]) for low, middle, high in zip(*found, strict=True)]
+    found = np.matmul(rows, limbs.T).astype(np.int64)
+    pairs = found[:, ::2] + (found[:, 1::2] << LIMB_BITS)  # below 2^63
+    return [low + (middle << 2 * LIMB_BITS) + (high << 4 * LIMB_BITS) for low, middle, high in pairs.tolist()]
 
 
 def mask_number(secret: MaskSecret) -> int:

@@ -364,14 +364,58 @@ class Stopped(_message.Message):
     def __init__(self) -> None: ...
 
 class Ready(_message.Message):
-    __slots__ = ("run", "plan_digest", "opening")
+    __slots__ = ("run", "plan_digest", "opening", "pace")
     RUN_FIELD_NUMBER: _ClassVar[int]
     PLAN_DIGEST_FIELD_NUMBER: _ClassVar[int]
     OPENING_FIELD_NUMBER: _ClassVar[int]
+    PACE_FIELD_NUMBER: _ClassVar[int]
     run: str
     plan_digest: str
     opening: Opening
-    def __init__(self, run: _Optional[str] = ..., plan_digest: _Optional[str] = ..., opening: _Optional[_Union[Opening, _Mapping]] = ...) -> None: ...
+    pace: Pace
+    def __init__(self, run: _Optional[str] = ..., plan_digest: _Optional[str] = ..., opening: _Optional[_Union[Opening, _Mapping]] = ..., pace: _Optional[_Union[Pace, _Mapping]] = ...) -> None: ...
+
+class Pace(_message.Message):
+    __slots__ = ("steps", "step_low_s", "step_high_s", "task_s", "score_low_s", "score_high_s", "decode_low_s", "decode_high_s", "down_low", "down_high", "up_low", "up_high", "model_bytes", "packed_bytes", "memory_bytes", "memory_free_bytes", "disk_bytes", "disk_free_bytes", "gpu")
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    STEP_LOW_S_FIELD_NUMBER: _ClassVar[int]
+    STEP_HIGH_S_FIELD_NUMBER: _ClassVar[int]
+    TASK_S_FIELD_NUMBER: _ClassVar[int]
+    SCORE_LOW_S_FIELD_NUMBER: _ClassVar[int]
+    SCORE_HIGH_S_FIELD_NUMBER: _ClassVar[int]
+    DECODE_LOW_S_FIELD_NUMBER: _ClassVar[int]
+    DECODE_HIGH_S_FIELD_NUMBER: _ClassVar[int]
+    DOWN_LOW_FIELD_NUMBER: _ClassVar[int]
+    DOWN_HIGH_FIELD_NUMBER: _ClassVar[int]
+    UP_LOW_FIELD_NUMBER: _ClassVar[int]
+    UP_HIGH_FIELD_NUMBER: _ClassVar[int]
+    MODEL_BYTES_FIELD_NUMBER: _ClassVar[int]
+    PACKED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_FREE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    DISK_BYTES_FIELD_NUMBER: _ClassVar[int]
+    DISK_FREE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    GPU_FIELD_NUMBER: _ClassVar[int]
+    steps: int
+    step_low_s: float
+    step_high_s: float
+    task_s: float
+    score_low_s: float
+    score_high_s: float
+    decode_low_s: float
+    decode_high_s: float
+    down_low: float
+    down_high: float
+    up_low: float
+    up_high: float
+    model_bytes: int
+    packed_bytes: int
+    memory_bytes: int
+    memory_free_bytes: int
+    disk_bytes: int
+    disk_free_bytes: int
+    gpu: bool
+    def __init__(self, steps: _Optional[int] = ..., step_low_s: _Optional[float] = ..., step_high_s: _Optional[float] = ..., task_s: _Optional[float] = ..., score_low_s: _Optional[float] = ..., score_high_s: _Optional[float] = ..., decode_low_s: _Optional[float] = ..., decode_high_s: _Optional[float] = ..., down_low: _Optional[float] = ..., down_high: _Optional[float] = ..., up_low: _Optional[float] = ..., up_high: _Optional[float] = ..., model_bytes: _Optional[int] = ..., packed_bytes: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., memory_free_bytes: _Optional[int] = ..., disk_bytes: _Optional[int] = ..., disk_free_bytes: _Optional[int] = ..., gpu: _Optional[bool] = ...) -> None: ...
 
 class Boxed(_message.Message):
     __slots__ = ("task", "roster", "boxes")
@@ -561,6 +605,12 @@ class BlobRequest(_message.Message):
     offset: int
     chunk_bytes: int
     def __init__(self, digest: _Optional[str] = ..., offset: _Optional[int] = ..., chunk_bytes: _Optional[int] = ...) -> None: ...
+
+class ProbeRequest(_message.Message):
+    __slots__ = ("size_bytes",)
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    size_bytes: int
+    def __init__(self, size_bytes: _Optional[int] = ...) -> None: ...
 
 class OfferRequest(_message.Message):
     __slots__ = ("digest", "size_bytes")

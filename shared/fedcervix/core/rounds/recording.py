@@ -159,7 +159,8 @@ def _aggregated(run: Run, event: AggregateStored) -> tuple[Run, Answer]:
     model = event.digest if run.plan.mode_rules.goes_on_from_average else run.model
     rounded = {"candidate": event.digest, "packed": event.packed, "residual": event.residual, "total": event.total}
     measures = tuple({**dict(run.current.measures), **dict(event.measures)}.items())
-    return with_round(replace(run, model=model), **rounded, measures=measures), Answer.ACCEPTED
+    found = {"measures": measures, "summed_norm": event.summed_norm}
+    return with_round(replace(run, model=model), **rounded, **found), Answer.ACCEPTED
 
 
 def _average_unusable(run: Run, event: AverageUnusable) -> tuple[Run, Answer]:

@@ -121,6 +121,8 @@ class Round:
     """of a secure sum: from the first one on, the contributions are the round's list, for good"""
     total: str = ""
     """digest of the secure sum"""
+    summed_norm: float = 0.0
+    """Euclidean length of the average step in it"""
     remaining: tuple[str, ...] = ()
     """the holders that are asked to close the present attempt"""
     closes: tuple[CloseSigned, ...] = ()
@@ -146,9 +148,10 @@ class Round:
 
     @property
     def measured(self) -> dict[str, Measures]:
-        """What was measured of the updates, or of the hops, by site."""
+        """What was measured of the updates, or of the hops, by site. Of a masked update: what the site has signed."""
         hops = (*self.dropped, *self.contributions)
-        return {hop.site: hop.measures for hop in hops if hop.measures} | dict(self.measures)
+        signed = {hop.site: Measures(hop.masked.norm) for hop in hops if hop.masked}
+        return signed | {hop.site: hop.measures for hop in hops if hop.measures} | dict(self.measures)
 
     @property
     def void(self) -> bool:

@@ -1,0 +1,1 @@
+"""`coordinator doctor`: what a coordinator needs, and the archive for support."""

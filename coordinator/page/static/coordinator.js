@@ -1,0 +1,303 @@
+// The coordinator's page: each section is a function of the parts that it shows, and is drawn when one of them changes.
+
+import { Chart } from "/shared/charts.js";
+import { h, show } from "/shared/dom.js";
+import { federation } from "/shared/federation.js";
+import { ago, ahead, mark, state } from "/shared/marks.js";
+import { follow } from "/shared/stream.js";
+import { timeline } from "/shared/timeline.js";
+import { bytes, clock, now, number, range, setNow, span, tick } from "/shared/times.js";
+
+const TIMELINE_ROUNDS = 6;
+const ROUNDS_SHOWN = 12;
+const LINES_MAX = 6; // sites with a line of their own in a chart; of more, the lowest, the middle and the highest are drawn
+const FOLDED = 2; // remarks of a round that are shown without a click
+const TALL = 16; // rows, from which on a table scrolls
+const NEWS_S = 10; // the coordinator reports every second
+
+const at = (id) => document.getElementById(id);
+const bySite = (sites) => Object.entries(sites).sort(([, a], [, b]) => a.place - b.place);
+const nothing = (words) => h("p", { class: "quiet" }, words);
+
+function table(label, head, rows, options = {}) {
+  return h("div", { class: rows.length > TALL ? "scroll tall" : "scroll", tabindex: "0", role: "region", "aria-label": `${label}: table` },
+    h("table", { class: options.cards ? "cards" : null },
+      h("thead", {}, h("tr", {}, head.map((name) => h("th", { scope: "col" }, name)))),
+      h("tbody", {}, rows.map((cells) => h("tr", {}, cells.map((cell, place) =>
+        place === 0 ? h("th", { scope: "row" }, cell) : h("td", { "data-name": head[place] }, cell)))))));
+}
+
+// --- sections -------------------------------------------------------------------------------------------------------
+
+function drawTop({ run = {}, clock: time = {}, source = {} }) {
+  document.title = run.run ? `${run.round ? `Round ${run.round}` : "Before round 1"} · ${run.run}` : "fedcervix coordinator";
+  show(at("run"), run.run ? [h("span", { class: "mono" }, run.run), h("span", { class: "quiet" }, ` ${run.mode}, profile ${run.profile}`)] : "");
+  if (time.now && !source.away) setNow(time.now);
+}
+
+function drawHeadline({ headline = {}, run = {} }) {
+  at("headline").setAttribute("data-level", headline.level || "ok");
+  const shape = { ok: "ok", done: "done", warn: "warn", bad: "bad" }[headline.level] || "off";
+  show(at("headline"), mark(shape),
+    h("div", {},
+      h("h1", { id: "headline-words" }, headline.words || "Connecting"),
+      h("p", {}, headline.more || "", run.since && !run.outcome ? h("span", { class: "quiet" }, " ", headline.more ? "For " : "", h("span", { "data-since": run.since, "data-kept": true }), ".") : "")),
+    run.rounds_max && progress(run));
+}
+
+function progress({ round = 0, rounds_max, phase, outcome, best_round }) {
+  const ended = phase === "training" || phase === "gathering" || phase === "seeding" ? Math.max(0, round - 1) : round;
+  return h("div", { class: "progress" },
+    h("progress", { max: rounds_max, value: outcome ? rounds_max : ended, "aria-label": `${ended} of at most ${rounds_max} rounds` }),
+    h("p", { class: "small quiet" }, `round ${round} of at most ${rounds_max}`, best_round ? `, best so far: ${best_round}` : ""));
+}
+
+function drawAttention({ attention = {} }) {
+  const found = Object.entries(attention).sort(([a], [b]) => a.localeCompare(b));
+  at("attention").hidden = !found.length;
+  show(at("attention"), h("ul", {}, found.map(([, one]) => h("li", { class: `alert alert-${one.level}` },
+    mark(one.level),
+    h("div", {},
+      h("h2", {}, one.what, one.since && h("span", { class: "quiet since" }, " since ", ago(one.since, clock))),
+      one.why && h("p", {}, one.why),
+      one.until && h("p", {}, h("strong", {}, one.then ? "Until " : "Ends "), ahead(one.until, clock), one.then && `: then ${one.then}`, "."),
+      one.do && h("p", { class: "do" }, h("span", { class: "label" }, "What to do "), one.do))))));
+}
+
+function drawPicture({ run = {}, sites = {}, waits = {}, source = {} }) {
+  const list = bySite(sites).map(([name, site]) => ({ name, ...site }));
+  if (!list.length) { show(at("picture"), nothing("No run has begun.")); return; }
+  federation(at("picture"), {
+    shape: run.shape || "star", sites: list, holder: run.holder || "", phase: run.phase, awayWords: source.away || "",
+    waiting: new Set(run.outcome ? [] : Object.keys(waits)),
+  });
+  const text = run.shape === "ring" ? "The model goes round in the direction of the arrows; the diamond marks who holds it." : "All sites train at once; the coordinator averages.";
+  show(at("picture-key"), `${text} A dashed ring marks who is waited for.`);
+}
+
+function drawWaits({ waits = {}, run = {}, sites = {} }) {
+  const found = Object.entries(waits).sort(([a], [b]) => (sites[a]?.place ?? 0) - (sites[b]?.place ?? 0));
+  if (run.outcome) { show(at("waits"), nothing("The run has ended: nobody is waited for.")); return; }
+  if (!found.length) { show(at("waits"), nothing(run.phase === "aggregating" ? "Nobody: the coordinator averages." : "Nobody.")); return; }
+  show(at("waits"), h("div", { class: "scroll listed", tabindex: "0", role: "region", "aria-label": "Waiting for: list" }, h("ul", {}, found.map(([site, wait]) => h("li", { class: "wait", "data-key": site },
+    h("p", {}, h("strong", {}, site), " ", h("span", { class: "quiet" }, wait.reason)),
+    h("p", { class: "small" },
+      wait.since && ["since ", ago(wait.since, clock), "; "],
+      wait.until ? ["until ", ahead(wait.until, clock), `: then ${wait.then}`] : "as long as it shows signs of life"))))));
+}
+
+function drawPace({ pace = {}, prediction = {}, run = {} }) {
+  const rows = [];
+  if (pace.round_most_s) rows.push(["A round takes", range(pace.round_least_s, pace.round_most_s)]);
+  if (prediction.round_high_s) rows.push(["Predicted for a round", range(prediction.round_low_s, prediction.round_high_s)]);
+  const left = prediction.left_high_s ? [prediction.left_low_s, prediction.left_high_s] : [pace.left_least_s, pace.left_most_s];
+  if (left[1] !== undefined && !run.outcome) {
+    rows.push(["Time left", [range(...left), h("span", { class: "quiet" }, run.patience ? ` at most; it ends ${run.patience} rounds after the best one` : " at most")]]);
+  }
+  for (const [site, words] of Object.entries(prediction.stragglers ?? {})) rows.push([`Slow: ${site}`, words]);
+  if (prediction.unmeasured) rows.push(["Not measured", prediction.unmeasured]);
+  if (pace.model_bytes) {
+    rows.push(["One model", bytes(pace.model_bytes)]);
+    rows.push(["Models of one round", [bytes(pace.round_bytes), h("span", { class: "quiet" }, " over all sites, about")]]);
+    rows.push(["Moved so far", [bytes(pace.moved_bytes), h("span", { class: "quiet" }, " about")]]);
+  }
+  show(at("pace"), rows.length ? h("dl", {}, rows.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)))) : nothing("Known after the first round."));
+}
+
+function drawSites({ sites = {}, run = {}, waits = {} }) {
+  const rows = bySite(sites).map(([name, site]) => [
+    name,
+    state(site.mark, site.word),
+    [name === run.holder && h("strong", {}, "holds the model. "), waits[name] && !run.outcome ? "waited for" : ""],
+    siteProgress(site),
+    site.since ? ago(site.since, clock) : "",
+    site.software || "",
+  ]);
+  show(at("sites"), rows.length ? table("Sites", ["site", "state", "in this round", "progress", "in this state since", "version"], rows, { cards: true }) : nothing("No run has begun."));
+}
+
+function siteProgress(site) {
+  const words = site.line || site.reason || (site.stage ? "" : site.doing || "");
+  if (!site.stage) return words ? h("span", { class: "quiet" }, words) : "";
+  const share = site.of ? h("progress", { max: site.of, value: site.done || 0, "aria-label": `${site.stage} ${site.done || 0} of ${site.of}` }) : "";
+  const loss = site.loss ? `, loss ${site.loss.toFixed(3)}` : "";
+  const rate = site.rate ? `, ${site.rate} images/s` : "";
+  return [share, h("span", { class: "small" }, ` ${site.stage} ${site.done || 0}${site.of ? `/${site.of}` : ""} ${site.unit || ""}${loss}${rate}`), words && h("span", { class: "small quiet" }, ` ${words}`)];
+}
+
+function drawTimeline({ timeline: spans = {}, sites = {}, rounds = {}, run = {}, source = {} }) {
+  const names = bySite(sites).map(([name]) => name);
+  const begun = Object.entries(rounds).map(([number, round]) => [Number(number), round.begun]).filter(([, begin]) => begin).sort(([a], [b]) => a - b);
+  const known = Object.values(spans).flatMap((of) => Object.values(of)).length;
+  if (!names.length || !known) { show(at("timeline"), nothing("Nothing has happened yet.")); return; }
+  const last = Math.max(...Object.values(spans).flatMap((of) => Object.values(of).flatMap(([, from, to]) => [from, to || from])));
+  const end = run.outcome || source.away ? last : now();
+  const shown = Object.fromEntries(names.map((name) => [name, { ...spans[name], ...goingOn(sites[name], spans[name], end) }]));
+  timeline(at("timeline"), { sites: names, spans: shown, rounds: begun.slice(-TIMELINE_ROUNDS), end });
+}
+
+function goingOn(site, spans, end) {
+  const kind = { training: "train", scoring: "score" }[site.word];
+  if (!kind || (spans && spans.now)) return {};
+  const free = Math.max(site.since || 0, ...Object.values(spans || {}).map(([, , to]) => to || 0));
+  return free && free < end ? { going: [kind, free] } : {};
+}
+
+function folded(lines, words) {
+  return lines.length <= FOLDED ? lines : h("details", {}, h("summary", {}, `${lines.length} ${words}`), lines);
+}
+
+function drawRounds({ rounds = {}, run = {} }) {
+  const list = Object.entries(rounds).map(([number, round]) => ({ number: Number(number), ...round })).sort((a, b) => b.number - a.number);
+  if (!list.length) { show(at("rounds"), nothing("No round has begun.")); return; }
+  const rows = list.slice(0, ROUNDS_SHOWN).map((round) => {
+    const given = Object.values(round.sites || {}).filter((row) => row[COLUMN(run, "images")] !== null).length;
+    const missing = folded(Object.entries(round.missing || {}).map(([site, why]) => h("p", {}, state("warn", `${site}: ${why}`))), "sites missing");
+    const alarms = folded((round.alarms || []).map(([site, , words]) => h("p", {}, state("warn", `${site}: ${words}`))), "alarms");
+    const dropped = (round.dropped || []).map((site) => h("p", {}, state("warn", `${site}: its model was not used`)));
+    return [
+      [String(round.number), round.number === run.best_round && h("span", { class: "badge" }, "best")],
+      round.ended ? span(round.ended - round.begun) : round.begun ? ["goes on, ", h("span", { "data-since": round.begun, "data-kept": true })] : "",
+      round.loss === undefined ? "–" : number(round.loss),
+      round.sites ? String(given) : "–",
+      [missing, dropped, alarms, (round.notes || []).map((words) => h("p", {}, words))],
+      h("span", { class: "mono small" }, round.model || ""),
+    ];
+  });
+  const more = list.length > ROUNDS_SHOWN ? nothing(`The last ${ROUNDS_SHOWN} of ${list.length} rounds. The tables below the charts have all of them.`) : null;
+  show(at("rounds"), table("Rounds", ["round", "took", "mean loss", "updates", "what was unusual", "model"], rows, { cards: true }), more);
+}
+
+function drawFailures({ failures = {} }) {
+  const rows = Object.values(failures).sort((a, b) => b.at - a.at).map((one) => [
+    one.incident || "–",
+    one.site,
+    one.mended_at ? state("done", "solved") : one.goes_on ? state("note", "continues") : state("bad", "open"),
+    [one.hint, one.stage && one.stage !== "agent" ? h("span", { class: "quiet" }, ` while ${one.stage}`) : ""],
+    ago(one.at, clock),
+    one.mended_at ? clock(one.mended_at) : "",
+  ]);
+  show(at("failures"), rows.length
+    ? [table("Failures", ["incident", "site", "state", "what is known here", "at", "solved at"], rows, { cards: true }), nothing("The whole account of an incident lies at its site, in the file incidents/NUMBER.txt, and stays there.")]
+    : nothing("None in this run."));
+}
+
+function drawCertificates({ certificates = {} }) {
+  const rows = Object.entries(certificates).map(([name, one]) => {
+    const days = Math.floor((one.until - now()) / 86400);
+    const ended = one.state !== "revoked" && days < 0;
+    const soon = one.state !== "invited" && days < 14;
+    const word = { own: "valid", joined: "valid", invited: "invited, not joined", revoked: "revoked" }[one.state];
+    return [
+      name,
+      ended ? state("bad", "ended") : one.state === "revoked" ? state("off", word) : one.state === "invited" ? state("idle", word) : soon ? state("warn", "ends soon") : state("done", word),
+      one.state === "revoked" ? "" : `${Math.max(0, days)} days, until ${clock(one.until)}`,
+      one.digits ? h("details", {}, h("summary", {}, h("span", { class: "mono small" }, `${one.digits.slice(0, 14)} …`), h("span", { class: "hidden" }, ` fingerprint of ${name}`)), h("p", { class: "mono small" }, one.digits), h("p", { class: "small" }, one.words)) : "",
+    ];
+  });
+  show(at("certificates"), table("Certificates and keys", ["of", "state", "left", "fingerprint of the key"], rows, { cards: true }),
+    nothing("A site's fingerprint is compared on the telephone, and pinned by the other sites. A renewed certificate keeps it."));
+}
+
+function drawRuns({ runs = {} }) {
+  const shape = { OK: "done", DEGRADED: "warn", ABORTED: "bad" };
+  const rows = Object.entries(runs).sort(([a], [b]) => b.localeCompare(a)).map(([name, one]) => [
+    h("span", { class: "mono small" }, name),
+    state(shape[one.outcome] || "off", one.outcome || "not known"),
+    `${one.rounds ?? 0}${one.best_round ? `, best ${one.best_round}` : ""}`,
+    one.ended ? clock(one.ended) : "",
+    one.reason || "",
+    h("a", { href: `/records/${encodeURIComponent(name)}`, download: true }, "record", h("span", { class: "hidden" }, ` of run ${name}`)),
+  ]);
+  show(at("runs"), rows.length
+    ? [table("Runs that have ended", ["run", "outcome", "rounds", "ended", "reason", "download"], rows, { cards: true }), nothing("A record has the plan, all rounds and all digests. The model is copied by coordinator export.")]
+    : nothing("None yet."));
+}
+
+// --- charts ---------------------------------------------------------------------------------------------------------
+
+const COLUMN = (run, name) => (run.columns || []).indexOf(name);
+const charts = {
+  loss: new Chart(at("loss"), { title: "Validation loss" }),
+  rank: new Chart(at("rank"), { title: "Effective rank" }),
+  train: new Chart(at("train"), { title: "Training loss" }),
+  uniformity: new Chart(at("uniformity"), { title: "Uniformity" }),
+};
+
+function drawCharts({ rounds = {}, sites = {}, run = {} }) {
+  const list = Object.entries(rounds).map(([number, round]) => ({ number: Number(number), ...round })).sort((a, b) => a.number - b.number);
+  const names = bySite(sites).map(([name]) => name);
+  const x = list.map((round) => round.number);
+  const of = (column) => {
+    const place = COLUMN(run, column);
+    const value = (round, name) => round.sites?.[name]?.[place] ?? null;
+    if (names.length <= LINES_MAX) return names.map((name) => ({ name, values: list.map((round) => value(round, name)) }));
+    const sorted = list.map((round) => names.map((name) => value(round, name)).filter((one) => one !== null).sort((a, b) => a - b));
+    const pick = (share) => sorted.map((values) => (values.length ? values[Math.round(share * (values.length - 1))] : null));
+    return [{ name: "highest site", values: pick(1) }, { name: "middle site", values: pick(0.5) }, { name: "lowest site", values: pick(0) }];
+  };
+  const mean = { name: "mean", main: true, values: list.map((round) => round.loss ?? null) };
+  const rule = run.collapse ? { at: run.collapse, words: "collapsed model" } : null;
+  charts.loss.draw({ x, lines: [mean, ...of("score")], rule });
+  charts.rank.draw({ x, lines: of("effective_rank"), rule: { at: 1, words: "all on one line" } });
+  charts.train.draw({ x, lines: of("loss"), rule });
+  charts.uniformity.draw({ x, lines: of("uniformity"), rule: { at: 0, words: "all alike" } });
+}
+
+// --- the whole --------------------------------------------------------------------------------------------------------
+
+const SECTIONS = [
+  [drawTop, ["run", "clock", "source"]],
+  [drawHeadline, ["headline", "run"]],
+  [drawAttention, ["attention"]],
+  [drawPicture, ["run", "sites", "waits", "source"]],
+  [drawWaits, ["waits", "run"]],
+  [drawPace, ["pace", "prediction", "run"]],
+  [drawSites, ["sites", "run", "waits"]],
+  [drawTimeline, ["timeline", "sites", "rounds", "run", "source"]],
+  [drawRounds, ["rounds", "run"]],
+  [drawCharts, ["rounds", "run"]],
+  [drawFailures, ["failures"]],
+  [drawCertificates, ["certificates"]],
+  [drawRuns, ["runs"]],
+];
+
+let view = {};
+let newsAt = 0;
+let link = "";
+
+function draw(changed) {
+  for (const [section, parts] of SECTIONS) if (parts.some((part) => changed.has(part))) section(view);
+  tick();
+}
+
+const LINKS = {
+  refused: "not logged in any more: open the address that the page's command printed last",
+  quiet: "the page's server does not answer: what you see is old",
+};
+
+function drawLink() {
+  const old = !link && view.clock && !view.source?.away && !view.run?.outcome && Date.now() / 1000 - newsAt > NEWS_S;
+  const words = LINKS[link] || (old ? "the coordinator does not answer" : view.source?.away ? "from the journal" : "live");
+  const shape = link || old ? "bad" : view.source?.away ? "warn" : "ok";
+  show(at("link"), state(shape, words), view.clock && h("span", { class: "quiet" }, ` as of ${clock(view.clock.now)}`));
+  document.body.classList.toggle("old", Boolean(link || old));
+}
+
+follow(
+  (found, changed) => {
+    view = found;
+    if (changed.has("clock")) newsAt = Date.now() / 1000;
+    draw(changed);
+    drawLink();
+  },
+  (words) => { link = words; drawLink(); },
+);
+setInterval(() => { tick(); drawLink(); }, 1000);
+setInterval(() => { if (view.timeline) drawTimeline(view); }, 5000);
+let width = window.innerWidth;
+addEventListener("resize", () => {
+  if (window.innerWidth === width) return;
+  width = window.innerWidth;
+  draw(new Set(["run", "timeline"]));
+});

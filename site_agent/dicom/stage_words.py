@@ -1,0 +1,27 @@
+"""The stage of an examination that the texts of a header name: words in six languages, compared without accents.
+
+A text that names two stages, or none, says nothing: the stage is then unknown. "after saline, before acetic acid" is
+such a text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Final
+
+from site_agent.manifest.spreadsheet import without_accents
+
+WORDS: Final = {
+    "acetic": re.compile(r"acetic|aceto|\bvia\b|essigsaure|acetique|acetico|\baw\b|post[- ]?aa\b"),
+    "iodine": re.compile(r"iodine|lugol|\bvili\b|schiller|\bjod|\biode\b|\byodo\b|\biodo\b"),
+    "green": re.compile(r"green|grun|\bvert\b|\bverde\b|red[- ]free"),
+    "native": re.compile(r"native|nativ\b|saline|unstained|kochsalz|serum physio|salina|salino|\bpre[- ]?aa\b"),
+}
+
+
+def named_stage(remarks: Iterable[str]) -> str:
+    """Return the stage that texts name, as a manifest writes it; "" where it is not clear."""
+    text = " ".join(without_accents(remark.lower()) for remark in remarks)
+    named = [stage for stage, words in WORDS.items() if words.search(text)]
+    return named[0] if len(named) == 1 else ""

@@ -1,0 +1,1 @@
+"""`site-agent doctor`: what a site needs before a run, and the archive for support."""
