@@ -6,14 +6,11 @@ import json
 from collections.abc import Iterator
 from contextlib import closing
 
-from click.testing import CliRunner
-
 from fedcervix.core.events import UpdateStored
 from fedcervix.disk.journal import Journal
-from site_agent.cli import cli
 from site_agent.commands.egress import stored
 from site_agent.home import SiteHome
-from tests.e2e.loopback import Federation
+from tests.e2e.loopback import Federation, call
 from tests.unit.independent_verifier import BrokenError, egress_ends, verify_egress
 
 
@@ -26,9 +23,9 @@ def updates(federation: Federation, run: str, site: str) -> list[UpdateStored]:
 def unaccounted(federation: Federation, run: str, site: str) -> Iterator[str]:
     """Yield in words what the ledgers of a site lack, or what does not hold in them."""
     home = federation.site(site)
-    done = CliRunner().invoke(cli, ["--home", str(home.folder), "verify", run])
-    if done.exit_code or "what has left this site: all" not in done.output:
-        yield f"{site}: verify says {done.exception}: {done.output}"
+    code, said = call("site-agent", "--home", home.folder, "verify", run, cwd=home.folder)
+    if code or "what has left this site: all" not in said:
+        yield f"{site}: verify ended with {code}: {said}"
         return
     accounts = [account for account in stored(home).runs() if account.run == run]
     models = accounts[0].models if accounts else {}
