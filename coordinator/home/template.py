@@ -74,8 +74,8 @@ REMARKS = {
     "run.recipe.schedule": "of the learning rate, over the whole run",
     "run.recipe.proximal": "mu of FedProx; 0: plain averaging",
     "run.recipe.epochs_max": "of a whole run; rounds x epochs_per_round is cut to it",
-    "run.recipe.roi": "none, manifest (its column roi) or detector: crop to the cervix",
-    "run.recipe.harmonise": "none or site-colour: one colour reference for all sites",
+    "run.recipe.roi": "crop to the cervix first: the manifest's column roi, or what a detector finds",
+    "run.recipe.harmonise": "site-colour: each site's colours are moved to one reference",
     "run.recipe.stages": "native, acetic, green, iodine, other; [] is all",
     "run.recipe.positives": "same-stage-visit: two images of a visit and stage",
     "run.recipe.avoid_same_patient": "never two images of one woman in one batch",
@@ -86,6 +86,12 @@ REMARKS = {
     "run.recipe.augment.shift": "fraction of the side",
     "run.recipe.augment.colour": "acetic-safe: no gamma, brightness only darkens",
     "run.recipe.classifier": "how a site fine-tunes the shared model on its own labels",
+    "run.recipe.classifier.method": "probe: the dense layer alone; lp-ft: the dense layer first, then all weights",
+    "run.recipe.classifier.trainings": "so many trainings make one classifier: the mean of their scores",
+    "run.recipe.classifier.averaged_epochs": "lp-ft: mean of the weights of so many last epochs",
+    "run.recipe.classifier.tuned_share": "lp-ft: so much of the fine-tuned weights, the rest from the first part",
+    "run.recipe.classifier.labels": "ordered: learn all classes where there are more than two",
+    "run.recipe.classifier.zone_error": "indeterminate zone: share of women who may be called wrongly; 0: no zone",
 }
 COLUMN = 45
 """where remarks begin, if the line is not longer"""

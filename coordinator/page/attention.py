@@ -51,7 +51,7 @@ def attention(
     """
     found = [
         *_of_coordinator(document, source),
-        *grouped([one for site in document.sites if (one := _of_site(document, site, source)) is not None]),
+        *_of_sites(document, source),
         *_of_models(document, collapse),
         *_of_certificates(certificates, document.now),
         *_of_reports(document),
@@ -66,7 +66,7 @@ def _of_coordinator(d: StatusDocument, source: str) -> Iterator[Attention]:
     if d.outcome == "DEGRADED":
         yield Attention(level="warn", what="The run ended, and a site is missing from a round", why=d.reason)
     if source and not d.outcome:
-        do = "As a service: systemctl status fedcervix-coordinator. By hand: coordinator start"
+        do = "Start it again: systemctl start fedcervix-coordinator, or by hand as said above. Nothing is lost."
         yield Attention(level="bad", what="The coordinator is away", why=source, do=do)
     if d.trouble and d.trouble != source:
         yield Attention(level="bad", what="The coordinator has trouble", why=d.trouble)
@@ -107,6 +107,19 @@ DO: Mapping[str, str] = {
     "cut": "Usually the network. The agent connects again without a person.",
     "absent": "The site's engineer starts the agent. If the site never joined, it needs an invitation.",
 }
+
+
+ALL_SILENT = (
+    "All sites at once: look at this end first. coordinator doctor says whether the address that the sites know leads "
+    "here. The agents go on where they were."
+)
+
+
+def _of_sites(d: StatusDocument, source: str) -> list[Attention]:
+    found = grouped([one for site in d.sites if (one := _of_site(d, site, source)) is not None])
+    if len(d.sites) > ALIKE_MAX and all(site.presence == "silent" for site in d.sites if site.presence != "revoked"):
+        return [replace(one, do=ALL_SILENT) for one in found]
+    return found
 
 
 def _of_site(d: StatusDocument, site: SiteStatus, source: str) -> Attention | None:

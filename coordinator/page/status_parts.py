@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from coordinator.page.attention import LEVELS, Attention, attention
 from coordinator.page.round_parts import COLUMNS, RoundParts
-from coordinator.page.site_states import site_state
+from coordinator.page.site_states import SiteState, site_state
 from coordinator.run.status_document import FailureStatus, SiteStatus, StatusDocument, WaitStatus
 from fedcervix.core.collapse import collapse_loss
 from fedcervix.core.plan import Plan
@@ -155,7 +155,7 @@ def _site(site: SiteStatus, place: int, d: StatusDocument, source: str) -> Part:
             "place": place,
             "word": state.word,
             "mark": state.mark,
-            "since": whole_s(site.cut_at if site.line and site.presence == "present" else site.since) or None,
+            "since": whole_s(_since(site, d, state)) or None,
             "reason": site.reason,
             "line": site.line,
             "doing": site.doing if site.presence == "present" and not d.outcome else "",
@@ -164,6 +164,15 @@ def _site(site: SiteStatus, place: int, d: StatusDocument, source: str) -> Part:
             "software": site.software,
         }
     )
+
+
+def _since(site: SiteStatus, d: StatusDocument, state: SiteState) -> float | None:
+    """Return since when a site is in the state that is shown; None where only its presence has a time."""
+    if site.presence != "present":
+        return site.since
+    if site.line:
+        return site.cut_at
+    return next((wait.since for wait in d.waits if wait.site == site.site), None) if state.mark == "work" else None
 
 
 def _wait(wait: WaitStatus) -> Part:

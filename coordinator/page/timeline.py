@@ -6,6 +6,7 @@
 | `move` | it was asked | training began: it fetched the model, or waited for its turn at the network |
 | `score` | there was a model to score | its score was stored |
 | `adopt` | the run had its result | it has the result |
+| `cut` | its round began (in a star) | it was found silent or failed before it gave anything: this work may be lost |
 | `silent`, `failed` | it was found so | it came back |
 
 Times are the coordinator's. What goes on now is not in the journal: the page draws it from the site's state.
@@ -83,6 +84,9 @@ class Timeline:
         self._free[site] = max(self._free[site], end)
 
     def _lost(self, site: str, kind: str, at: float) -> None:
+        asked = max(self._model_at, self._scored_at)
+        if site not in self._away and not self._in_turns and self._free[site] <= asked:
+            self._add(site, "cut", asked, at)
         self._away.setdefault(site, (kind, at))
 
     def _back(self, site: str, at: float) -> None:

@@ -239,8 +239,19 @@ class ModelWork:
                 self._blobs.purge()
 
     def trouble(self) -> str:
-        """Return which uploads wait for room, in words; empty where none does."""
-        return self._unreported.words(self._state.run)
+        """Return which uploads wait for room, or that the next one would, in words; empty where all is well."""
+        return self._unreported.words(self._state.run) or self._no_room()
+
+    def _no_room(self) -> str:
+        """Return that a site's next model would not fit; before anything failed, also at night."""
+        run = self._state.run
+        if run.outcome or not run.rounds:
+            return ""
+        try:
+            full = self._blobs.no_room(self._blobs.size_bytes(run.current.base))
+        except OSError:  # of a model that is not here the size is not known
+            return ""
+        return full.explain() if full else ""
 
 
 def _stored(update: UpdateStored) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -189,6 +190,19 @@ def rounds_with_restarts(run: Federation, count: int, sites: tuple[str, ...] = S
 
 def test_the_plain_mean_moves_the_model_as_far_as_the_sites_do(federation: Callable[..., Federation]) -> None:
     assert rounds_with_restarts(federation(), 3) == [2, 4, 6]
+
+
+def test_a_disk_without_room_for_the_next_model_is_told_before_anything_fails(
+    federation: Callable[..., Federation], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = federation()
+    run.round()
+    assert run.engine.trouble == ""
+    usage = shutil._ntuple_diskusage(10**9, 10**9 - 1000, 1000)  # type: ignore[attr-defined]
+    monkeypatch.setattr("fedcervix.models.blobs.shutil.disk_usage", lambda _: usage)
+    assert run.engine.trouble.startswith("no room for a model of ")
+    assert "1,000 bytes are free" in run.engine.trouble
+    assert "next: free some space (df -h " in run.engine.trouble
 
 
 def test_server_momentum_adds_its_share_of_the_last_step(federation: Callable[..., Federation]) -> None:

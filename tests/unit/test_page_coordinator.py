@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.page.attention import Attention, attention, grouped
+from coordinator.page.attention import DO, Attention, attention, grouped
 from coordinator.page.round_parts import CELLS_MAX, COLUMNS, RoundParts
 from coordinator.page.site_states import site_state
 from coordinator.page.status_parts import StatusContext, StatusParts, headline, holder, prediction
@@ -95,6 +95,26 @@ def test_the_same_of_many_sites_is_said_once() -> None:
     assert one.why.startswith("site-0, site-1, site-2, site-3, site-4, site-5, site-6")
     alone = [Attention(level="warn", what=f"{site}: x", do="y", site=site) for site in "ab"]
     assert grouped(alone) == alone
+
+
+def test_where_all_sites_are_silent_this_end_is_looked_at_first() -> None:
+    scene = night()
+    for site in scene.sites[:-1]:
+        scene.silence(site)
+    assert {one.do for one in seen(scene) if one.level == "bad"} == {DO["silent"]}
+    scene.silence(scene.sites[-1])
+    [one] = seen(scene)
+    assert one.what == "3 sites are silent"
+    assert "coordinator doctor" in one.do
+
+
+def test_since_when_is_of_the_state_that_is_shown() -> None:
+    scene = night()
+    [wait] = [one for one in scene.document().waits if one.site == "kiel"]
+    sites = parts(scene)["sites"]
+    assert sites["kiel"]["since"] == round(wait.since)  # type: ignore[index]
+    scene.update("kiel", 5)
+    assert "since" not in parts(scene)["sites"]["kiel"]  # type: ignore[index]
 
 
 def test_while_the_coordinator_is_away_that_is_the_news_and_connections_are_not_known() -> None:
@@ -205,6 +225,18 @@ def test_the_time_left_is_a_range_of_what_the_last_rounds_took() -> None:
 
 
 # --- the timeline -------------------------------------------------------------------------------------------------
+
+
+def test_work_that_was_cut_off_is_shown_until_the_site_was_found_silent() -> None:
+    scene = night()
+    scene.update("alts", 10)
+    scene.silence("kiel", 30)
+    scene.silence("alts", 30)
+    found = spans(scene)
+    kiel, alts = found["kiel"][-2:], found["alts"][-2:]
+    assert [one[0] for one in kiel] == ["cut", "silent"]
+    assert kiel[0][2] == kiel[1][1]
+    assert [one[0] for one in alts] == ["train", "silent"]  # its work is here
 
 
 def spans(scene: Scene) -> dict[str, list[list[object]]]:

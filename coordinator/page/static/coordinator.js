@@ -113,7 +113,7 @@ function drawSites({ sites = {}, run = {}, waits = {} }) {
     site.since ? ago(site.since, clock) : "",
     site.software || "",
   ]);
-  show(at("sites"), rows.length ? table("Sites", ["site", "state", "in this round", "progress", "in this state since", "version"], rows, { cards: true }) : nothing("No run has begun."));
+  show(at("sites"), rows.length ? table("Sites", ["site", "state", "in this round", "progress", "since", "version"], rows, { cards: true }) : nothing("No run has begun."));
 }
 
 function siteProgress(site) {

@@ -161,16 +161,21 @@ class BlobStore:
         return True
 
     def _check_room(self, size_bytes: int, *, have_bytes: int) -> None:
-        free = shutil.disk_usage(self._folder).free
-        if free < size_bytes - have_bytes + FREE_BYTES_MIN:
+        if self.no_room(size_bytes, have_bytes=have_bytes):
             self.purge()
-            free = shutil.disk_usage(self._folder).free
-        if free < size_bytes - have_bytes + FREE_BYTES_MIN:
-            raise FullDiskError(
-                f"no room for a model of {size_bytes:,} bytes in {self._folder}: {free:,} bytes are free",
-                cause="the disk is (nearly) full",
-                next_step=f"free some space (df -h {self._folder}); the transfer then continues automatically",
-            )
+        if error := self.no_room(size_bytes, have_bytes=have_bytes):
+            raise error
+
+    def no_room(self, size_bytes: int, *, have_bytes: int = 0) -> FullDiskError | None:
+        """Return why a blob of so many bytes, of which some are here, cannot be received; None where it fits."""
+        free = shutil.disk_usage(self._folder).free
+        if free >= size_bytes - have_bytes + FREE_BYTES_MIN:
+            return None
+        return FullDiskError(
+            f"no room for a model of {size_bytes:,} bytes in {self._folder}: {free:,} bytes are free",
+            cause="the disk is (nearly) full",
+            next_step=f"free some space (df -h {self._folder}); the transfer then continues automatically",
+        )
 
     def receive(self, digest: str, sender: str, chunks: Iterator[bytes], *, offset: int, size_bytes: int) -> bool:
         """Append chunks to an incoming blob; when it is whole, verify it and give it its name.

@@ -9,11 +9,13 @@ const KINDS = {
   score: { words: "scoring", top: 4, height: 12, pattern: "dots" },
   move: { words: "model on its way, or waiting", top: 12, height: 4 },
   adopt: { words: "receiving the result", top: 8, height: 8 },
+  cut: { words: "work that was cut off", top: 3, height: 10 },
   silent: { words: "silent", top: 0, height: 16, pattern: "stripes" },
   failed: { words: "failed or revoked", top: 0, height: 16, pattern: "crosses" },
 };
 const ROW_PX = 22;
 const AXIS_PX = 24;
+const CHAR_PX = 8; // of a bold name, at most about
 
 const pattern = (id, path, side) =>
   s("pattern", { id, width: side, height: side, patternUnits: "userSpaceOnUse" }, s("rect", { width: side, height: side, class: `${id}-ground` }), s("path", { d: path, class: `${id}-lines` }));
@@ -21,7 +23,8 @@ const pattern = (id, path, side) =>
 /** Draw into an element. `spans`: {site: {number: [kind, from, to]}}; `rounds`: [[number, begun]]; `end`: until when. */
 export function timeline(element, { sites, spans, rounds, end }) {
   const width = Math.max(260, element.clientWidth);
-  const names = Math.min(130, Math.max(56, ...sites.map((site) => site.length * 7.2 + 8)));
+  const names = Math.min(150, Math.max(56, ...sites.map((site) => site.length * CHAR_PX + 14)));
+  const short = (site) => (site.length * CHAR_PX + 14 > names ? `${site.slice(0, Math.floor((names - 14) / CHAR_PX) - 1)}…` : site);
   const begin = rounds.length ? rounds[0][1] : Math.min(end - 60, ...Object.values(spans).flatMap((of) => Object.values(of).map((one) => one[1])));
   const x = (at) => names + ((Math.min(Math.max(at, begin), end) - begin) / (end - begin || 1)) * (width - names - 6);
   const height = sites.length * ROW_PX + AXIS_PX;
@@ -36,7 +39,7 @@ export function timeline(element, { sites, spans, rounds, end }) {
     }),
     sites.map((site, row) => s("g", { transform: `translate(0 ${row * ROW_PX + 3})` },
       s("line", { x1: names, x2: width - 6, y1: 16, y2: 16, class: "base" }),
-      s("text", { x: names - 8, y: 12, class: "site" }, site),
+      s("text", { x: names - 8, y: 12, class: "site" }, short(site), s("title", {}, site)),
       Object.values(spans[site] || {}).filter(([kind, , to]) => KINDS[kind] && (to === undefined || to > begin)).map(([kind, from, to]) => {
         const { top, height: tall, words } = KINDS[kind];
         const until = to === undefined ? end : to;
