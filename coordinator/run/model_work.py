@@ -251,7 +251,10 @@ class ModelWork:
             full = self._blobs.no_room(self._blobs.size_bytes(run.current.base))
         except OSError:  # of a model that is not here the size is not known
             return ""
-        return full.explain() if full else ""
+        if full is None:
+            return ""
+        next_step = full.next_step.partition(";")[0]
+        return f"{full.cause}; nothing has failed yet: {full.what}\n  next: {next_step}"
 
 
 def _stored(update: UpdateStored) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -40,6 +41,7 @@ def once(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Once:
         with (shared / f"{name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not (shared / f"{name}.made").exists():
+                shutil.rmtree(shared / name, ignore_errors=True)  # of a maker that ran out of time
                 (shared / name).mkdir()
                 fill(shared / name)
                 (shared / f"{name}.made").touch()

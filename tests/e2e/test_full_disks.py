@@ -103,8 +103,9 @@ def test_a_coordinator_that_has_no_room_to_average_says_so_and_averages_when_it_
         ballast.write_bytes(bytes(3 * MODEL_BYTES - left_free - RESERVE_BYTES))
         sites = [made.light(site, "--numbers", str(MODEL_NUMBERS)) for site in made.sites]
 
-        trouble = str(made.until("the trouble is seen", lambda seen: seen["trouble"]))
-        for words in ("cannot write", "likely cause: the disk is full", "next: free some space (df -h "):
+        made.until("the trouble is seen", lambda seen: "cannot write" in seen["trouble"])
+        trouble = str(made.overview()["trouble"])
+        for words in ("likely cause: the disk is full", "next: free some space (df -h "):
             assert words in trouble
         assert made.overview()["phase"] == "aggregating"
         assert not list(made.home.blobs.glob("incoming/.aggregate*"))  # no half of an average is left

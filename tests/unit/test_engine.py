@@ -200,7 +200,7 @@ def test_a_disk_without_room_for_the_next_model_is_told_before_anything_fails(
     assert run.engine.trouble == ""
     usage = shutil._ntuple_diskusage(10**9, 10**9 - 1000, 1000)  # type: ignore[attr-defined]
     monkeypatch.setattr("fedcervix.models.blobs.shutil.disk_usage", lambda _: usage)
-    assert run.engine.trouble.startswith("no room for a model of ")
+    assert run.engine.trouble.startswith("the disk is (nearly) full; nothing has failed yet: no room for a model of ")
     assert "1,000 bytes are free" in run.engine.trouble
     assert "next: free some space (df -h " in run.engine.trouble
 
