@@ -25,7 +25,7 @@ from site_agent.classifier.notices import NOT_CALIBRATED, RESEARCH_ONLY
 from site_agent.classifier.permutation import ByChance
 from site_agent.report import figures
 from site_agent.report.answer import answer, counted, counts_of, number, share, shown, threshold
-from site_agent.report.content import RoundRow, SiteReport, TableOneRow
+from site_agent.report.content import Contribution, RoundRow, SiteReport, TableOneRow
 from site_agent.report.predictions import ScoredWoman, missed_women
 from site_agent.report.reliability import Reliability, reliability
 from site_agent.store.audit_sheets import verdict
@@ -108,6 +108,7 @@ def render(report: SiteReport) -> str:
         listed_max=LISTED_MAX,
         roster=(roster := _roster(report.rounds))[:SITES_LISTED_MAX],
         sites_unlisted=len(roster[SITES_LISTED_MAX:]),
+        turns=_turns(report.rounds[-ROUNDS_LISTED_MAX:], roster[:SITES_LISTED_MAX]),
         rounds_listed_max=ROUNDS_LISTED_MAX,
         wide_from_sites=WIDE_FROM_SITES,
         absences=_absences(report.rounds),
@@ -309,6 +310,15 @@ def _census(rows: Iterable[TableOneRow]) -> list[tuple[str, list[TableOneRow]]]:
 def _roster(rounds: Iterable[RoundRow]) -> list[str]:
     """Return every site that a round names, in order of first appearance."""
     return list(dict.fromkeys(part.site for turn in rounds for part in turn.contributions))
+
+
+def _turns(rounds: Iterable[RoundRow], roster: Sequence[str]) -> list[tuple[RoundRow, list[Contribution | None]]]:
+    """Return each round with what each site of the roster gave; the first, where a ring came to it twice."""
+    found = []
+    for turn in rounds:
+        gave = {part.site: part for part in reversed(turn.contributions)}
+        found.append((turn, [gave.get(site) for site in roster]))
+    return found
 
 
 def _unusual(rounds: Iterable[RoundRow]) -> list[tuple[int, str, str]]:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import base64
 import dataclasses
 import html
+import inspect
 import json
 import re
+import sys
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 
@@ -16,6 +19,7 @@ import pytest
 from fedcervix.core.plan import Recipe
 from fedcervix.errors import DataError, StorageError
 from site_agent.data.duplicates import CrossPatientPicture
+from site_agent.report import figures
 from site_agent.report.answer import answer, signed
 from site_agent.report.content import (
     Contribution,
@@ -58,6 +62,29 @@ def visible(page: str) -> str:
     """The page's words, without markup and line breaks."""
     body = page[page.index("<body>") :]
     return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", body)).split())
+
+
+@pytest.fixture(autouse=True, scope="module")
+def each_figure_is_drawn_once() -> Iterator[None]:
+    """Most pages of these tests differ in words alone, and drawing is nearly all of a page's time."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, draw in inspect.getmembers(figures, inspect.isfunction):
+            if inspect.signature(draw).return_annotation == "str" and name != "svg":
+                patch.setattr(figures, name, once_each(draw))
+        yield
+
+
+def once_each(draw: Callable[..., str]) -> Callable[..., str]:
+    made: dict[str, str] = {}
+
+    def drawn(*args: object, **options: object) -> str:
+        with np.printoptions(threshold=sys.maxsize):
+            key = repr((args, options))
+        if key not in made:
+            made[key] = draw(*args, **options)
+        return made[key]
+
+    return drawn
 
 
 @pytest.fixture(scope="module")
