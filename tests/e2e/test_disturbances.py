@@ -64,6 +64,7 @@ def test_a_site_killed_while_training_and_a_coordinator_killed_in_mid_round_chan
     assert_as_undisturbed(federation, reference(federation.plan("csfssl")))
 
 
+@pytest.mark.long
 def test_the_holder_of_a_ring_s_model_and_the_coordinator_killed_together_change_nothing(
     federate: Federate, collections: dict[str, Path], reference: Reference
 ) -> None:
@@ -82,6 +83,7 @@ def test_the_holder_of_a_ring_s_model_and_the_coordinator_killed_together_change
     assert_as_undisturbed(federation, reference(federation.plan("ppfssl")))
 
 
+@pytest.mark.long
 def test_a_site_that_is_stopped_and_killed_while_its_coordinator_is_away_trains_to_the_end(
     federate: Federate, collections: dict[str, Path], reference: Reference
 ) -> None:
@@ -143,6 +145,7 @@ def test_ctrl_c_ends_either_role_in_order_and_it_goes_on_afterwards(
     assert_as_undisturbed(federation, reference(federation.plan("csfssl")))
 
 
+@pytest.mark.long
 def test_a_second_signal_ends_an_agent_at_once_and_its_hung_worker_with_it(
     federate: Federate, collections: dict[str, Path]
 ) -> None:

@@ -66,7 +66,7 @@ def test_csfssl_of_two_sites_equals_sequential_training_bit_for_bit(
     assert (code, json.loads(text)["ledger"]) == (0, record["ledger"])
 
 
-@pytest.mark.parametrize("sites", [("nhs", "alts"), ("alts", "nhs")])
+@pytest.mark.parametrize("sites", [("nhs", "alts"), pytest.param(("alts", "nhs"), marks=pytest.mark.long)])
 def test_ppfssl_passes_one_model_through_the_roster_in_order(
     federate: Federate,
     collections: dict[str, Path],
@@ -100,6 +100,7 @@ def test_ppfssl_passes_one_model_through_the_roster_in_order(
     assert federation.deserted()
 
 
+@pytest.mark.long
 def test_one_site_that_keeps_its_optimiser_trains_as_if_alone(
     federate: Federate, collections: dict[str, Path], reference: Callable[..., dict[str, Any]]
 ) -> None:

@@ -46,6 +46,7 @@ def kinds(home: Path) -> set[str]:
     return {path.suffix or path.name for path in home.rglob("*") if path.is_file()}
 
 
+@pytest.mark.long
 def test_after_a_federation_nothing_in_a_home_is_open_to_others(
     federate: Callable[..., Federation], collections: dict[str, Path]
 ) -> None:

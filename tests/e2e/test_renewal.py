@@ -66,6 +66,7 @@ def settled(home: SiteHome) -> bool:
     return (found.not_after - found.not_before).days >= 90 and not home.key_file(RENEWED).exists()
 
 
+@pytest.mark.long
 def test_certificates_that_end_five_times_within_a_run_change_nothing(
     federate: Federate, light_right: Callable[..., str]
 ) -> None:

@@ -41,6 +41,7 @@ save_weights(__import__("pathlib").Path(sys.argv[1]), snapshot(build_encoder(Rec
 """
 
 
+@pytest.mark.long
 def test_a_coordinator_without_torch_averages_resnet_50_in_150_mb(federate: Federate) -> None:
     paper = {"architecture": "resnet50", "width": Recipe().width}
     made = federate(terms=ROUNDS, run={"base": "first.safetensors"}, recipe=paper)

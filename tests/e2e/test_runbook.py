@@ -183,6 +183,7 @@ def presence(machine: Machine, site: str) -> str:
 
 
 @pytest.mark.timeout(600)
+@pytest.mark.long
 def test_a_run_outlives_backup_upgrade_downgrade_move_and_disaster_as_the_runbook_has_them(
     federate: Callable[..., Federation],
     collections: dict[str, Path],

@@ -69,6 +69,7 @@ def alone(name: str) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("name", joint_steps.RECIPES)
+@pytest.mark.long
 def test_two_processes_train_as_one_does_on_the_joint_batch(joint: Path, name: str) -> None:
     """In float64, so that only the order of additions differs: equal to nine digits after three steps with momentum."""
     for rank in range(RANKS):

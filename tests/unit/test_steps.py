@@ -74,7 +74,7 @@ TOLERANCE = 0.1
     ("device", "acceleration", "precision"),
     [
         pytest.param("cpu", "eager", "bfloat16", id="cpu bfloat16"),
-        pytest.param("cpu", "compile", "float32", id="cpu compile", marks=NEEDS_COMPILER),
+        pytest.param("cpu", "compile", "float32", id="cpu compile", marks=[NEEDS_COMPILER, pytest.mark.long]),
         *(
             pytest.param("cuda", how, precision, id=f"cuda {how} {precision}", marks=NEEDS_GPU)
             for how in ("eager", "graph", "compile")

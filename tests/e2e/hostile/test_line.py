@@ -233,6 +233,7 @@ PINGS_CPU_S = 0.6
 """for handling what is read of them: measured .2 s, and before up to 1.8 s"""
 
 
+@pytest.mark.long
 def test_a_flood_of_pings_costs_little_processor_time(running: Federation) -> None:
     """Before: the library answered a flood by a text that grew with each ping, and other calls waited for .4 s."""
     pings = frame(Kind.PING, Flag.NONE, 0, bytes(8)) * (PINGS // 10)

@@ -158,6 +158,7 @@ def huge(base: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+@pytest.mark.long
 def test_a_site_that_really_trains_goes_on_beside_a_culprit(federate: Federate, collections: dict[str, Path]) -> None:
     """A negative variance is refused, and named; weights of 1e30, which are not refused here, spoil one average."""
     federation = federate(terms={**TERMS, "rounds": 1})
