@@ -72,6 +72,7 @@ def federation_of(out: Path) -> str:
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.long
 def test_a_study_that_is_stopped_and_killed_repeats_no_finished_cell(
     tmp_path: Path, study: Callable[..., Process]
 ) -> None:

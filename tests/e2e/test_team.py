@@ -133,6 +133,7 @@ def test_two_processes_do_a_site_s_tasks_as_one_does(site: Callable[..., Site]) 
     assert team[5] == alone[5]
 
 
+@pytest.mark.long
 def test_two_hosts_train_together_and_end_together(site: Callable[..., Site]) -> None:
     """Two launchers on loopback stand for two hosts; the second is started by its service, not by an agent."""
     hosts = ("--nnodes=2", "--master-addr=127.0.0.1", f"--master-port={free_port()}")
@@ -168,6 +169,7 @@ def test_a_follower_that_is_killed_ends_the_task_with_an_account(site: Callable[
     assert team.do(TaskKind.SEED).digest  # the next task starts another team
 
 
+@pytest.mark.long
 def test_a_leader_that_is_killed_ends_the_task_with_an_account(site: Callable[..., Site]) -> None:
     team = site(2)
     end = team.begin_training()
@@ -179,6 +181,7 @@ def test_a_leader_that_is_killed_ends_the_task_with_an_account(site: Callable[..
     nothing_is_left(team)
 
 
+@pytest.mark.long
 def test_a_launcher_that_is_killed_takes_all_with_it(site: Callable[..., Site]) -> None:
     team = site(2)
     end = team.begin_training()
@@ -187,6 +190,7 @@ def test_a_launcher_that_is_killed_takes_all_with_it(site: Callable[..., Site]) 
     nothing_is_left(team)
 
 
+@pytest.mark.long
 def test_a_cancelled_task_ends_all_processes(site: Callable[..., Site]) -> None:
     team = site(2)
     end = team.begin_training()
@@ -196,6 +200,7 @@ def test_a_cancelled_task_ends_all_processes(site: Callable[..., Site]) -> None:
     nothing_is_left(team)
 
 
+@pytest.mark.long
 def test_a_team_that_is_asked_to_stop_keeps_a_checkpoint_and_ends(site: Callable[..., Site]) -> None:
     team = site(2)
     end = team.begin_training()
@@ -223,6 +228,7 @@ worker.do(Task("{RUN}", TaskKind.TRAIN, 1, base), LONG, told, go_on)
 
 
 @pytest.mark.parametrize("when", ["starting", "training"])
+@pytest.mark.long
 def test_an_agent_that_is_killed_leaves_nothing_running(site: Callable[..., Site], tmp_path: Path, when: str) -> None:
     team, log = site(2), tmp_path / "agent.log"
     with log.open("wb") as out:
@@ -239,6 +245,7 @@ def test_an_agent_that_is_killed_leaves_nothing_running(site: Callable[..., Site
     nothing_is_left(team)
 
 
+@pytest.mark.long
 def test_what_breaks_in_a_follower_is_heard_by_the_agent(
     site: Callable[..., Site], collections: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -256,6 +263,7 @@ def test_what_breaks_in_a_follower_is_heard_by_the_agent(
     nothing_is_left(team)
 
 
+@pytest.mark.long
 def test_a_batch_that_cannot_be_shared_is_refused_once_for_all(site: Callable[..., Site]) -> None:
     team, odd = site(2), plan(batch_images=9)
     base = team.do(TaskKind.SEED, plan=odd).digest

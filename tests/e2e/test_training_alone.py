@@ -58,6 +58,7 @@ def checkpoints(home: SiteHome) -> list[Path]:
     return list((home.folder / "checkpoints").glob("*.safetensors"))
 
 
+@pytest.mark.long
 def test_stopped_and_killed_a_training_ends_with_the_weights_of_an_undisturbed_one(
     train: Train, homes: Callable[[str], SiteHome]
 ) -> None:

@@ -44,7 +44,7 @@ def result(found: History) -> tuple[str, int, int]:
     return found.run.best.candidate, found.run.best_round, len(found.run.rounds)
 
 
-@pytest.mark.parametrize("share", [*range(5), *(pytest.param(n, marks=pytest.mark.long) for n in range(5, SHARES))])
+@pytest.mark.parametrize("share", [*range(3), *(pytest.param(n, marks=pytest.mark.long) for n in range(3, SHARES))])
 def test_histories(share: int) -> None:
     for seed in range(share * SHARE, (share + 1) * SHARE):
         history(seed)
