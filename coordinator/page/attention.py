@@ -5,6 +5,7 @@ Everything here is said in words that a tired operator acts on: what it is, sinc
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -69,7 +70,17 @@ def _of_coordinator(d: StatusDocument, source: str) -> Iterator[Attention]:
         do = "Start it again: systemctl start fedcervix-coordinator, or by hand as said above. Nothing is lost."
         yield Attention(level="bad", what="The coordinator is away", why=source, do=do)
     if d.trouble and d.trouble != source:
-        yield Attention(level="bad", what="The coordinator has trouble", why=d.trouble)
+        yield from _troubles(d.trouble)
+
+
+def _troubles(words: str) -> Iterator[Attention]:
+    """Take the lines of `FedcervixError.explain` apart: what, likely cause, next."""
+    for block in re.split(r"\n(?! )", words):
+        what, *rest = block.split("\n")
+        parts = dict(part for line in rest if len(part := line.strip().partition(": ")[::2]) == 2)
+        cause = parts.get("likely cause", "")
+        why = f"{what}. Likely cause: {cause}." if cause else what
+        yield Attention(level="bad", what="The coordinator has trouble", why=why, do=parts.get("next", ""))
 
 
 def grouped(found: Sequence[Attention]) -> list[Attention]:

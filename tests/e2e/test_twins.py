@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+import signal
 from collections.abc import Callable
 
 import pytest
@@ -81,9 +82,11 @@ def test_a_second_agent_is_refused_while_the_first_one_works_and_changes_nothing
     nhs = federation.light("nhs", *PACE)
     nhs.says("asked to train in round 1")
     late = copied(federation, "copied-while-it-runs")
+    alts.signal(signal.SIGSTOP)  # so that the run is not over before the twins have started
     for home in (early, late, early):
         assert_refused(twin(federation, home))
         assert nhs.running()
+    alts.signal(signal.SIGCONT)
     federation.finish(coordinator, nhs, alts)
     assert "another agent" not in nhs.text
     assert_right(federation, right)

@@ -108,6 +108,13 @@ def test_where_all_sites_are_silent_this_end_is_looked_at_first() -> None:
     assert "coordinator doctor" in one.do
 
 
+def test_troubles_are_told_one_by_one_with_what_to_do() -> None:
+    words = "one of them\n  likely cause: the disk is full\n  next: free some space (df -h /x)\nanother one: no more"
+    one, two = attention(replace(night().document(), trouble=words), collapse=9.0, certificates={})
+    assert (one.why, one.do) == ("one of them. Likely cause: the disk is full.", "free some space (df -h /x)")
+    assert (two.why, two.do) == ("another one: no more", "")
+
+
 def test_since_when_is_of_the_state_that_is_shown() -> None:
     scene = night()
     [wait] = [one for one in scene.document().waits if one.site == "kiel"]
