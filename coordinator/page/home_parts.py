@@ -62,6 +62,10 @@ class EndedRuns:
         self._home = home
         self._known: dict[str, Part] = {}
 
+    def has(self, run: str) -> bool:
+        """Say whether a run's record was there when `part` last looked: it is written a moment after the run's end."""
+        return run in self._known
+
     def part(self) -> Part:
         """Return {run: how it ended}, of the newest runs. Raises StorageError."""
         names = results.names(self._home.results)[-RUNS_MAX:]

@@ -69,7 +69,7 @@ class Watching:
         presences = tuple(site.presence for site in document.sites)
         self._state = (document.run, document.phase, document.round, document.outcome, presences)
         is_new = before != self._state
-        if is_new or document.now - self._home_at > HOME_S:
+        if is_new or document.now - self._home_at > HOME_S or not self._is_recorded(document):
             self._home_at = document.now
             self._certificates = certificates(self._home)
             self._board.put(certificates=self._certificates, runs=self._runs.part())
@@ -90,10 +90,14 @@ class Watching:
     def _show_journal(self) -> None:
         """Show what the journal says; nothing where it says what it said the last time."""
         stamp = self._journaled.stamp()
-        if stamp != self._stamp or not self._is_away():
+        if stamp != self._stamp or not self._is_away() or not self._is_recorded(self.document):
             document = history.stands(self._home)
             self.show(document, "" if document.outcome else document.trouble)
             self._stamp = stamp
+
+    def _is_recorded(self, document: StatusDocument | None) -> bool:
+        """Say whether an ended run stands among the ended runs."""
+        return document is None or document.outcome is None or self._runs.has(document.run)
 
     def _is_away(self) -> bool:
         source = self._board.parts().get("source", {})

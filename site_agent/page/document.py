@@ -110,7 +110,7 @@ def _run(run: SeenRun, doing: Doing | None) -> Part:
 
 
 def _timeline(seen: SeenSite) -> Part:
-    """What this site did, span by span; the last one is open, unless no agent runs."""
+    """What this site did, span by span; the last one is open, unless no agent runs or the run is over."""
     if seen.run is None:
         return {}
     changes = [one for one in seen.run.notes if one.state]
@@ -121,7 +121,9 @@ def _timeline(seen: SeenSite) -> Part:
             until = seen.doing.written_at
         if until is None or until > one.at:
             spans[f"{one.at:.3f}"] = _span(one, until)
-    if changes and (lost := _lost(seen)):
+    if seen.run.outcome:
+        spans = {at: span for at, span in spans.items() if "until" in span}
+    elif changes and (lost := _lost(seen)):
         spans[f"{lost.at:.3f}"] = _span(lost, None)
     return dict(list(spans.items())[-SPANS_MAX:])
 

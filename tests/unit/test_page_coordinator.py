@@ -17,6 +17,7 @@ from coordinator.page.site_states import site_state
 from coordinator.page.status_parts import StatusContext, StatusParts, headline, holder, prediction
 from coordinator.page.timeline import SPANS_MAX, Timeline
 from coordinator.page.watching import Watching
+from coordinator.run.results import RECORD_FILE
 from coordinator.run.status_document import PredictionStatus, StatusDocument
 from fedcervix.core.collapse import collapse_loss
 from fedcervix.core.events import SiteAttached
@@ -342,3 +343,22 @@ def test_a_home_without_a_run_says_what_to_do(tmp_path: Path) -> None:
     Watching(home, board, watched)(stop)
     assert shown(board, "headline")["words"] == "Nothing to show yet"
     assert "start --mode csfssl" in str(shown(board, "attention"))
+
+
+def test_a_record_that_is_written_a_moment_after_the_end_is_shown(tmp_path: Path) -> None:
+    scene, board, stop = night(), Board(), threading.Event()
+    home = home_of(tmp_path, scene)
+    ended = replace(scene.document(), outcome="OK", reason="all rounds done")
+
+    def watched(_home: object, _known: StatusDocument | None) -> Iterator[StatusDocument]:
+        yield ended
+        assert shown(board, "runs") == {}
+        record = home.results / ended.run / RECORD_FILE
+        record.parent.mkdir(parents=True)
+        record.write_text("{}")
+        yield ended
+        stop.set()
+        yield ended
+
+    Watching(home, board, watched)(stop)
+    assert list(shown(board, "runs")) == [ended.run]

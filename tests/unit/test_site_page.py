@@ -175,6 +175,13 @@ def test_the_timeline_of_a_killed_agent_ends_when_it_was_last_heard_of() -> None
     assert lost["state"] == "off"  # type: ignore[index]
 
 
+def test_an_agent_that_ended_with_its_run_is_not_out_of_touch() -> None:
+    notes = (Note(at=NOW - 60, round=3, state="score"), Note(at=NOW - 50, round=3, state="off"))
+    ended = SeenRun(name=RUN, plan=PLAN, notes=notes, outcome="OK")
+    [span] = document(replace(SEEN, run=ended, alive=False), as_it_is)["timeline"].values()
+    assert (span["state"], span["until"]) == ("score", NOW - 50)  # type: ignore[index]
+
+
 def test_an_epoch_that_was_done_twice_counts_once_with_its_last_loss() -> None:
     twice = (Note(at=1.0, round=1, epoch=2, loss=3.0), Note(at=2.0, round=1, epoch=1, loss=4.0),
              Note(at=3.0, round=1, epoch=2, loss=2.5))  # fmt: skip
