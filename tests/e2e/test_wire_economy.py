@@ -132,6 +132,7 @@ def digests(record: dict[str, Any]) -> list[Any]:
     return [(line["model"], [(c["site"], c["digest"]) for c in line["contributions"]]) for line in record["ledger"]]
 
 
+@pytest.mark.long
 def test_a_site_that_lost_its_disk_fetches_the_whole_model_of_the_same_digest(federate: Federate) -> None:
     federation, coordinator = begin(federate, "csfssl", "int8")
     sites = {site: federation.light(site, "--pace-s", "0.2") for site in federation.sites}

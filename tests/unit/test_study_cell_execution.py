@@ -138,6 +138,7 @@ def test_the_one_site_control_has_an_encoder_and_classifiers_of_its_own(records:
     assert [r.cell.inputs for r in records.values() if r.site_probe and r.cell.control != "none"] == [(encoder,)]
 
 
+@pytest.mark.long
 def test_an_encoder_trained_epoch_by_epoch_is_the_study_s_own(
     small: Small, records: dict[str, CellRecord], tmp_path: Path
 ) -> None:
