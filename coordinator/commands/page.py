@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib.resources import files
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from coordinator.home.home import Home
-from fedcervix.disk.storage import read_file
-from fedcervix.errors import ConfigError
 from fedcervix.extras import require
 from fedcervix.runtime.malloc_tuning import share_memory_among_threads
 from fedcervix.runtime.printing import say
@@ -24,8 +21,6 @@ if TYPE_CHECKING:
 
 def page(home: Home, door: Callable[[], Door]) -> None:
     """Serve the page until it is ended. Raises a FedcervixError."""
-    for package in ("starlette", "uvicorn"):
-        require(package)
     share_memory_among_threads()
     from coordinator.commands.operator import watched  # with gRPC
     from coordinator.page.records import record_route
@@ -34,15 +29,13 @@ def page(home: Home, door: Callable[[], Door]) -> None:
     from fedcervix.page.board import Board
     from fedcervix.page.serving import serve
 
-    found = door()
-    if found.tls is not None:
-        _check_not_the_sites(home, found.tls.client_authority)
-    board = Board()
+    opened, board = door(), Board()
     watching = Watching(home, board, watched)
     numbers = _metrics(home, watching)
     routes = [record_route(home), numbers]
-    content = PageContent(files("coordinator.page") / "static", board, routes, frozenset({numbers.path}))
-    serve(content, found, watching, command=home.command("page"))
+    content = PageContent("coordinator", files("coordinator.page") / "static", board, routes, frozenset({numbers.path}))
+    members = home.pem("authority.crt")
+    serve(content, opened, watching, command=home.command("page"), members=members)
 
 
 def _metrics(home: Home, watching: Watching) -> Route:
@@ -62,14 +55,3 @@ def _metrics(home: Home, watching: Watching) -> Route:
     token = bearer_token(file)
     say(f"metrics: /metrics of the same address, with the token in {file}")
     return metrics_route(read, token)
-
-
-def _check_not_the_sites(home: Home, client_authority: Path) -> None:
-    """Raise ConfigError where certificates of this federation would let in: every site has one."""
-    body = b"".join(home.pem("authority.crt").split())
-    if body in b"".join(read_file(client_authority).split()):
-        raise ConfigError(
-            f"{client_authority} holds the authority of this federation",
-            cause="each site has a certificate of it, so each site could look at the page",
-            next_step="name an authority that certifies only the people who may see the page: --client-authority FILE",
-        )

@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from coordinator.run.status_document import FailureStatus, SiteStatus, StatusDocument, WaitStatus
+from fedcervix.errors import FedcervixError
+from fedcervix.runtime.printing import utc
 
 Level = Literal["bad", "warn", "note"]
 """a person is needed; may be needed soon; should know"""
@@ -42,33 +44,49 @@ class Attention:
     """what follows at `until`"""
 
 
+def unread(what: str, error: FedcervixError) -> Attention:
+    """Return that a part of the home cannot be read: the page has less to show, and the run may go on."""
+    return Attention(level="warn", what=what, why=error.what, do=error.next_step)
+
+
 def attention(
-    document: StatusDocument, *, collapse: float, certificates: Mapping[str, float], source: str = ""
+    document: StatusDocument,
+    *,
+    collapse: float,
+    certificates: Mapping[str, float],
+    source: str = "",
+    wrote_at: float | None = None,
 ) -> list[Attention]:
     """Return what to look at, the most urgent first.
 
     `collapse`: the loss of a collapsed model. `certificates`: what each is of, and when it ends. `source`: why the
-    document is not from a running coordinator; empty where it is.
+    document is not from a running coordinator; empty where it is. `wrote_at`: when its journal was last written.
     """
     found = [
-        *_of_coordinator(document, source),
+        *_of_coordinator(document, source, wrote_at),
         *_of_sites(document, source),
         *_of_models(document, collapse),
         *_of_certificates(certificates, document.now),
         *_of_reports(document),
         *_of_failures(document),
     ]
+    return in_order(found)
+
+
+def in_order(found: Sequence[Attention]) -> list[Attention]:
+    """Return the most urgent first, with a bound."""
     return sorted(found, key=lambda one: LEVELS.index(one.level))[:ITEMS_MAX]
 
 
-def _of_coordinator(d: StatusDocument, source: str) -> Iterator[Attention]:
+def _of_coordinator(d: StatusDocument, source: str, wrote_at: float | None) -> Iterator[Attention]:
     if d.outcome == "ABORTED":
         yield Attention(level="bad", what="The run was aborted", why=d.reason, since=d.since or None)
     if d.outcome == "DEGRADED":
         yield Attention(level="warn", what="The run ended, and a site is missing from a round", why=d.reason)
     if source and not d.outcome:
         do = "Start it again: systemctl start fedcervix-coordinator, or by hand as said above. Nothing is lost."
-        yield Attention(level="bad", what="The coordinator is away", why=source, do=do)
+        last = f"Its journal was last written at {utc(wrote_at, '%Y-%m-%d %H:%M:%S')} UTC; " if wrote_at else ""
+        yield Attention(level="bad", what="The coordinator is away", why=f"{last}{source}", do=do)
     if d.trouble and d.trouble != source:
         yield from _troubles(d.trouble)
 

@@ -20,6 +20,8 @@ class Journaled:
         self._home = home
         self.run = ""
         self.plan: Plan | None = None
+        self.last_at: float | None = None
+        """when the newest event was (Unix seconds); None where there is none"""
         self._timeline: Timeline | None = None
         self._after = 0
         self._seen: Stamp = ()
@@ -52,7 +54,7 @@ class Journaled:
 
     def _begin(self, journal: Journal, run: str) -> None:
         record = next((one for one in journal.runs() if one.run == run), None)
-        self.run, self._after = run, 0
+        self.run, self._after, self.last_at = run, 0, None
         self.plan = record.plan if isinstance(record, RunRecord) else None
         in_turns = bool(self.plan and self.plan.mode_rules.in_turns)
         self._timeline = Timeline(self.plan.sites, in_turns=in_turns) if self.plan else None
@@ -61,4 +63,4 @@ class Journaled:
         if self._timeline is not None:
             for number, event in journal.numbered(self.run, self._after):
                 self._timeline.take(event)
-                self._after = number
+                self._after, self.last_at = number, event.at

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from coordinator.page.attention import LEVELS, Attention, attention
+from coordinator.page.attention import LEVELS, Attention, attention, in_order
 from coordinator.page.round_parts import COLUMNS, RoundParts
 from coordinator.page.site_states import SiteState, site_state
 from coordinator.run.status_document import FailureStatus, SiteStatus, StatusDocument, WaitStatus
@@ -32,6 +32,10 @@ class StatusContext:
     """what each is of, and when it ends"""
     source: str = ""
     """why the document is not from a running coordinator; empty where it is"""
+    wrote_at: float | None = None
+    """when the newest event was written into the journal"""
+    unread: tuple[Attention, ...] = ()
+    """what of the home cannot be read"""
 
 
 def filled(fields: Mapping[str, object]) -> dict[str, object]:
@@ -54,7 +58,14 @@ class StatusParts:
         """Return the parts by name."""
         plan = around.plan
         collapse = collapse_loss(plan.recipe.batch_images, plan.recipe.loss) if plan else float("inf")
-        found = attention(d, collapse=collapse, certificates=around.certificates, source=around.source)
+        found = attention(
+            d,
+            collapse=collapse,
+            certificates=around.certificates,
+            source=around.source,
+            wrote_at=around.wrote_at,
+        )
+        found = in_order([*found, *around.unread])
         return {
             "clock": {"now": round(d.now)},
             "source": filled({"away": around.source}),
@@ -162,6 +173,8 @@ def _site(site: SiteStatus, place: int, d: StatusDocument, source: str) -> Part:
             **({"stage": site.stage, "done": site.done, "of": site.of, "unit": site.unit} if works else {}),
             **({"loss": round(site.loss, 4) or None, "rate": round(site.images_per_s) or None} if works else {}),
             "software": site.software,
+            "received": site.received_bytes or None,
+            "sent": site.sent_bytes or None,
         }
     )
 
@@ -212,7 +225,8 @@ def pace(d: StatusDocument, plan: Plan | None, model_bytes: int | None) -> Part:
     """Return how long rounds take, what is left, and how many bytes travel.
 
     `left_least_s`, `left_most_s`: if all rounds take place, by the fastest and the slowest of the last ones. The bytes
-    are those of models that arrive whole: each site fetches one model a round and sends one.
+    that are expected are those of models that arrive whole: each site fetches one model a round and sends one.
+    `received_bytes`, `sent_bytes`: of models, as they were counted since the coordinator started.
     """
     ended = [line.ended_at - line.begun_at for line in d.ledger if line.ended_at and line.begun_at]
     last = ended[-PACE_ROUNDS:]
@@ -224,10 +238,16 @@ def pace(d: StatusDocument, plan: Plan | None, model_bytes: int | None) -> Part:
         found |= {"left_least_s": round(min(last) * left), "left_most_s": round(max(last) * left)}
     if plan is not None and model_bytes:
         each = model_bytes * SHARE_OF_BYTES[plan.terms.compression]
-        models = sum(2 * len(line.contributions) for line in d.ledger)
         found |= {
             "model_bytes": model_bytes,
             "round_bytes": round(2 * len(d.sites) * each),
-            "moved_bytes": round(models * each),
         }
+        if last and not d.outcome:
+            found["left_bytes"] = round(2 * len(d.sites) * each) * left
+    moved = {
+        "received_bytes": sum(site.received_bytes for site in d.sites),
+        "sent_bytes": sum(site.sent_bytes for site in d.sites),
+    }
+    if any(moved.values()):
+        found |= moved
     return found

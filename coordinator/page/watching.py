@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 
 from coordinator.home.home import Home
+from coordinator.page.attention import Attention, unread
 from coordinator.page.home_parts import EndedRuns, certificates, ends, model_bytes
 from coordinator.page.journaled import Journaled, Stamp
 from coordinator.page.status_parts import StatusContext, StatusParts
@@ -40,6 +41,7 @@ class Watching:
         """the running coordinator has told it"""
         self._parts, self._journaled, self._runs = StatusParts(), Journaled(home), EndedRuns(home)
         self._certificates: Part = {}
+        self._unread: tuple[Attention, ...] = ()
         self._timeline: Part = {}
         self._home_at = self._journal_at = 0.0
         self._state: tuple[object, ...] = ()
@@ -69,10 +71,9 @@ class Watching:
         presences = tuple(site.presence for site in document.sites)
         self._state = (document.run, document.phase, document.round, document.outcome, presences)
         is_new = before != self._state
-        if is_new or document.now - self._home_at > HOME_S or not self._is_recorded(document):
-            self._home_at = document.now
-            self._certificates = certificates(self._home)
-            self._board.put(certificates=self._certificates, runs=self._runs.part())
+        looks = is_new or document.now - self._home_at > HOME_S or not self._is_recorded(document)
+        if looks:
+            self._look_at_certificates(document.now)
         if is_new or document.now - self._journal_at > JOURNAL_S or source:
             self._journal_at = document.now
             self._timeline = self._journaled.timeline(document.run)
@@ -81,11 +82,30 @@ class Watching:
             model_bytes=model_bytes(self._home, _newest_model(document)),
             certificates=ends(self._certificates),
             source=source,
+            wrote_at=self._journaled.last_at,
+            unread=self._unread,
         )
         parts: Mapping[str, Part] = self._parts.of(document, around)
-        self._board.put(**parts, timeline=self._timeline)
+        self._board.put(**parts, timeline=self._timeline, certificates=self._certificates)
+        if looks:
+            self._look_at_runs()
         if is_new:
             give_back_freed_memory()  # of a first document, which is large: 18 MB of 118 at 64 sites and 200 rounds
+
+    def _look_at_certificates(self, now: float) -> None:
+        """Read who has a certificate. What cannot be read is a thing to look at, and hides nothing of the run."""
+        self._home_at, self._unread = now, ()
+        try:
+            self._certificates = certificates(self._home)
+        except FedcervixError as error:
+            self._unread = (unread("Certificates and keys cannot be read", error),)
+
+    def _look_at_runs(self) -> None:
+        """Read which runs have ended: after the rest is shown, because fifty large records take a while."""
+        try:
+            self._board.put(runs=self._runs.part())
+        except FedcervixError as error:
+            self._unread = (*self._unread, unread("The folder of ended runs cannot be read", error))
 
     def _show_journal(self) -> None:
         """Show what the journal says; nothing where it says what it said the last time."""
@@ -105,6 +125,7 @@ class Watching:
 
     def _show_error(self, error: FedcervixError) -> None:
         """Say why nothing can be shown, or nothing new."""
+        self._stamp = ()  # what the journal says is shown again once it is known, also where it says the same
         what = {"00": {"level": "bad", "what": error.what, "why": error.cause, "do": error.next_step}}
         source: Part = {"away": error.what}
         words: Part = {"level": "bad", "words": "There is no news of the run", "more": error.what}

@@ -26,10 +26,14 @@ def page(home: SiteHome, door: Callable[[], Door], *, metrics: bool = False) -> 
     from fedcervix.page.serving import serve
     from site_agent.page.feeding import feeder
 
-    board = Board()
+    opened, board = door(), Board()
     routes = [_metrics(home)] if metrics else []
-    content = PageContent(files("site_agent.page") / "static", board, routes, frozenset(one.path for one in routes))
-    serve(content, door(), feeder(home, board), command=home.command("page"))
+    content = PageContent(
+        "site", files("site_agent.page") / "static", board, routes, frozenset(one.path for one in routes)
+    )
+    authority = home.key_file("authority.crt")
+    members = home.pem(authority.name) if authority.exists() else b""  # a site that has not joined has a page, too
+    serve(content, opened, feeder(home, board), command=home.command("page"), members=members)
 
 
 def _metrics(home: SiteHome) -> Route:

@@ -118,6 +118,8 @@ def scrub(text: str, secrets: Iterable[str]) -> str:
 
 def _one_line(text: str) -> str:
     """Bring a text to one form, so that no accent, ligature or invisible character hides a secret."""
+    if text.isascii() and text.isprintable():
+        return " ".join(text.split())  # the same, at once: a manifest has some hundred thousand words
     # Twice, because removing a character can bring together what composes.
     visible = (c for c in unicodedata.normalize("NFKC", text) if unicodedata.category(c) != "Cf")
     printable = (c if c.isprintable() else " " for c in unicodedata.normalize("NFKC", "".join(visible)))

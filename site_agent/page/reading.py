@@ -75,18 +75,26 @@ class Reread(Generic[T]):
 
     def __init__(self, clock_s: Callable[[], float] = monotonic) -> None:
         self._clock_s = clock_s
-        self._known: tuple[object, T] | None = None
+        self._known: tuple[object, T | FedcervixError] | None = None
         self._again_s = 0.0
 
     def of(self, files: Sequence[Path], make: Callable[[], T], *, also: object = None) -> T:
-        """Return what `make` gives; made again where a file, or `also`, is another one. Raises what `make` raises."""
+        """Return what `make` gives; made again where a file, or `also`, is another one.
+
+        Raises the FedcervixError that `make` raises, again and again: a long file that is damaged is read once, too.
+        """
         stamp = (stamps(files), also)
         began_s = self._clock_s()
-        if self._known is not None and (self._known[0] == stamp or began_s < self._again_s):
-            return self._known[1]
-        made = make()
-        self._known, self._again_s = (stamp, made), began_s + PAUSE_TIMES * (self._clock_s() - began_s)
-        return made
+        if self._known is None or (self._known[0] != stamp and began_s >= self._again_s):
+            made: T | FedcervixError
+            try:
+                made = make()
+            except FedcervixError as error:
+                made = error
+            self._known, self._again_s = (stamp, made), began_s + PAUSE_TIMES * (self._clock_s() - began_s)
+        if isinstance(self._known[1], FedcervixError):
+            raise self._known[1]
+        return self._known[1]
 
 
 def stamps(files: Sequence[Path]) -> Stamp:
@@ -130,11 +138,16 @@ class HomeReader:
         self._faults: list[FedcervixError] = []
 
     def clean(self) -> Clean:
-        """Return what makes words of errors fit for the page."""
+        """Return what makes words of errors fit for the page.
+
+        A manifest that cannot be looked at, as on a network disk that is away, is no reason to end the page.
+        """
         files = [self._home.config_file]
         with contextlib.suppress(FedcervixError):
-            files.append(self._home.manifest())
-        return self._clean.of(files, lambda: cleaner(self._home.folder, incidents.secrets(self._home)))
+            manifest = self._home.manifest()
+            stamps([manifest])
+            files.append(manifest)
+        return self._clean.of(files, lambda: cleaner(self._home.folder, lambda: incidents.secrets(self._home)))
 
     def read(self, at: float) -> SeenSite:
         """Return everything as it is at a time (Unix seconds). Raises nothing of this program's errors."""

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from fedcervix.errors import FedcervixError
+from fedcervix.runtime.quantities import size
 from fedcervix.runtime.worker_protocol import ErrorParts
 from site_agent.federation.activity import BEAT_S, Doing
 from site_agent.page.seen import SeenDisk, SeenRun, SeenSite
@@ -20,7 +21,6 @@ FULL_BYTES = 16 * 2**20
 MODELS_LEFT = 4
 """files of a model's size that a round in progress may still write: the update, a checkpoint with momentum, the next
 model"""
-UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 QUIET_S = 3 * BEAT_S
 """after which an agent that runs has stopped telling what it does"""
 
@@ -179,13 +179,6 @@ def _gpus(seen: SeenSite) -> Iterator[TroubleShown]:
 def _fault(number: int, error: FedcervixError, clean: Clean) -> TroubleShown:
     what, cause, next_step = clean(error.what), clean(error.cause), clean(error.next_step)
     return TroubleShown(key=f"fault {number}", level="warning", what=what, cause=cause, next_step=next_step)
-
-
-def size(count_bytes: int) -> str:
-    """Return a number of bytes as people read it."""
-    power = min(len(UNITS) - 1, max(0, count_bytes.bit_length() - 1) // 10)
-    value = count_bytes / 1024**power
-    return f"{value:.0f} {UNITS[power]}" if power == 0 or value >= 100 else f"{value:.1f} {UNITS[power]}"
 
 
 def _clock(at: float) -> str:

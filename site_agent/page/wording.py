@@ -9,7 +9,8 @@ Rules
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 
 from fedcervix.printable import printable, shortened
@@ -18,6 +19,8 @@ from site_agent.federation.privacy import scrub
 Clean = Callable[[str], str]
 
 WORDS_MAX = 400
+TEXTS_MAX = 200
+"""that are cleaned once"""
 HOME_MARK = "homefolderofthissite"
 """stands for a path while a text is scrubbed: a plain word without a separator"""
 BELOW = re.compile(
@@ -29,12 +32,16 @@ OF_THE_COORDINATOR = re.compile(r'(the coordinator (?:refused:|says|advises) )"(
 BELOW_FILES = ("/site.toml", "/splits.csv", "/egress.jsonl", "/account.json", "/sums.jsonl")
 
 
-def cleaner(home: Path, secrets: Iterable[str]) -> Clean:
-    """Return what makes the words of an error fit for the page of this home."""
+def cleaner(home: Path, secrets: Callable[[], frozenset[str]]) -> Clean:
+    """Return what makes the words of an error fit for the page of this home.
+
+    `secrets` reads the words that must not pass. It is called for each new text, and its words are not kept: those of a
+    large collection are some 100 MB, and the same texts come again with each look.
+    """
     folder = str(home)
-    hidden = frozenset(secrets) - set(home.parts)
     path = re.compile(re.escape(folder) + rf"(?P<below>{BELOW.pattern}|{'|'.join(map(re.escape, BELOW_FILES))})?")
 
+    @lru_cache(maxsize=TEXTS_MAX)
     def clean(text: str) -> str:
         kept: list[str] = []
 
@@ -43,7 +50,7 @@ def cleaner(home: Path, secrets: Iterable[str]) -> Clean:
             return f"{HOME_MARK}{_letters(len(kept) - 1)}"
 
         marked = path.sub(mark, OF_THE_COORDINATOR.sub(r"\1\2", printable(text)))
-        cleaned = scrub(marked, hidden)
+        cleaned = scrub(marked, secrets() - set(home.parts)) if text else ""
         for number, one in enumerate(kept):
             cleaned = cleaned.replace(f"{HOME_MARK}{_letters(number)}", one)
         return cleaned

@@ -77,8 +77,8 @@ def main(folder: Path, name: str) -> None:
             away = "the coordinator is not running" if words[0] == "away" else ""
             watching.show(scene.document(), away)
 
-    content = PageContent(files("coordinator.page") / "static", board, [record_route(home)])
-    serve(content, Door(port=0), feed, command="coordinator page")
+    content = PageContent("coordinator", files("coordinator.page") / "static", board, [record_route(home)])
+    serve(content, Door(port=0), feed, command="coordinator page", members=b"")
 
 
 if __name__ == "__main__":

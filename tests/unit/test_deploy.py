@@ -125,10 +125,11 @@ def settings(unit: Path) -> dict[str, list[str]]:
     return found
 
 
-def test_there_is_a_unit_for_each_role_and_for_the_page() -> None:
+def test_there_is_a_unit_for_each_role_and_for_each_page() -> None:
     assert [unit.name for unit in UNITS] == [
         "fedcervix-coordinator.service",
         "fedcervix-page.service",
+        "fedcervix-site-page.service",
         "fedcervix-site.service",
     ]
 
@@ -175,6 +176,15 @@ def test_only_the_agent_is_told_to_stop_and_it_outlives_a_worker_without_memory(
     found = settings(DEPLOY / "systemd" / "fedcervix-site.service")
 
     assert (found["KillMode"], found["KillSignal"], found["OOMPolicy"]) == (["mixed"], ["SIGTERM"], ["continue"])
+
+
+def test_a_sites_page_sees_who_holds_the_agents_lock_and_writes_nothing() -> None:
+    """`ProcSubset=pid` hides /proc/locks and the machine's boot number: a killed agent would count as running."""
+    found = settings(DEPLOY / "systemd" / "fedcervix-site-page.service")
+
+    assert "ProcSubset" not in found
+    assert "ReadWritePaths" not in found
+    assert found["ProtectSystem"] == ["strict"]
 
 
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)

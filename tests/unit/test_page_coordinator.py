@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -21,6 +23,7 @@ from coordinator.run.results import RECORD_FILE
 from coordinator.run.status_document import PredictionStatus, StatusDocument
 from fedcervix.core.collapse import collapse_loss
 from fedcervix.core.events import SiteAttached
+from fedcervix.errors import RunError
 from fedcervix.page.board import Board, difference
 from fedcervix.runtime.record import SitePrediction
 from tests.unit.coordinator_homes import made
@@ -129,7 +132,11 @@ def test_while_the_coordinator_is_away_that_is_the_news_and_connections_are_not_
     scene = night()
     scene.cut("kiel")
     found = seen(scene, "the coordinator is not running")
-    assert [one.what for one in found] == ["The coordinator is away"]
+    assert [(one.what, one.why) for one in found] == [("The coordinator is away", "the coordinator is not running")]
+    [last] = attention(
+        scene.document(), collapse=9.0, certificates={}, source="it is not running", wrote_at=1_796_000_000.0
+    )
+    assert last.why == "Its journal was last written at 2026-11-30 00:53:20 UTC; it is not running"
     assert headline(scene.document(), found, "it is not running")["level"] == "bad"
     assert words(scene, "kiel", is_watched=False) == ("not known", "off")
 
@@ -229,7 +236,18 @@ def test_the_time_left_is_a_range_of_what_the_last_rounds_took() -> None:
     assert found["rounds_ended"] == 11
     assert found["left_most_s"] == pytest.approx(29 * found["round_most_s"], abs=3)
     assert found["round_bytes"] == 2 * 3 * 1000
-    assert found["moved_bytes"] == 2 * 3 * 1000 * 11
+    assert found["left_bytes"] == 2 * 3 * 1000 * 29
+
+
+def test_bytes_that_moved_are_those_that_were_counted() -> None:
+    scene = night()
+    assert "received_bytes" not in parts(scene)["pace"]  # type: ignore[operator]
+    scene.lines["kiel"] = replace(scene.lines["kiel"], received_bytes=700, sent_bytes=900)
+    scene.lines["nhs"] = replace(scene.lines["nhs"], received_bytes=30)
+    found = parts(scene)
+    assert (found["pace"]["received_bytes"], found["pace"]["sent_bytes"]) == (730, 900)  # type: ignore[index]
+    assert (found["sites"]["kiel"]["received"], found["sites"]["kiel"]["sent"]) == (700, 900)  # type: ignore[index]
+    assert "received" not in found["sites"]["alts"]  # type: ignore[index]
 
 
 # --- the timeline -------------------------------------------------------------------------------------------------
@@ -332,6 +350,38 @@ def test_while_nothing_changes_the_journal_is_read_once(tmp_path: Path) -> None:
     assert rounds[1][1] is rounds[2][1]  # not drawn anew
 
 
+def test_what_cannot_be_read_of_the_home_hides_nothing_of_the_run(tmp_path: Path) -> None:
+    scene, board = night(), Board()
+    home = home_of(tmp_path, scene)
+    home.key_file("server.crt").write_bytes(b"damaged")
+    home.results.parent.mkdir(exist_ok=True)
+    Watching(home, board, lambda _home, _known: iter(())).show(scene.document())
+    assert shown(board, "run")["round"] == 12
+    assert len(shown(board, "timeline")["kiel"]) > 10  # type: ignore[arg-type]
+    [one] = shown(board, "attention").values()
+    assert one["what"] == "Certificates and keys cannot be read"  # type: ignore[index]
+    assert one["do"]  # type: ignore[index]
+    assert shown(board, "headline")["words"] == "One thing needs a look"
+
+
+def test_what_was_wrong_with_a_coordinator_is_gone_once_it_is_away(tmp_path: Path) -> None:
+    scene, board, stop = night(), Board(), threading.Event()
+    home, calls = home_of(tmp_path, scene), []
+
+    def watched(_home: object, _known: StatusDocument | None) -> Iterator[StatusDocument]:
+        calls.append(str(board.parts().get("headline")))
+        if len(calls) == 2:
+            raise RunError("the coordinator that runs here is of another version")
+        if len(calls) == 4:
+            stop.set()
+        yield from ()
+
+    Watching(home, board, watched)(stop)
+    assert ["no news" in words for words in calls] == [False, False, True, False]
+    assert shown(board, "headline")["words"] == "The coordinator is away"
+    assert "another version" not in str(shown(board, "attention"))
+
+
 def test_a_home_without_a_run_says_what_to_do(tmp_path: Path) -> None:
     home, board, stop = made(tmp_path / "home"), Board(), threading.Event()
 
@@ -362,3 +412,10 @@ def test_a_record_that_is_written_a_moment_after_the_end_is_shown(tmp_path: Path
 
     Watching(home, board, watched)(stop)
     assert list(shown(board, "runs")) == [ended.run]
+
+
+def test_the_page_needs_no_numpy() -> None:
+    """17 MB of a process that may have 120."""
+    program = "import sys, coordinator.cli, coordinator.commands.operator, coordinator.page.watching, "
+    program += "fedcervix.page.serving, coordinator.monitoring.facts; sys.exit('numpy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False, timeout=60).returncode == 0

@@ -4,15 +4,28 @@ from __future__ import annotations
 
 import os
 import socket
+import ssl
 import stat
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
 from coordinator.commands.page import page
-from fedcervix.errors import ConfigError, RunError
-from fedcervix.page.doors import Door, TlsFiles, door_of, listening
+from coordinator.home.home import Home
+from fedcervix.errors import ConfigError, IdentityError, RunError
+from fedcervix.page.doors import Door, TlsFiles, door_of, listening, tls_context
+from fedcervix.transport import identity
 from fedcervix.transport.address import Address
+from site_agent.commands.page import page as site_page
+from site_agent.home import SiteHome, create
 from tests.unit.coordinator_homes import made
 
 NO_TLS = (None, None, None)
@@ -29,6 +42,7 @@ def test_without_options_it_listens_on_loopback_and_lets_in_by_token(tmp_path: P
     assert door.hosts(4711) == {"127.0.0.1:4711", "localhost:4711", "[::1]:4711"}
     with listening(door) as found:
         assert found.getsockname()[0] == "127.0.0.1"
+    assert {"127.0.0.1", "localhost"} <= door.hosts(80)  # a browser leaves this port out
 
 
 @pytest.mark.parametrize(
@@ -40,11 +54,13 @@ def test_without_options_it_listens_on_loopback_and_lets_in_by_token(tmp_path: P
         {"bind": "0.0.0.0:8444"},
         {"unix": Path("page.sock")},
         {"unix": Path("page.sock"), "name": "no host!"},
+        {"unix": Path("page.sock"), "name": "page.example:https"},
+        {"unix": Path("page.sock"), "name": "page.example:"},
         {"unix": Path("page.sock"), "port": 0, "name": "page.example"},
         {"name": "page.example"},
         {"port": 1, "tls": (Path("a"), Path("b"), Path("c"))},
     ],
-    ids=range(9),
+    ids=range(11),
 )
 def test_a_door_that_would_let_in_too_many_or_nobody_is_refused(options: dict[str, object]) -> None:
     with pytest.raises(ConfigError) as raised:
@@ -91,12 +107,63 @@ def test_a_port_that_is_taken_is_said(tmp_path: Path) -> None:
             pass
 
 
-def test_the_federations_own_authority_lets_nobody_in(tmp_path: Path) -> None:
-    """Every site has a certificate of it."""
-    home = made(tmp_path / "home")
+def test_a_socket_of_which_nobody_knows_whether_it_is_used_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "page.sock"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
+        other.bind(str(path))
+        with pytest.raises(RunError, match="exists already"), listening(Door(unix=path, name="page.example")):
+            pass
+        assert path.exists()
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
+    return made(tmp_path_factory.mktemp("coordinator") / "home")
+
+
+def tls_of(home: Home, client_authority: Path) -> TlsFiles:
+    return TlsFiles(home.key_file("server.crt"), home.key_file("server.key"), client_authority)
+
+
+@pytest.mark.parametrize("how", ["as it is", "beside another", "issued anew with its key"])
+def test_the_federations_own_authority_lets_nobody_in(home: Home, tmp_path: Path, how: str) -> None:
+    """Each site has a certificate of it."""
+    own, key, now = home.pem("authority.crt"), home.pem("authority.key"), datetime.now(UTC)
+    other = identity.new_authority("people", identity.new_key(), now)
     mixed = tmp_path / "people.crt"
-    mixed.write_bytes(b"# people\n" + home.pem("authority.crt").replace(b"\n", b"\r\n"))
-    tls = TlsFiles(home.key_file("server.crt"), home.key_file("server.key"), mixed)
-    door = Door(bind=Address("127.0.0.1", 0), name="page.example", tls=tls)
+    mixed.write_bytes(
+        {
+            "as it is": own.replace(b"\n", b"\r\n"),
+            "beside another": b"# people\n" + other + own,
+            "issued anew with its key": identity.new_authority("cervix", key, now),
+        }[how]
+    )
     with pytest.raises(ConfigError, match="authority of this federation"):
-        page(home, lambda: door)
+        tls_context(tls_of(home, mixed), own)
+    mixed.write_bytes(other)
+    assert tls_context(tls_of(home, mixed), own).verify_mode is ssl.CERT_REQUIRED
+
+
+def test_each_role_names_its_federations_authority(home: Home, tmp_path: Path) -> None:
+    door = Door(bind=Address("127.0.0.1", 0), name="page.example", tls=tls_of(home, home.key_file("authority.crt")))
+    site = SiteHome(tmp_path / "ada")
+    create(site, coordinator="localhost:50051")
+    for name, content in (
+        ("authority.crt", home.pem("authority.crt")),
+        ("site.crt", home.pem("server.crt")),
+    ):
+        site.key_file(name).parent.mkdir(exist_ok=True)
+        site.key_file(name).write_bytes(content)
+    for open_page in (lambda: page(home, lambda: door), lambda: site_page(site, lambda: door)):
+        with pytest.raises(ConfigError, match="authority of this federation"):
+            open_page()
+
+
+def test_a_key_with_a_password_is_refused_and_nobody_is_asked(home: Home, tmp_path: Path) -> None:
+    key = load_pem_private_key(home.pem("server.key"), None)
+    closed = tmp_path / "closed.key"
+    closed.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"x")))
+    files = replace(tls_of(home, home.key_file("server.crt")), key=closed)
+    with pytest.raises(IdentityError, match="cannot be used") as raised:
+        tls_context(files, b"")
+    assert "password" in raised.value.cause

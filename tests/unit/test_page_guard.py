@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import re
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -35,7 +37,7 @@ def sessions() -> Sessions:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    (tmp_path / "index.html").write_text("<!doctype html><title>own</title>")
+    (tmp_path / "body.html").write_text("<main>own</main>")
     (tmp_path / "own.js").write_text("1")
     (tmp_path / "keys.pem").write_text("secret")
     return tmp_path
@@ -45,7 +47,7 @@ def made(folder: Path, sessions: Sessions | None) -> Guard:
     async def numbers(_: Request) -> PlainTextResponse:
         return PlainTextResponse("numbers")
 
-    content = PageContent(folder, Board(), [Route("/metrics", numbers)], frozenset({"/metrics"}))
+    content = PageContent("site", folder, Board(), [Route("/metrics", numbers)], frozenset({"/metrics"}))
     rules = Rules(frozenset({HOST, "localhost:4711"}), COOKIE, "coordinator page", content.open_paths)
     return Guard(application(content, Fanout(content.board)), rules, sessions)
 
@@ -73,7 +75,7 @@ def test_the_address_works_once_and_becomes_a_cookie_that_scripts_and_other_site
     assert "set-cookie" not in again.headers
     assert "coordinator page" in again.text
     cookie = answer.headers["set-cookie"].partition(";")[0]
-    assert ask(page, "/", headers={"host": HOST, "cookie": cookie}).text.endswith("own</title>")
+    assert ask(page, "/", headers={"host": HOST, "cookie": cookie}).text.count("<main>own</main>") == 1
 
 
 def test_a_used_token_is_replaced_and_the_new_one_is_announced(sessions: Sessions) -> None:
@@ -103,7 +105,7 @@ def test_nothing_is_shown_without_the_cookie(page: Guard, path: str) -> None:
     for cookie in ({}, {"cookie": f"{COOKIE}=guess"}, {"cookie": "fedcervix-page-1=x; ="}, {"cookie": "\x01=;"}):
         answer = ask(page, path, headers={"host": HOST, **cookie})
         assert answer.status == 403
-        assert b"own</title>" not in answer.body
+        assert b"own</main>" not in answer.body
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT", "BREW"])
@@ -136,12 +138,33 @@ def test_a_foreign_name_that_points_here_is_refused(page: Guard, sessions: Sessi
         {"sec-fetch-site": "same-site"},  # another port of localhost
         {"sec-fetch-site": "anything"},
         {"origin": "http://evil.example"},
+        {"origin": "null"},  # a sandboxed frame
+        {"origin": ""},
         {"origin": "http://127.0.0.1:9999"},
     ],
     ids=lambda headers: "-".join(f"{name}.{value}" for name, value in headers.items()).replace("/", "_"),
 )
 def test_what_another_page_asks_for_is_refused(page: Guard, sessions: Sessions, headers: dict[str, str]) -> None:
     assert ask(page, "/events", headers={**logged_in(page, sessions), **headers}).status == 403
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+def test_a_link_in_a_portal_and_the_way_back_from_a_sign_in_page_open_the_document_alone(
+    folder: Path, site: str
+) -> None:
+    """Behind a proxy there is no cookie: the first thing that a browser asks for comes from the sign-in page."""
+    page = made(folder, None)
+    link = {"host": HOST, "sec-fetch-site": site, "sec-fetch-mode": "navigate", "sec-fetch-dest": "document"}
+    assert ask(page, "/", headers=link).status == 200
+    for path in ("/events", "/metrics", "/own/own.js", "/enter?token=x"):
+        assert ask(page, path, headers=link).status == 403
+    assert ask(page, "/", headers={**link, "sec-fetch-dest": "iframe"}).status == 403
+    assert ask(page, "/", headers={**link, "sec-fetch-mode": "no-cors", "sec-fetch-dest": "image"}).status == 403
+
+
+def test_a_link_from_elsewhere_lets_nobody_in_who_has_no_cookie(page: Guard) -> None:
+    link = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate", "sec-fetch-dest": "document"}
+    assert ask(page, "/", headers={"host": HOST, **link}).status == 403
 
 
 def test_what_the_page_itself_asks_for_is_answered(page: Guard, sessions: Sessions) -> None:
@@ -189,7 +212,7 @@ def test_every_answer_says_what_a_browser_may_do_with_it(page: Guard, sessions: 
 
 @pytest.mark.parametrize(
     "path",
-    ["/own/keys.pem", "/own/../own/own.js", "/own/..%2findex.html", "/shared/../../guard.py", "/own/", "//own/own.js"],
+    ["/own/keys.pem", "/own/../own/own.js", "/own/body.html", "/shared/../../guard.py", "/own/", "//own/own.js"],
 )
 def test_only_the_files_that_were_there_at_the_start_and_have_a_known_type_are_served(
     page: Guard, sessions: Sessions, path: str
@@ -208,11 +231,22 @@ def test_the_library_that_draws_charts_is_the_one_that_was_looked_at() -> None:
     assert "MIT" in (STATIC / "uPlot.LICENSE.txt").read_text()
 
 
-@pytest.mark.parametrize("role", ["coordinator"])
-def test_the_document_has_no_script_or_style_of_its_own_and_nothing_from_elsewhere(role: str) -> None:
-    text = (Path(__file__).parents[2] / role / "page" / "static" / "index.html").read_text()
+@pytest.mark.parametrize(("role", "package"), [("coordinator", "coordinator.page"), ("site", "site_agent.page")])
+def test_the_document_has_no_script_or_style_of_its_own_and_nothing_from_elsewhere(role: str, package: str) -> None:
+    content = PageContent(role, files(package) / "static", Board())
+    page = application(content, Fanout(content.board))
+    text = ask(page, "/").text
+    assert "$" not in text
     assert "<style" not in text
     assert " style=" not in text
     assert "://" not in text
-    assert text.count("<script ") == text.count("<script") == text.count('src="/') - text.count('<img src="/')
     assert " on" not in "".join(part.partition(">")[0] for part in text.split("<")[1:]).replace(" one", "")
+    named = re.findall(r'(?:src|href)="(/[^"]*)"', text)
+    assert f"/own/{role}.js" in named
+    scripts = [path for path in named if path.endswith(".js")]
+    for path in scripts:
+        answer = ask(page, path)
+        assert answer.status == 200, path
+        imported = re.findall(r'from "([^"]+)"', answer.text) if "uPlot" not in path else []
+        scripts += [new for one in imported if (new := one.replace("./", "/shared/")) not in scripts]
+    assert [ask(page, path).status for path in named] == [200] * len(named)

@@ -24,7 +24,7 @@ from site_agent.page.gpus import Gpu, Watched, read_gpus
 from site_agent.page.headline import headline
 from site_agent.page.reading import SILENT_S, HomeReader, Reread
 from site_agent.page.seen import SeenCertificate, SeenDisk, SeenRun, SeenSite
-from site_agent.page.trouble import size, troubles
+from site_agent.page.trouble import troubles
 from site_agent.page.wording import cleaner
 from site_agent.store.egress import Egress
 from site_agent.store.run_store import RunStore
@@ -138,13 +138,6 @@ def test_errors_come_before_warnings() -> None:
     assert [one.level for one in troubles(seen, as_it_is)] == ["error", "warning", "warning", "warning"]
 
 
-@pytest.mark.parametrize(
-    ("count", "words"), [(0, "0 bytes"), (1023, "1023 bytes"), (1536, "1.5 KiB"), (2**40 * 3, "3.0 TiB")]
-)
-def test_a_size_is_read_at_a_glance(count: int, words: str) -> None:
-    assert size(count) == words
-
-
 # --- the document -------------------------------------------------------------------------------------------------
 
 
@@ -207,14 +200,14 @@ CANARIES = ("Jane Doe", "DOE^JANE", "PAT-004711", "jane_doe_2.png", "19670312", 
 
 @pytest.mark.parametrize("canary", CANARIES)
 def test_what_names_a_woman_is_taken_out_of_an_error(canary: str) -> None:
-    clean = cleaner(Path("/srv/ada"), secrets=("Jane Doe", "DOE^JANE", "PAT-004711"))
+    clean = cleaner(Path("/srv/ada"), lambda: frozenset({"Jane Doe", "DOE^JANE", "PAT-004711"}))
     text = clean(f"cannot read {canary}: the file ends too early")
     assert canary not in text
     assert text.startswith("cannot read")
 
 
 def test_the_next_command_of_this_home_stays_whole() -> None:
-    clean = cleaner(Path("/srv/ada"), secrets=("ada", "srv"))
+    clean = cleaner(Path("/srv/ada"), lambda: frozenset({"ada", "srv"}))
     for text in (
         "site-agent --home /srv/ada check",
         "delete it: rm /srv/ada/runs/20261130-120000-csfssl-0badcafe/journal.json",
@@ -224,14 +217,28 @@ def test_the_next_command_of_this_home_stays_whole() -> None:
 
 
 def test_what_the_coordinator_says_stays_and_another_quotation_goes() -> None:
-    clean = cleaner(Path("/srv/ada"), secrets=("Jane",))
+    clean = cleaner(Path("/srv/ada"), lambda: frozenset({"Jane"}))
     assert clean('the coordinator refused: "the site was revoked"') == "the coordinator refused: the site was revoked"
     assert clean('the coordinator says "Jane is late"') == "the coordinator says *** is late"
     assert clean('the manifest says "Ruth is late"') == "the manifest says ***"
 
 
+def test_a_text_is_cleaned_once_however_often_the_home_is_looked_at() -> None:
+    """The words of a large manifest are read for it: seconds of a core, twice a second, for nothing."""
+    calls: list[int] = []
+
+    def secrets() -> frozenset[str]:
+        calls.append(1)
+        return frozenset({"Jane"})
+
+    clean = cleaner(Path("/srv/ada"), secrets)
+    assert [clean("Jane is late") for _ in range(3)] == ["*** is late"] * 3
+    assert clean("") == ""
+    assert len(calls) == 1
+
+
 def test_a_picture_below_the_home_is_not_named() -> None:
-    clean = cleaner(Path("/srv/ada"), secrets=())
+    clean = cleaner(Path("/srv/ada"), frozenset)
     assert "doe" not in clean("cannot read /srv/ada/images/doe/2.png: it is damaged")
     assert "doe" not in clean("cannot read /srv/ada/runs/../images/doe.png: it is damaged")
 
@@ -369,14 +376,30 @@ def test_what_has_not_changed_is_not_read_again(tmp_path: Path) -> None:
 
 
 def test_an_error_of_the_reading_is_raised_each_time(tmp_path: Path) -> None:
-    kept: Reread[int] = Reread()
+    kept: Reread[int] = Reread(clock_s=lambda: 0.0)
+    calls: list[int] = []
 
     def fail() -> int:
+        calls.append(1)
         raise RunError("no")
 
     for _ in range(2):
         with pytest.raises(RunError):
-            kept.of([tmp_path], fail)
+            kept.of([tmp_path / "a"], fail)
+    assert len(calls) == 1  # a long ledger that is damaged is not read twice a second
+    (tmp_path / "a").touch()
+    with pytest.raises(RunError):
+        kept.of([tmp_path / "a"], fail)
+    assert len(calls) == 2
+
+
+def test_a_manifest_that_cannot_be_looked_at_does_not_end_the_page(home: SiteHome, tmp_path: Path) -> None:
+    """A network disk that is away answers with an error, and a person looks at the page just then."""
+    config = home.config_file.read_text()
+    home.config_file.write_text(config.replace("Jane Doe", "x" * 300))  # an OSError, as of a disk that is away
+    works_in_a_container(home, trouble=ErrorParts("the disk is away", "why", "df"), trouble_at=NOW, in_trouble=True)
+    reader = HomeReader(home, Watched(None))
+    assert "the disk is away" in str(document(reader.read(NOW), reader.clean())["trouble"])
 
 
 # --- GPUs ---------------------------------------------------------------------------------------------------------

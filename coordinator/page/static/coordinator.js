@@ -2,66 +2,47 @@
 
 import { Chart } from "/shared/charts.js";
 import { h, show } from "/shared/dom.js";
-import { federation } from "/shared/federation.js";
-import { ago, ahead, mark, state } from "/shared/marks.js";
-import { follow } from "/shared/stream.js";
-import { timeline } from "/shared/timeline.js";
-import { bytes, clock, now, number, range, setNow, span, tick } from "/shared/times.js";
+import { ago, ahead, elapsed, state } from "/shared/marks.js";
+import { alerts, at, facts, live, nothing, standing, table, title, todo } from "/shared/page.js";
+import { bytes, clock, now, number, range, setNow, span } from "/shared/times.js";
+import { federation } from "/own/federation.js";
+import { timeline } from "/own/timeline.js";
 
 const TIMELINE_ROUNDS = 6;
 const ROUNDS_SHOWN = 12;
 const LINES_MAX = 6; // sites with a line of their own in a chart; of more, the lowest, the middle and the highest are drawn
 const FOLDED = 2; // remarks of a round that are shown without a click
-const TALL = 16; // rows, from which on a table scrolls
 const NEWS_S = 10; // the coordinator reports every second
 
-const at = (id) => document.getElementById(id);
 const bySite = (sites) => Object.entries(sites).sort(([, a], [, b]) => a.place - b.place);
-const nothing = (words) => h("p", { class: "quiet" }, words);
-
-function table(label, head, rows, options = {}) {
-  return h("div", { class: rows.length > TALL ? "scroll tall" : "scroll", tabindex: "0", role: "region", "aria-label": `${label}: table` },
-    h("table", { class: options.cards ? "cards" : null },
-      h("thead", {}, h("tr", {}, head.map((name) => h("th", { scope: "col" }, name)))),
-      h("tbody", {}, rows.map((cells) => h("tr", {}, cells.map((cell, place) =>
-        place === 0 ? h("th", { scope: "row" }, cell) : h("td", { "data-name": head[place] }, cell)))))));
-}
 
 // --- sections -------------------------------------------------------------------------------------------------------
 
-function drawTop({ run = {}, clock: time = {}, source = {} }) {
-  document.title = run.run ? `${run.round ? `Round ${run.round}` : "Before round 1"} · ${run.run}` : "fedcervix coordinator";
+function drawTop({ run = {}, headline = {}, clock: time = {}, source = {} }) {
+  title(headline.level, headline.words, run.run ? `${run.round ? `Round ${run.round}` : "Before round 1"} · ${run.run}` : "fedcervix coordinator");
   show(at("run"), run.run ? [h("span", { class: "mono" }, run.run), h("span", { class: "quiet" }, ` ${run.mode}, profile ${run.profile}`)] : "");
   if (time.now && !source.away) setNow(time.now);
 }
 
-function drawHeadline({ headline = {}, run = {} }) {
-  at("headline").setAttribute("data-level", headline.level || "ok");
-  const shape = { ok: "ok", done: "done", warn: "warn", bad: "bad" }[headline.level] || "off";
-  show(at("headline"), mark(shape),
-    h("div", {},
-      h("h1", { id: "headline-words" }, headline.words || "Connecting"),
-      h("p", {}, headline.more || "", run.since && !run.outcome ? h("span", { class: "quiet" }, " ", headline.more ? "For " : "", h("span", { "data-since": run.since, "data-kept": true }), ".") : "")),
-    run.rounds_max && progress(run));
-}
-
-function progress({ round = 0, rounds_max, phase, outcome, best_round }) {
-  const ended = phase === "training" || phase === "gathering" || phase === "seeding" ? Math.max(0, round - 1) : round;
-  return h("div", { class: "progress" },
-    h("progress", { max: rounds_max, value: outcome ? rounds_max : ended, "aria-label": `${ended} of at most ${rounds_max} rounds` }),
-    h("p", { class: "small quiet" }, `round ${round} of at most ${rounds_max}`, best_round ? `, best so far: ${best_round}` : ""));
+function drawHeadline({ headline = {}, run = {}, source = {} }) {
+  const { round = 0, rounds_max, phase, outcome, best_round } = run;
+  const before = phase === "training" || phase === "gathering" || phase === "seeding";
+  standing(
+    { level: headline.level || "off", words: headline.words || "Connecting", more: headline.more || "", since: !outcome && !source.away && run.since },
+    { round, rounds_max, ended: outcome ? rounds_max : before ? Math.max(0, round - 1) : round, note: best_round ? `, best so far: ${best_round}` : "" },
+  );
 }
 
 function drawAttention({ attention = {} }) {
   const found = Object.entries(attention).sort(([a], [b]) => a.localeCompare(b));
-  at("attention").hidden = !found.length;
-  show(at("attention"), h("ul", {}, found.map(([, one]) => h("li", { class: `alert alert-${one.level}` },
-    mark(one.level),
-    h("div", {},
-      h("h2", {}, one.what, one.since && h("span", { class: "quiet since" }, " since ", ago(one.since, clock))),
+  alerts(at("attention"), found.map(([, one]) => ({
+    key: one.what, level: one.level, what: one.what, since: one.since,
+    lines: [
       one.why && h("p", {}, one.why),
       one.until && h("p", {}, h("strong", {}, one.then ? "Until " : "Ends "), ahead(one.until, clock), one.then && `: then ${one.then}`, "."),
-      one.do && h("p", { class: "do" }, h("span", { class: "label" }, "What to do "), one.do))))));
+      todo(one.do),
+    ],
+  })));
 }
 
 function drawPicture({ run = {}, sites = {}, waits = {}, source = {} }) {
@@ -99,9 +80,13 @@ function drawPace({ pace = {}, prediction = {}, run = {} }) {
   if (pace.model_bytes) {
     rows.push(["One model", bytes(pace.model_bytes)]);
     rows.push(["Models of one round", [bytes(pace.round_bytes), h("span", { class: "quiet" }, " over all sites, about")]]);
-    rows.push(["Moved so far", [bytes(pace.moved_bytes), h("span", { class: "quiet" }, " about")]]);
   }
-  show(at("pace"), rows.length ? h("dl", {}, rows.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)))) : nothing("Known after the first round."));
+  if (pace.left_bytes) rows.push(["Models still to come", [bytes(pace.left_bytes), h("span", { class: "quiet" }, " at most, about")]]);
+  if (pace.received_bytes !== undefined) {
+    rows.push(["Received from the sites", [bytes(pace.received_bytes), h("span", { class: "quiet" }, " since the coordinator started")]]);
+    rows.push(["Sent to the sites", [bytes(pace.sent_bytes), h("span", { class: "quiet" }, " since the coordinator started")]]);
+  }
+  show(at("pace"), rows.length ? facts(rows) : nothing("Known after the first round."));
 }
 
 function drawSites({ sites = {}, run = {}, waits = {} }) {
@@ -111,9 +96,10 @@ function drawSites({ sites = {}, run = {}, waits = {} }) {
     [name === run.holder && h("strong", {}, "holds the model. "), waits[name] && !run.outcome ? "waited for" : ""],
     siteProgress(site),
     site.since ? ago(site.since, clock) : "",
+    site.received || site.sent ? `${bytes(site.received || 0)} from it, ${bytes(site.sent || 0)} to it` : "",
     site.software || "",
   ]);
-  show(at("sites"), rows.length ? table("Sites", ["site", "state", "in this round", "progress", "since", "version"], rows, { cards: true }) : nothing("No run has begun."));
+  show(at("sites"), rows.length ? table("Sites", ["site", "state", "in this round", "progress", "since", "models", "version"], rows) : nothing("No run has begun."));
 }
 
 function siteProgress(site) {
@@ -157,7 +143,7 @@ function drawRounds({ rounds = {}, run = {} }) {
     const dropped = (round.dropped || []).map((site) => h("p", {}, state("warn", `${site}: its model was not used`)));
     return [
       [String(round.number), round.number === run.best_round && h("span", { class: "badge" }, "best")],
-      round.ended ? span(round.ended - round.begun) : round.begun ? ["goes on, ", h("span", { "data-since": round.begun, "data-kept": true })] : "",
+      round.ended ? span(round.ended - round.begun) : round.begun ? ["goes on, ", elapsed(round.begun)] : "",
       round.loss === undefined ? "–" : number(round.loss),
       round.sites ? String(given) : "–",
       [missing, dropped, alarms, (round.notes || []).map((words) => h("p", {}, words))],
@@ -165,7 +151,7 @@ function drawRounds({ rounds = {}, run = {} }) {
     ];
   });
   const more = list.length > ROUNDS_SHOWN ? nothing(`The last ${ROUNDS_SHOWN} of ${list.length} rounds. The tables below the charts have all of them.`) : null;
-  show(at("rounds"), table("Rounds", ["round", "took", "mean loss", "updates", "what was unusual", "model"], rows, { cards: true }), more);
+  show(at("rounds"), table("Rounds", ["round", "took", "mean loss", "updates", "what was unusual", "model"], rows), more);
 }
 
 function drawFailures({ failures = {} }) {
@@ -178,7 +164,7 @@ function drawFailures({ failures = {} }) {
     one.mended_at ? clock(one.mended_at) : "",
   ]);
   show(at("failures"), rows.length
-    ? [table("Failures", ["incident", "site", "state", "what is known here", "at", "solved at"], rows, { cards: true }), nothing("The whole account of an incident lies at its site, in the file incidents/NUMBER.txt, and stays there.")]
+    ? [table("Failures", ["incident", "site", "state", "what is known here", "at", "solved at"], rows), nothing("The whole account of an incident lies at its site, in the file incidents/NUMBER.txt, and stays there.")]
     : nothing("None in this run."));
 }
 
@@ -195,7 +181,7 @@ function drawCertificates({ certificates = {} }) {
       one.digits ? h("details", {}, h("summary", {}, h("span", { class: "mono small" }, `${one.digits.slice(0, 14)} …`), h("span", { class: "hidden" }, ` fingerprint of ${name}`)), h("p", { class: "mono small" }, one.digits), h("p", { class: "small" }, one.words)) : "",
     ];
   });
-  show(at("certificates"), table("Certificates and keys", ["of", "state", "left", "fingerprint of the key"], rows, { cards: true }),
+  show(at("certificates"), table("Certificates and keys", ["of", "state", "left", "fingerprint of the key"], rows),
     nothing("A site's fingerprint is compared on the telephone, and pinned by the other sites. A renewed certificate keeps it."));
 }
 
@@ -210,7 +196,7 @@ function drawRuns({ runs = {} }) {
     h("a", { href: `/records/${encodeURIComponent(name)}`, download: true }, "record", h("span", { class: "hidden" }, ` of run ${name}`)),
   ]);
   show(at("runs"), rows.length
-    ? [table("Runs that have ended", ["run", "outcome", "rounds", "ended", "reason", "download"], rows, { cards: true }), nothing("A record has the plan, all rounds and all digests. The model is copied by coordinator export.")]
+    ? [table("Runs that have ended", ["run", "outcome", "rounds", "ended", "reason", "download"], rows), nothing("A record has the plan, all rounds and all digests. The model is copied by coordinator export.")]
     : nothing("None yet."));
 }
 
@@ -247,11 +233,11 @@ function drawCharts({ rounds = {}, sites = {}, run = {} }) {
 // --- the whole --------------------------------------------------------------------------------------------------------
 
 const SECTIONS = [
-  [drawTop, ["run", "clock", "source"]],
-  [drawHeadline, ["headline", "run"]],
+  [drawTop, ["run", "headline", "clock", "source"]],
+  [drawHeadline, ["headline", "run", "source"]],
   [drawAttention, ["attention"]],
   [drawPicture, ["run", "sites", "waits", "source"]],
-  [drawWaits, ["waits", "run"]],
+  [drawWaits, ["waits", "run", "sites"]],
   [drawPace, ["pace", "prediction", "run"]],
   [drawSites, ["sites", "run", "waits"]],
   [drawTimeline, ["timeline", "sites", "rounds", "run", "source"]],
@@ -262,42 +248,8 @@ const SECTIONS = [
   [drawRuns, ["runs"]],
 ];
 
-let view = {};
-let newsAt = 0;
-let link = "";
-
-function draw(changed) {
-  for (const [section, parts] of SECTIONS) if (parts.some((part) => changed.has(part))) section(view);
-  tick();
-}
-
-const LINKS = {
-  refused: "not logged in any more: open the address that the page's command printed last",
-  quiet: "the page's server does not answer: what you see is old",
-};
-
-function drawLink() {
-  const old = !link && view.clock && !view.source?.away && !view.run?.outcome && Date.now() / 1000 - newsAt > NEWS_S;
-  const words = LINKS[link] || (old ? "the coordinator does not answer" : view.source?.away ? "from the journal" : "live");
-  const shape = link || old ? "bad" : view.source?.away ? "warn" : "ok";
-  show(at("link"), state(shape, words), view.clock && h("span", { class: "quiet" }, ` as of ${clock(view.clock.now)}`));
-  document.body.classList.toggle("old", Boolean(link || old));
-}
-
-follow(
-  (found, changed) => {
-    view = found;
-    if (changed.has("clock")) newsAt = Date.now() / 1000;
-    draw(changed);
-    drawLink();
-  },
-  (words) => { link = words; drawLink(); },
-);
-setInterval(() => { tick(); drawLink(); }, 1000);
-setInterval(() => { if (view.timeline) drawTimeline(view); }, 5000);
-let width = window.innerWidth;
-addEventListener("resize", () => {
-  if (window.innerWidth === width) return;
-  width = window.innerWidth;
-  draw(new Set(["run", "timeline"]));
+live(SECTIONS, [drawPicture, drawTimeline], {
+  s: NEWS_S,
+  none: "the coordinator does not answer",
+  rest: ({ source, run }) => (source?.away ? ["warn", "from the journal"] : run?.outcome ? ["done", "the run has ended"] : null),
 });

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 import shlex
 import socket
@@ -24,6 +25,7 @@ from pathlib import Path
 
 from fedcervix.disk.storage import disk, known
 from fedcervix.errors import ConfigError, IdentityError, RunError
+from fedcervix.transport import identity
 from fedcervix.transport.address import HOST_NAME, Address
 
 SOCKET_MODE = 0o660
@@ -31,7 +33,11 @@ SOCKET_MODE = 0o660
 NAME_BYTES_MAX = 107
 """bytes of a Unix socket's path, as the system limits it"""
 LOOPBACK = "127.0.0.1"
+PROBE_S = 2.0
+HTTP_PORT = 80
+"""which browsers leave out of `Host`"""
 BACKLOG = 128
+PORT = re.compile(r"[1-9][0-9]{0,4}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +71,9 @@ class Door:
     def hosts(self, port: int) -> frozenset[str]:
         """Return the values of `Host` that mean this page, which listens at `port`."""
         if self.needs_token:
-            return frozenset(f"{host}:{port}" for host in (LOOPBACK, "localhost", "[::1]"))
+            names = (LOOPBACK, "localhost", "[::1]")
+            left_out = names if port == HTTP_PORT else ()
+            return frozenset([*(f"{name}:{port}" for name in names), *left_out])
         name = self.name.lower()
         return frozenset({name} if ":" in name else {name, f"{name}:{port}", f"{name}:443"})
 
@@ -92,7 +100,8 @@ def door_of(*, port: int | None, unix: Path | None, bind: str, name: str, tls: t
                 next_step="leave them out, or give --unix or --bind, too",
             )
         return Door(port=port or 0)
-    if HOST_NAME.fullmatch(name.partition(":")[0]) is None:
+    host, colon, port_text = name.partition(":")
+    if HOST_NAME.fullmatch(host) is None or (colon and PORT.fullmatch(port_text) is None):
         raise ConfigError(
             "the page must be told the name by which browsers reach it" if not name else f"--name {name!r} is no host",
             cause="a request under another name is refused, as an attack by DNS rebinding would be one",
@@ -119,8 +128,12 @@ def _tls_door(bind: str, name: str, tls: tuple[Path | None, ...]) -> Door:
     return Door(bind=address, tls=TlsFiles(certificate, key, client_authority), name=name)
 
 
-def tls_context(files: TlsFiles) -> ssl.SSLContext:
-    """Return what the server shows and demands. Raises IdentityError, StorageError."""
+def tls_context(files: TlsFiles, members: bytes) -> ssl.SSLContext:
+    """Return what the server shows and demands.
+
+    `members`: the authority (PEM) that certifies each site of the federation, whose certificates let nobody in; empty
+    where there is none yet. Raises ConfigError where it is the clients' authority, IdentityError, StorageError.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.verify_mode = ssl.CERT_REQUIRED
@@ -128,15 +141,31 @@ def tls_context(files: TlsFiles) -> ssl.SSLContext:
         with disk(file, "read"):
             file.read_bytes()
     try:
-        context.load_cert_chain(files.certificate, files.key)
+        # OpenSSL asks the terminal for a password where it is given none, and a service would wait for ever.
+        context.load_cert_chain(files.certificate, files.key, password=lambda: "")
         context.load_verify_locations(files.client_authority)
     except (ssl.SSLError, ValueError) as error:
         raise IdentityError(
             f"the page's certificate, its key or the clients' authority cannot be used: {error}",
-            cause="a file is not PEM, or the key belongs to another certificate",
+            cause="a file is not PEM, the key is encrypted with a password, or it belongs to another certificate",
             next_step=f"openssl x509 -noout -subject -dates -in {shlex.quote(str(files.certificate))}",
         ) from error
+    if members and any(_is_key_of(found, members) for found in context.get_ca_certs(binary_form=True)):
+        raise ConfigError(
+            f"{files.client_authority} holds the authority of this federation",
+            cause="each site has a certificate of it, so each site could look at the page",
+            next_step="name an authority that certifies only the people who may see the page: --client-authority FILE",
+        )
     return context
+
+
+def _is_key_of(certificate: bytes, authority: bytes) -> bool:
+    """Say whether a certificate (DER) has the key of an authority (PEM), also where it was issued anew."""
+    try:
+        found = identity.certified_key(ssl.DER_cert_to_PEM_cert(certificate).encode())
+    except IdentityError:
+        return False  # a key of another kind
+    return found == identity.certified_key(authority)
 
 
 @contextlib.contextmanager
@@ -197,11 +226,14 @@ def _remove_left_over(path: Path) -> None:
             return
     if is_socket:
         with socket.socket(socket.AF_UNIX) as probe:
+            probe.settimeout(PROBE_S)
             try:
                 probe.connect(str(path))
-            except OSError:
+            except (ConnectionRefusedError, FileNotFoundError):
                 path.unlink(missing_ok=True)
                 return
+            except OSError:  # somebody listens: it is not ours to open, or it does not answer
+                pass
     raise RunError(
         f"{path} exists already",
         cause="another page listens there" if is_socket else "it is a file and no socket",

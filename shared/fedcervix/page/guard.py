@@ -3,7 +3,9 @@
 Rules
 1. The page only reads: GET and HEAD.
 2. `Host` is one of the page's own names. A foreign name that was made to point here (DNS rebinding) is refused.
-3. What a page of another origin asks for is refused, also from another port of the same machine.
+3. What a page of another origin asks for is refused, also from another port of the same machine. One thing is not: the
+   document, as a page of its own in a window, because a hospital's portal links to it and a sign-in page sends back to
+   it. It has no data.
 4. On loopback a cookie is needed, which the printed address gives (`fedcervix.page.sessions`). Where a Unix socket's
    permissions or client certificates decide who connects, there is no cookie.
 5. An answer lets the browser load script, style and data from here alone, and lets nobody frame or store it.
@@ -24,6 +26,8 @@ from fedcervix.page.sessions import Sessions
 
 ENTRANCE = "/enter"
 """path of the address that works once"""
+DOCUMENT = "/"
+"""path of the document, which a person may come to by a link"""
 METHODS = ("GET", "HEAD")
 ANSWER_HEADERS: Mapping[str, str] = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
@@ -62,17 +66,27 @@ class RefusedRequest:
     words: str
 
 
-def refusal(method: str, headers: Mapping[str, str], rules: Rules) -> RefusedRequest | None:
+def refusal(method: str, path: str, headers: Mapping[str, str], rules: Rules) -> RefusedRequest | None:
     """Return why a request is refused, whoever sent it; None where it is not. Names of `headers` are in lower case."""
     if method not in METHODS:
         return RefusedRequest(405, "this page only shows: GET and HEAD are all it answers")
     if headers.get("host", "").lower() not in rules.hosts:
-        return RefusedRequest(421, f"this page is not known by that name; its names: {', '.join(sorted(rules.hosts))}")
-    if headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
+        words = "an SSH tunnel must have the same port at both ends, and a proxy must pass on the Host header"
+        return RefusedRequest(
+            421, f"this page is not known by that name; its names: {', '.join(sorted(rules.hosts))}; {words}"
+        )
+    if headers.get("sec-fetch-site", "none") not in ("none", "same-origin") and not _is_followed_link(path, headers):
         return RefusedRequest(403, "another web page asked for this; type the address, or open it from a bookmark")
-    if headers.get("origin", "").partition("://")[2].lower() not in ("", headers["host"].lower()):
+    origin = headers.get("origin")
+    if origin is not None and origin.partition("://")[2].lower() != headers["host"].lower():
         return RefusedRequest(403, "another web page asked for this")
     return None
+
+
+def _is_followed_link(path: str, headers: Mapping[str, str]) -> bool:
+    """Say whether a person comes to the document from another page."""
+    fetched = (headers.get("sec-fetch-mode"), headers.get("sec-fetch-dest"))
+    return path == DOCUMENT and fetched == ("navigate", "document")
 
 
 def session_of(cookies: str, name: str) -> str:
@@ -104,7 +118,7 @@ class Guard:
         await (answer or self._app)(scope, receive, said)
 
     def _own_answer(self, scope: Scope, headers: Headers) -> Response | None:
-        refused = refusal(scope["method"], headers, self._rules)
+        refused = refusal(scope["method"], scope["path"], headers, self._rules)
         if refused:
             return _told(refused, {"Allow": ", ".join(METHODS)} if refused.status == 405 else {})
         if self._sessions is None or scope["path"] in self._rules.open_paths:

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable
 
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from fedcervix.errors import INTERRUPTED
 from fedcervix.page.app import PageContent, application
@@ -22,6 +23,8 @@ from fedcervix.page.sessions import Sessions
 from fedcervix.runtime.printing import say
 
 CONNECTIONS_MAX = 256
+ASK_S = 10.0
+"""from a connection to its first whole request, and from one to the next"""
 END_S = 2.0
 """given to answers that are on their way when the process is to end"""
 
@@ -29,13 +32,14 @@ Feed = Callable[[threading.Event], None]
 """fills the board until the event is set"""
 
 
-def serve(content: PageContent, door: Door, feed: Feed, *, command: str) -> None:
+def serve(content: PageContent, door: Door, feed: Feed, *, command: str, members: bytes) -> None:
     """Serve the page until SIGINT or SIGTERM, then exit with the code of a program that was interrupted.
 
-    `command` is what was typed: a browser that is not let in is told to look at its output. Raises a FedcervixError
-    where the door cannot be opened, and what `feed` raises.
+    `command` is what was typed: a browser that is not let in is told to look at its output. `members` is the
+    federation's own authority (`tls_context`). Raises a FedcervixError where the door cannot be opened, and what
+    `feed` raises.
     """
-    context = tls_context(door.tls) if door.tls else None
+    context = tls_context(door.tls, members) if door.tls else None
     with listening(door) as listener:
         failed = asyncio.run(_served(content, door, feed, listener, context, command))
     if failed is not None:
@@ -67,10 +71,38 @@ async def _served(
         loop.add_signal_handler(number, end)
     say(_address(door, port, sessions))
     telling = asyncio.create_task(fanout.run())
+    telling.add_done_callback(lambda _: end())  # a page that tells nobody any more must not look alive
     await server.serve(sockets=[listener])
     end()
     await telling
     return feeding.failed
+
+
+class Connection(H11Protocol):
+    """One that has asked nothing for `ASK_S` is closed, also where it sends a byte now and then.
+
+    Else whoever reaches the port could take all places, and uvicorn would keep them for ever.
+    """
+
+    ask_s = ASK_S
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Take a connection, and look after it from time to time."""
+        super().connection_made(transport)
+        self._asked = self.cycle
+        self._look = self.loop.call_later(self.ask_s, self._close_unless_asked)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget a connection."""
+        self._look.cancel()
+        super().connection_lost(exc)
+
+    def _close_unless_asked(self) -> None:
+        if self._asked is self.cycle and (self.cycle is None or self.cycle.response_complete):
+            self.transport.close()
+            return
+        self._asked = self.cycle
+        self._look = self.loop.call_later(self.ask_s, self._close_unless_asked)
 
 
 class _Server(uvicorn.Server):
@@ -85,7 +117,7 @@ def _server(app: Guard, context: ssl.SSLContext | None) -> uvicorn.Server:
         app,
         lifespan="off",
         ws="none",
-        http="h11",
+        http=Connection,
         loop="asyncio",
         log_config=None,
         access_log=False,

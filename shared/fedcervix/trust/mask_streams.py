@@ -17,13 +17,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 LABEL = b"fedcervix mask stream 1"
 KEY_BYTES = 32
@@ -75,6 +77,8 @@ class MaskStream:
 
     def words(self, count: int, dtype: np.dtype[Any]) -> NDArray[Any]:
         """Return the next words, at most `PART_BYTES` of them; the ones after them take their place."""
+        import numpy as np  # 17 MB, which a page and the operator's commands do without
+
         size = count * dtype.itemsize
         self._cipher.update_into(_ZEROS[:size], self._room)
         return np.frombuffer(self._room[:size], dtype.newbyteorder("<"))

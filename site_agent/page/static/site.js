@@ -3,8 +3,8 @@
 import { Chart } from "/shared/charts.js";
 import { h, s, show } from "/shared/dom.js";
 import { ago, ahead, mark, state } from "/shared/marks.js";
-import { follow } from "/shared/stream.js";
-import { bytes, clock, now, number, setNow, span, tick } from "/shared/times.js";
+import { alerts, at, facts, live, nothing, standing, table, title, todo } from "/shared/page.js";
+import { bytes, clock, now, number, setNow, span } from "/shared/times.js";
 import { lanes } from "/own/lanes.js";
 
 const ROUNDS_SHOWN = 12;
@@ -13,18 +13,7 @@ const NEWS_S = 8; // the server looks at the home twice a second
 const DAY_S = 86400;
 const DAYS_SOON = 14;
 
-const at = (id) => document.getElementById(id);
-const nothing = (words) => h("p", { class: "quiet" }, words);
 const most = (sum) => `${sum.exact ? "" : "at most "}${bytes(sum.bytes)}`;
-
-function table(label, head, rows, { numbers = [] } = {}) {
-  const kind = (place) => (numbers.includes(place) ? "num" : null);
-  return h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": label },
-    h("table", { class: "cards" },
-      h("thead", {}, h("tr", {}, head.map((name, place) => h("th", { scope: "col", class: kind(place) }, name)))),
-      h("tbody", {}, rows.map((cells) => h("tr", {}, cells.map((cell, place) =>
-        place === 0 ? h("th", { scope: "row" }, cell) : h("td", { "data-name": head[place], class: kind(place) }, cell)))))));
-}
 
 /** Return words that begin with a capital letter; a path or a command stays as it is. */
 const sentence = (words) => (/^[a-z]+[ ,;:]/.test(words) ? words[0].toUpperCase() + words.slice(1) : words);
@@ -32,42 +21,34 @@ const sentence = (words) => (/^[a-z]+[ ,;:]/.test(words) ? words[0].toUpperCase(
 /** Return a command to type: it breaks between its words, and within one only where that is too long. */
 const command = (words) => h("code", {}, words.split(" ").flatMap((word, place) => [place ? " " : "", h("span", { class: "word" }, word)]));
 
-const facts = (rows) => h("dl", {}, rows.filter(Boolean).map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))));
-
 // --- sections -------------------------------------------------------------------------------------------------------
 
-function drawTop({ site = {}, run = {}, agent = {}, clock: time = {} }) {
+function drawTop({ site = {}, run = {}, agent = {}, headline = {}, clock: time = {} }) {
   if (time.now) setNow(time.now);
-  document.title = `${site.name || "site"}${agent.round ? ` · round ${agent.round}` : ""} · fedcervix`;
-  show(at("site"), site.name || "");
+  title(headline.level, headline.words, `${site.name || "site"}${agent.round ? ` · round ${agent.round}` : ""} · fedcervix`);
+  show(at("who"), site.name || "");
   show(at("run"), run.name ? [h("span", { class: "mono" }, run.name), h("span", { class: "quiet" }, ` ${run.mode}, profile ${run.profile}`)] : "");
 }
 
-const SHAPES = { ok: "ok", done: "done", warn: "warn", bad: "bad", off: "off" };
-
 function drawHeadline({ headline = {}, agent = {}, run = {} }) {
-  const level = headline.level || "off";
-  at("headline").setAttribute("data-level", level);
-  show(at("headline"), mark(SHAPES[level] || "off"),
-    h("div", {},
-      h("h1", { id: "headline-words" }, headline.words || "Reading this site's home"),
-      h("p", {}, headline.more || "", !run.outcome && agent.since ? h("span", { class: "quiet" }, " For ", h("span", { "data-since": agent.since, "data-kept": true }), ".") : "")),
-    run.rounds_max && h("div", { class: "progress" },
-      h("progress", { max: run.rounds_max, value: run.outcome ? run.rounds_max : Math.max(0, (run.round || 1) - 1), "aria-label": `round ${run.round || 0} of at most ${run.rounds_max}` }),
-      h("p", { class: "small quiet" }, run.round ? `round ${run.round} of at most ${run.rounds_max}` : `at most ${run.rounds_max} rounds`)));
+  const { round = 0, rounds_max, outcome } = run;
+  standing(
+    { level: headline.level || "off", words: headline.words || "Reading this site's home", more: headline.more || "", since: !outcome && agent.since },
+    { round, rounds_max, ended: outcome ? rounds_max : Math.max(0, (round || 1) - 1) },
+  );
 }
+
+const COMMAND = /^(site-agent|sudo|rm|mv|ps|df|kill|nvidia-smi) /;
 
 function drawTrouble({ trouble = {} }) {
   const found = Object.entries(trouble).sort(([, a], [, b]) => a.rank - b.rank);
-  at("trouble").hidden = !found.length;
-  show(at("trouble"), h("ul", {}, found.map(([key, one]) => {
-    const level = one.level === "error" ? "bad" : "warn";
-    return h("li", { class: `alert alert-${level}`, "data-key": key }, mark(level),
-      h("div", {},
-        h("h2", {}, sentence(one.what), one.since ? h("span", { class: "quiet since" }, " since ", ago(one.since, clock)) : ""),
-        one.cause && h("p", {}, `Likely cause: ${one.cause}.`),
-        one.incident && h("p", {}, "Incident ", h("strong", {}, one.incident), ": its whole account lies at this site, in ", h("code", {}, `incidents/${one.incident}.txt`), " of the home."),
-        one.next_step && h("p", { class: "do" }, h("span", { class: "label" }, "What to do "), /^(site-agent|sudo|rm|mv|ps|df|kill|nvidia-smi) /.test(one.next_step) ? command(one.next_step) : sentence(one.next_step))));
+  alerts(at("trouble"), found.map(([key, one]) => ({
+    key, level: one.level === "error" ? "bad" : "warn", what: sentence(one.what), since: one.since,
+    lines: [
+      one.cause && h("p", {}, `Likely cause: ${one.cause}.`),
+      one.incident && h("p", {}, "Incident ", h("strong", {}, one.incident), ": its whole account lies at this site, in ", h("code", {}, `incidents/${one.incident}.txt`), " of the home."),
+      one.next_step && todo(COMMAND.test(one.next_step) ? command(one.next_step) : sentence(one.next_step)),
+    ],
   })));
 }
 
@@ -149,19 +130,12 @@ const charts = {
   loss: new Chart(at("loss"), { title: "Validation loss", x: "round" }),
 };
 
-function reveal(id, some) {
-  at(id).hidden = !some;
-  at(`${id}-none`).hidden = Boolean(some);
-}
-
 function drawCharts({ epochs = {}, rounds = {}, run = {} }) {
   const rule = run.collapse ? { at: run.collapse, words: "collapsed model" } : null;
   const numbers = Object.keys(epochs).map(Number).sort((a, b) => a - b);
-  reveal("epochs", numbers.length);
   charts.epochs.draw({ x: numbers, lines: [{ name: "training loss", main: true, values: numbers.map((one) => epochs[one].loss) }], rule });
   const list = Object.keys(rounds).map(Number).sort((a, b) => a - b);
   const of = (name) => list.map((one) => rounds[one][name] ?? null);
-  reveal("loss", list.some((one) => rounds[one].train !== undefined || rounds[one].score !== undefined));
   charts.loss.draw({ x: list, lines: [{ name: "the round's model here", main: true, values: of("score") }, { name: "training, last epoch", values: of("train") }], rule });
 }
 
@@ -234,7 +208,7 @@ function drawCertificates({ certificates = {}, partners = {}, site = {} }) {
 // --- the whole --------------------------------------------------------------------------------------------------------
 
 const SECTIONS = [
-  [drawTop, ["site", "run", "agent", "clock"]],
+  [drawTop, ["site", "run", "agent", "headline", "clock"]],
   [drawHeadline, ["headline", "agent", "run"]],
   [drawTrouble, ["trouble"]],
   [drawNow, ["agent", "run", "site"]],
@@ -248,41 +222,4 @@ const SECTIONS = [
   [drawCertificates, ["certificates", "partners", "site"]],
 ];
 
-let view = {};
-let newsAt = 0;
-let link = "";
-
-function draw(changed) {
-  for (const [section, parts] of SECTIONS) if (parts.some((part) => changed.has(part))) section(view);
-  tick();
-}
-
-const LINKS = {
-  refused: "not logged in any more: open the address that the page's command printed last",
-  quiet: "the page's server does not answer: what you see is old",
-};
-
-function drawLink() {
-  const old = !link && view.clock && Date.now() / 1000 - newsAt > NEWS_S;
-  const words = LINKS[link] || (old ? "this site's home cannot be read now: what you see is old" : "live");
-  show(at("link"), state(link || old ? "bad" : "ok", words), view.clock && h("span", { class: "quiet" }, ` as of ${clock(view.clock.now)}`));
-  document.body.classList.toggle("old", Boolean(link || old));
-}
-
-follow(
-  (found, changed) => {
-    view = found;
-    if (changed.has("clock")) newsAt = Date.now() / 1000;
-    draw(changed);
-    drawLink();
-  },
-  (words) => { link = words; drawLink(); },
-);
-setInterval(() => { tick(); drawLink(); }, 1000);
-setInterval(() => { if (view.timeline) drawTimeline(view); }, 5000);
-let width = window.innerWidth;
-addEventListener("resize", () => {
-  if (window.innerWidth === width) return;
-  width = window.innerWidth;
-  if (view.timeline) drawTimeline(view);
-});
+live(SECTIONS, [drawTimeline], { s: NEWS_S, none: "this site's home cannot be read now: what you see is old", rest: () => null });

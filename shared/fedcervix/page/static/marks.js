@@ -22,8 +22,11 @@ export const mark = (name) =>
 /** Return a state: shape and word. */
 export const state = (name, word) => h("span", { class: `state state-${name}` }, mark(name), h("span", {}, word));
 
-/** Return a moment, and how long ago it was; a second passes without drawing anything else (see times.js). */
-export const ago = (at, clock) => h("span", { class: "moment" }, clock(at), ", ", h("span", { "data-since": at, "data-kept": true }), " ago");
+/** Return how long ago a moment was, which `tick` writes (times.js). It is not read out each second. */
+export const elapsed = (at) => h("span", { "data-since": at, "data-kept": true, "aria-live": "off" });
+
+/** Return a moment, and how long ago it was. */
+export const ago = (at, clock) => h("span", { class: "moment" }, clock(at), ", ", elapsed(at), " ago");
 
 /** Return a moment to come, and in how long. */
-export const ahead = (at, clock) => h("span", { class: "moment" }, clock(at), ", ", h("span", { "data-until": at, "data-kept": true }));
+export const ahead = (at, clock) => h("span", { class: "moment" }, clock(at), ", ", h("span", { "data-until": at, "data-kept": true, "aria-live": "off" }));

@@ -5,6 +5,7 @@
 // lock. Where a browser has no locks (a page without TLS at a network address), each tab has a stream of its own.
 
 const QUIET_MS = 12000; // the server beats every 5 s: two beats that did not come
+const RETRY_MS = 6000; // from one try to open a stream that is not heard to the next
 const NAME = "fedcervix-stream";
 
 /** Apply a merge patch (RFC 7396) and return the new value; what the patch does not name stays the same object. */
@@ -18,9 +19,20 @@ export function merged(value, patch) {
   return result;
 }
 
+/** Return why a stream was refused: "refused", "full", or "quiet" where the server, or what stands before it, fails. */
+async function reason() {
+  try {
+    const answer = await fetch("/events", { method: "HEAD", redirect: "manual" });
+    if (answer.type === "opaqueredirect") return "refused"; // a proxy sends to its sign-in page
+    return { 401: "refused", 403: "refused", 503: "full" }[answer.status] || "quiet";
+  } catch {
+    return "quiet";
+  }
+}
+
 /**
  * Call onView(view, changed) with everything that is known, each time that something changes; `changed` is the set of
- * names of the parts that did. Call onLink(words) when the server is not heard: "" when it is heard again.
+ * names of the parts that did. Call onLink(why) when the server is not heard (see `reason`): "" when it is heard again.
  */
 export function follow(onView, onLink) {
   let view = null;
@@ -29,10 +41,14 @@ export function follow(onView, onLink) {
   const channel = "BroadcastChannel" in window ? new BroadcastChannel(NAME) : null;
   let leads = false;
 
-  function say(words) {
-    if (words !== link) onLink((link = words));
+  let source = null;
+  let opened = 0;
+
+  function say(why) {
+    if (why !== link) onLink((link = why));
   }
   function take(kind, value) {
+    if (kind === "link") { say(value); return; }
     heard = Date.now();
     say("");
     if (kind === "beat") return;
@@ -40,21 +56,23 @@ export function follow(onView, onLink) {
     view = kind === "whole" ? value : merged(view, value);
     onView(view, new Set(Object.keys(value)));
   }
+  function pass(kind, value) {
+    take(kind, value);
+    if (channel) channel.postMessage({ kind, value });
+  }
   function open() {
+    if (source) source.close();
     leads = true;
-    const source = new EventSource("/events");
+    opened = Date.now();
+    source = new EventSource("/events");
+    const own = source;
     for (const kind of ["whole", "patch", "beat"]) {
-      source.addEventListener(kind, (event) => {
-        const value = JSON.parse(event.data);
-        take(kind, value);
-        if (channel) channel.postMessage({ kind, value });
-      });
+      source.addEventListener(kind, (event) => pass(kind, JSON.parse(event.data)));
     }
-    source.onerror = () => {
-      if (source.readyState !== EventSource.CLOSED) return; // the browser tries again by itself
-      // It was refused: the cookie is not known any more, or the server is starting. Ask again, and not too often.
-      say("refused");
-      setTimeout(() => { source.close(); open(); }, 5000);
+    source.onerror = async () => {
+      if (own.readyState !== EventSource.CLOSED) return; // the browser tries again by itself
+      const why = await reason();
+      if (own === source) pass("link", why); // `open` tries again
     };
   }
   if (channel) {
@@ -71,6 +89,9 @@ export function follow(onView, onLink) {
     open();
   }
   setInterval(() => {
-    if (Date.now() - heard > QUIET_MS) say(link === "refused" ? link : "quiet");
+    const quiet = Date.now() - heard > QUIET_MS;
+    if (quiet && !link) say("quiet");
+    // A stream can be dead without a word: a tunnel or a network that is gone. The browser would wait for ever.
+    if (leads && (quiet || link) && Date.now() - opened > RETRY_MS) open();
   }, 1000);
 }

@@ -31,12 +31,10 @@ export function range(least, most) {
   return a === b ? a : `${a} to ${b}`;
 }
 
-const UNITS = ["B", "kB", "MB", "GB", "TB"];
+/** As the command line writes them (`fedcervix.runtime.quantities.size`). */
 export function bytes(count) {
-  let value = count;
-  let unit = 0;
-  while (value >= 1000 && unit < UNITS.length - 1) { value /= 1000; unit += 1; }
-  return `${value >= 100 || unit === 0 ? Math.round(value) : value.toFixed(1)} ${UNITS[unit]}`;
+  if (count >= 2 ** 29) return `${(count / 2 ** 30).toFixed(1)} GiB`;
+  return count >= 2 ** 20 ? `${Math.round(count / 2 ** 20)} MiB` : `${Math.round(count / 2 ** 10)} KiB`;
 }
 
 export const number = (value, digits = 4) => (value === null || value === undefined ? "" : String(Number(value.toPrecision(digits))));

@@ -1,7 +1,7 @@
 // What each site did when: a bar of spans for each site, and a table with the sums.
 
-import { h, s, show } from "./dom.js";
-import { clock, span } from "./times.js";
+import { h, s, show } from "/shared/dom.js";
+import { clock, span } from "/shared/times.js";
 
 // Kinds differ in height and pattern, too: colour says nothing alone.
 const KINDS = {

@@ -1,7 +1,7 @@
 // The federation as a picture: a star where all sites train at once, a ring where the model goes round.
 
-import { s, show } from "./dom.js";
-import { shapeOf } from "./marks.js";
+import { s, show } from "/shared/dom.js";
+import { shapeOf } from "/shared/marks.js";
 
 const COORDINATOR = "coordinator";
 const MANY = 12; // sites: from here on names stand radially, and states are told by shape alone
