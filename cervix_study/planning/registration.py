@@ -4,7 +4,7 @@ Rules
 1. Hypotheses stand from the first `cervix-study run` with this design on. The design is everything that decides a
    result: STUDY.toml without [machine] and [slurm], what its profiles mean, and the sites' images, women and labels.
 2. Before any test part is open the design may be changed, and stands anew. Afterwards a change is kept as what it is:
-   `after_opening`. Nothing that it shows is then confirmed.
+   `after_opening`, whatever becomes of the results afterwards. Nothing that it shows is then confirmed.
 3. A folder cannot prove a date. The SHA-256 of STUDY.toml, and the commit that holds it, can, where a commit was
    published before the run.
 
@@ -44,7 +44,7 @@ def registered(
         file=hashlib.sha256(asked.text.encode()).hexdigest(),
         commit=commit,
         at=at,
-        after_opening=opened,
+        after_opening=opened or bool(earlier and earlier.after_opening),
     )
 
 

@@ -213,7 +213,8 @@ def _of_data(findings: StudyFindings) -> Mapping[str, str]:
     study = findings.study
     unread = counted(sum(q.unreadable for q in findings.quarantine), "image")
     squares = (
-        f"squares of {r.image_px} pixels ({r.fit}), stages {listed(r.stages) if r.stages else 'all'}"
+        f"squares of {r.image_px} pixels ({r.fit}), stages {listed(r.stages) if r.stages else 'all'}, "
+        f"crop to the cervix: {r.roi}, harmonised colours: {r.harmonise}"
         for r in _recipes(findings)
     )
     return {
@@ -230,7 +231,7 @@ def _of_data(findings: StudyFindings) -> Mapping[str, str]:
         "missing": f"{unread} could not be read; women without a label train no classifier and are not tested. "
         "Nothing is imputed. Report, “The data (Table I)”.",
         "partition": f"{_partition(findings)} By woman: no woman is in two parts.",
-        "same_source": "Each classifier is tested on women of the site that trained it: there is no external test.",
+        "same_source": _same_source(findings),
         "flow": "Report, “The data (Table I)”: women and images of each part and class.",
         "counts_only": "Women and images of each part: report, “The data (Table I)”. Age and other characteristics are "
         "not in the study's files.",
@@ -248,7 +249,8 @@ def _of_training(findings: StudyFindings) -> Mapping[str, str]:
         "selection": "By validation loss; test images were opened for chosen rows. Report, “What was chosen, and by "
         "what”.",
         "ensemble": _ensemble(findings),
-        "robustness": f"Seeds: {seeds}; folds: {study.axes.folds or 'none'}; "
+        "robustness": f"Seeds: {seeds}; folds: {study.axes.folds or 'none'}; devices left out: "
+        f"{listed(study.axes.leave_out_devices) if study.axes.leave_out_devices else 'none'}; "
         f"controls: {listed(controls) if controls else 'none'}.",
         "imbalance": f"{_by_profile(findings, weights)}. Probabilities are not recalibrated.",
         "indeterminate": _zones(findings),
@@ -310,8 +312,16 @@ def _protocol(findings: StudyFindings) -> str:
     return f"STUDY.toml, SHA-256 {registered.file[:12]}, written down {registered.at[:10]}, {when}."
 
 
+def _same_source(findings: StudyFindings) -> str:
+    if findings.study.axes.leave_out_devices:
+        return "Each classifier is tested on women of a device that it has not learned from, at the site that trained it."
+    return "Each classifier is tested on women of the site that trained it: there is no external test."
+
+
 def _partition(findings: StudyFindings) -> str:
-    folds = findings.study.axes.folds
+    folds, devices = findings.study.axes.folds, findings.study.axes.leave_out_devices
+    if devices:
+        return f"The women of each of {len(devices)} devices in turn are tested, and train nothing: {listed(devices)}."
     return f"Cross-validation of {folds} folds." if folds else "One division into training, validation and test women."
 
 

@@ -15,7 +15,7 @@ from site_agent.home import SiteHome
 from site_agent.store import model_store, provenance
 from site_agent.store.model_store import CervixModel
 from site_agent.store.provenance import Again
-from site_agent.store.retired_models import retired_among
+from site_agent.store.retired_models import has_foreign_start, retired_among
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +62,7 @@ def comparable(home: SiteHome, collection: Collection, *, name: str = "", run: s
         reservations=(
             *provenance.reservations(told, known, run),
             *_retired(home, stored),
+            *from_outside(home, stored),
             *(f"Not compared: the classifier {one}, which cannot be used (why: site-agent history)." for one in broken),
             *(f"Not compared: the model {one}, which cannot be used (why: site-agent history)." for one in lost),
         ),
@@ -73,6 +74,16 @@ def _retired(home: SiteHome, stored: Sequence[StoredClassifier]) -> Iterator[str
     for one in stored:
         if found := retired_among(home, [one.provenance.weights, one.provenance.start.weights]):
             yield f"The classifier {one.start} is retired: {reason(found[1])}."
+
+
+def from_outside(home: SiteHome, stored: Sequence[StoredClassifier]) -> Iterator[str]:
+    """Yield, in a sentence each, which classifiers go back to weights whose women this site cannot know."""
+    for one in stored:
+        if one.provenance.start.recipe and has_foreign_start(home, one.provenance.start.recipe):
+            yield (
+                f"The classifier {one.start} goes back to weights that this site has no record of. Nobody here knows "
+                "whose images made them: women of the test part may be among them."
+            )
 
 
 def _privacy(stored: Sequence[StoredClassifier]) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """How high an AUC comes by chance: the classes of the women are shuffled, the scores stay as they are.
 
-What is shuffled: which of the tested women are cases. Their number stays, and all images of a woman get her class.
+What is shuffled: which of the tested women are cases. Their number stays, and all images of a woman get her class. A
+woman who has images of both classes is no part of this: the classes of her images are shuffled among these.
 Nothing is trained again, so this asks: could scores that know nothing of the disease have ranked these women so well?
 
 - With one test part this is exact: training saw no test label.
@@ -17,6 +18,7 @@ p is (1 + shuffles at least as good) / (1 + shuffles), which is never 0 (Phipson
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -31,6 +33,9 @@ WOMEN_ENOUGH = 100
 """With so many women of both classes an AUC is not mistaken for chance, and has an interval that says as much."""
 ROUNDING = 1e-12
 _ENDS = (0.025, 0.975)
+
+Unit = tuple[str, int]
+"""what has a class: (woman, 0), or an image of a woman who has both classes: (woman, its number from 1)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +59,12 @@ def is_small(case_women: int, control_women: int) -> bool:
 def by_chance(trials: Trials, seed: int = 0, shuffles: int = SHUFFLES) -> ByChance:
     """Return how high the mean AUC of these trainings comes by chance.
 
-    A woman has one class in all of them. A test part that gets women of one class alone is left out of that shuffle.
+    A woman has the same classes in all of them. A test part that gets one class alone is left out of that shuffle.
     """
-    places, classes = _women(trials.values())
+    blocks = _blocks(trials.values())
     draws = np.random.default_rng(seed)
-    shuffled = draws.permuted(np.tile(classes, (shuffles, 1)), axis=1)  # (shuffles, women)
+    shuffled = np.hstack([draws.permuted(np.tile([*own.values()], (shuffles, 1)), axis=1) for own in blocks])
+    places = {unit: place for place, unit in enumerate(unit for own in blocks for unit in own)}
     areas = np.stack([_areas(scored, places, shuffled) for scored in trials.values()])
     chance = np.nanmean(areas, axis=0)  # (shuffles,)
     found = float(np.mean([auc(scored.labels, scored.scores) for scored in trials.values()]))
@@ -67,20 +73,37 @@ def by_chance(trials: Trials, seed: int = 0, shuffles: int = SHUFFLES) -> ByChan
     return ByChance(float(np.nanmean(chance)), float(low), float(high), (1 + as_good) / (1 + shuffles))
 
 
-def _women(trainings: Iterable[Scored]) -> tuple[dict[str, int], NDArray[np.bool_]]:
-    """Return each woman's place, and whether each is a case: one image of a case makes her one."""
-    case: dict[str, bool] = {}
-    for scored in trainings:
-        for woman, label in zip(scored.women, scored.labels.tolist(), strict=True):
-            case[woman] = case.get(woman, False) or label
-    return {woman: place for place, woman in enumerate(case)}, np.array(list(case.values()))
+def _units(scored: Scored) -> list[Unit]:
+    """Return what each image's class belongs to: the woman, or the image where she has both classes."""
+    of_cases = {woman for woman, case in zip(scored.women, scored.labels.tolist(), strict=True) if case}
+    mixed = of_cases & {woman for woman, case in zip(scored.women, scored.labels.tolist(), strict=True) if not case}
+    before: Counter[str] = Counter()
+    found = []
+    for woman in scored.women:
+        before[woman] += 1
+        found.append((woman, before[woman] if woman in mixed else 0))
+    return found
 
 
-def _areas(scored: Scored, places: Mapping[str, int], classes: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Return the AUCs of scores (n,) for women's classes (shuffles, women), by ranks; NaN where there is one class."""
+def _blocks(trainings: Iterable[Scored]) -> list[dict[Unit, bool]]:
+    """Return the units among whom classes are shuffled, with their classes: the women, then each woman with both."""
+    classes = {
+        unit: case
+        for scored in trainings
+        for unit, case in zip(_units(scored), scored.labels.tolist(), strict=True)
+    }
+    blocks: dict[str, dict[Unit, bool]] = {}
+    for unit, case in classes.items():
+        woman, image = unit
+        blocks.setdefault(woman if image else "", {})[unit] = case
+    return list(blocks.values())
+
+
+def _areas(scored: Scored, places: Mapping[Unit, int], classes: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Return the AUCs of scores (n,) for units' classes (shuffles, units), by ranks; NaN where there is one class."""
     from scipy.stats import rankdata  # scipy is loaded where there is something to compute
 
-    labels = classes[:, [places[woman] for woman in scored.women]]  # (shuffles, n)
+    labels = classes[:, [places[unit] for unit in _units(scored)]]  # (shuffles, n)
     cases = labels.sum(axis=1)
     pairs = cases * (labels.shape[1] - cases)
     won = labels @ rankdata(scored.scores) - cases * (cases + 1) / 2

@@ -7,6 +7,7 @@ is empty.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,6 +65,8 @@ TAGS: Final = (
     "StudyInstanceUID",
 )
 DEVICE_CHARS_MAX = 64
+_NO_NAME = re.compile(r"^[\W_]+")
+"""in front of a device's name, in whose cell a spreadsheet might calculate"""
 UNREADABLE: Final = "cannot be read: see its permissions, and the disk"
 
 
@@ -149,7 +152,7 @@ def _header(dataset: Dataset, syntax: str) -> DicomHeader:
         issuer=_text(dataset, "IssuerOfPatientID"),
         accession=_text(dataset, "AccessionNumber"),
         modality=_text(dataset, "Modality").upper(),
-        device=_text(dataset, "ManufacturerModelName")[:DEVICE_CHARS_MAX],
+        device=_NO_NAME.sub("", _text(dataset, "ManufacturerModelName"))[:DEVICE_CHARS_MAX],
         burned_in=_text(dataset, "BurnedInAnnotation").upper(),
         photometric=_text(dataset, "PhotometricInterpretation").upper(),
         samples=_number(dataset, "SamplesPerPixel"),

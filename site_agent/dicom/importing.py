@@ -7,7 +7,9 @@ Rules
    is not made again, and which frames were chosen stands in CHOSEN.
 3. Nothing of a patient stands in a picture's name, in the manifest, in CHOSEN, or in what is printed. A file is
    named by its number in the sorted list of all files.
-4. A woman is one PatientID of one issuer; a visit is one study.
+4. A woman is one PatientID of one issuer, in whatever way it is written; a visit is one study.
+5. Of a file that is refused no picture stays. Pictures of two files with one SOPInstanceUID that name two women are
+   never taken for one another.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import io
 import json
 import os
 import stat
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -34,6 +36,7 @@ from site_agent.dicom.pseudonyms import Pseudonyms
 from site_agent.dicom.refusals import refusal
 from site_agent.dicom.stage_words import named_stage
 from site_agent.images.decode import OnCount, silent
+from site_agent.manifest.identifiers import forms
 
 MANIFEST, CHOSEN, PICTURES = "manifest.csv", "chosen.jsonl", "images"
 COLUMNS: Final = ("image", "patient", "label", "stage", "visit", "device")
@@ -92,20 +95,30 @@ class _Import:
     process: FrameProcess
     chosen: dict[str, tuple[int, ...]]
 
-    def rows(self, path: Path, header: DicomHeader) -> Iterator[Row]:
-        """Make the pictures of a file; yield their rows. Raises RefusedError, StorageError."""
-        name = self.names.picture(header.instance)
-        for index in self._frames(path, header, name):
-            image = f"{PICTURES}/{name}-{index:05d}.png"
-            self._make(path, index, self.wanted.to / image)
-            yield Row(
-                image=image,
-                patient=self.names.patient(header.issuer, header.patient),
-                label=self.wanted.labels.get(self.wanted.label_key(header), ""),
-                stage=named_stage(header.remarks),
-                visit=self.names.visit(header.study),
-                device=header.device,
-            )
+    def rows(self, path: Path, header: DicomHeader) -> list[Row]:
+        """Make the pictures of a file; return their rows. Raises RefusedError, StorageError."""
+        woman = self.names.patient(header.issuer, header.patient)
+        name = self.names.picture(header.instance, woman)
+        images = [f"{PICTURES}/{name}-{index:05d}.png" for index in self._frames(path, header, name)]
+        try:
+            for index, image in zip(self.chosen[name], images, strict=True):
+                self._make(path, index, self.wanted.to / image)
+        except RefusedError:
+            for image in images:
+                with disk(self.wanted.to / image, "write"):
+                    (self.wanted.to / image).unlink(missing_ok=True)
+            raise
+        return [self._row(header, image, woman) for image in images]
+
+    def _row(self, header: DicomHeader, image: str, woman: str) -> Row:
+        return Row(
+            image=image,
+            patient=woman,
+            label=self.wanted.labels.get(self.wanted.label_key(header), ""),
+            stage=named_stage(header.remarks),
+            visit=self.names.visit(header.study),
+            device=header.device,
+        )
 
     def _frames(self, path: Path, header: DicomHeader, name: str) -> tuple[int, ...]:
         if name not in self.chosen:
@@ -153,10 +166,10 @@ def bring(wanted: Wanted, names: Pseudonyms, on_progress: OnCount = silent) -> I
         for number, path in enumerate(files, 1):
             try:
                 header = _usable(path, wanted, taken)
-                rows += list(going.rows(path, header))
+                rows += going.rows(path, header)
                 taken.add(header.instance)
                 used.add(wanted.label_key(header))
-                issuers.setdefault(header.patient, set()).add(header.issuer)
+                issuers.setdefault(forms(header.patient)[0], set()).add(header.issuer)
             except RefusedError as error:
                 refused.setdefault(str(error), []).append(number)
             on_progress(number, len(files))

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from fedcervix.disk.files import make_folder, write_new
 from fedcervix.disk.storage import damaged, read_file
 from site_agent.home import SiteHome
+from site_agent.manifest.identifiers import forms
 
 KEY = "dicom.key"
 KEY_BYTES = 32
@@ -27,16 +28,19 @@ class Pseudonyms:
     secret: bytes
 
     def patient(self, issuer: str, number: str) -> str:
-        """Return the name of a woman: the same number from two issuers is two women."""
-        return self._name("patient", issuer, number)
+        """Return the name of a woman: the same number from two issuers is two women.
+
+        A number that is written in two ways is one (`identifiers`): the names no longer tell.
+        """
+        return self._name("patient", issuer, forms(number)[0])
 
     def visit(self, study: str) -> str:
         """Return the name of a visit; "" where the header names no study."""
         return self._name("visit", study) if study else ""
 
-    def picture(self, instance: str) -> str:
-        """Return the name of a file's pictures."""
-        return self._name("picture", instance)
+    def picture(self, instance: str, woman: str) -> str:
+        """Return the name of a file's pictures; `woman` is her name here. Two women's are never called alike."""
+        return self._name("picture", instance, woman)
 
     @property
     def key_name(self) -> str:

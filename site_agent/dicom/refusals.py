@@ -7,6 +7,7 @@ from typing import Final
 
 from site_agent.dicom.headers import DicomHeader
 from site_agent.images.decode import PIXELS_MAX, SIDE_MIN_PX
+from site_agent.manifest.identifiers import complaint
 
 PHOTOGRAPHS: Final = ("ES", "GM", "OP", "OT", "SC", "XC")
 """kinds of devices (PS3.3, C.7.3.1.1.1) that take photographs, and those that say nothing: endoscope, microscope,
@@ -25,7 +26,7 @@ COLOURS: Final = (
 BITS: Final = (8, 16)
 FRAMES_MAX = 100_000
 BURNED_IN = "text is burnt into the pictures (BurnedInAnnotation YES)"
-NO_PATIENT = "no PatientID: nobody can say whose picture it is"
+NO_PATIENT = "no PatientID, or a word for a missing one: nobody can say whose picture it is"
 
 
 def _side(header: DicomHeader) -> int:
@@ -35,7 +36,7 @@ def _side(header: DicomHeader) -> int:
 RULES: Final[tuple[tuple[str, Callable[[DicomHeader], bool]], ...]] = (
     ("no SOPInstanceUID", lambda header: not header.instance),
     ("no picture: no rows, or no columns", lambda header: not (header.rows and header.columns)),
-    (NO_PATIENT, lambda header: not header.patient),
+    (NO_PATIENT, lambda header: complaint(header.patient) is not None),
     (
         f"a side of less than {SIDE_MIN_PX} pixels",
         lambda header: _side(header) < SIDE_MIN_PX,

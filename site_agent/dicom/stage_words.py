@@ -1,7 +1,7 @@
 """The stage of an examination that the texts of a header name: words in six languages, compared without accents.
 
-A text that names two stages, or none, says nothing: the stage is then unknown. "after saline, before acetic acid" is
-such a text.
+A text that names two stages, or none, says nothing: the stage is then unknown. So does one with a word such as before
+or without: "before acetic acid" is no picture after it, and may be one after iodine.
 """
 
 from __future__ import annotations
@@ -19,9 +19,15 @@ WORDS: Final = {
     "native": re.compile(r"native|nativ\b|saline|unstained|kochsalz|serum physio|salina|salino|\bpre[- ]?aa\b"),
 }
 
+NOT_YET: Final = re.compile(
+    r"\b(before|without|prior|pre(?![- ]?aa\b)|not?(?= (acetic|aceto|acid|iodine|lugol|green|filter))|vor|ohne|avant|sans"
+    r"|antes|sin|sem|prima|senza)\b"
+)
+"""words after which a stage is named that is not this picture's"""
+
 
 def named_stage(remarks: Iterable[str]) -> str:
     """Return the stage that texts name, as a manifest writes it; "" where it is not clear."""
     text = " ".join(without_accents(remark.lower()) for remark in remarks)
     named = [stage for stage, words in WORDS.items() if words.search(text)]
-    return named[0] if len(named) == 1 else ""
+    return named[0] if len(named) == 1 and not NOT_YET.search(text) else ""

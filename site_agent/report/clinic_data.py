@@ -11,13 +11,13 @@ import torch
 from site_agent.classifier import floor
 from site_agent.classifier.classifier_store import StoredClassifier
 from site_agent.classifier.comparable import Comparable
-from site_agent.classifier.finetune import predict
+from site_agent.classifier.finetune import Network, each_of, predict, targets, training_weights
 from site_agent.classifier.looking import heat, overlaid
 from site_agent.data import dataset
 from site_agent.data.collection import Collection
 from site_agent.data.image_sets import Labelled
 from site_agent.home import SiteHome
-from site_agent.report.clinical import LEARNED_BALANCED, Floats, FloorScores, Sheet
+from site_agent.report.clinical import Floats, FloorScores, Sheet
 from site_agent.report.content import LookedAt
 from site_agent.report.predictions import RESULTS, Predictions, ScoredImage, ScoredWoman, women
 from site_agent.report.repeatability import Repeats, pairs_of, repeats
@@ -61,14 +61,15 @@ def sheet(opened: OpenedImages, predictions: Predictions) -> Sheet:
     opened.tell("the floor: colour and texture", 1, 1)
     fitted = floor.fit(train, valid)
     opened.tell(f"scoring validation images by {judged.start}", 1, 1)
+    network = judged.build()
     return Sheet(
         start=judged.start,
-        learned=LEARNED_BALANCED if judged.recipe.classifier.reverse_class_weights else float(np.mean(train.labels)),
+        learned=learned_share(judged, network, train),
         valid_images=tuple(
             ScoredImage(image.path, image.patient, image.woman, int(label))
             for image, label in zip(opened.used.labelled("valid"), valid.labels, strict=True)
         ),
-        valid=predict(judged.build(), valid.pixels, device=opened.device),
+        valid=predict(network, valid.pixels, device=opened.device),
         predictions=predictions,
         floor=FloorScores(
             fitted.floor.scores(floor.describe(valid.pixels)),
@@ -77,12 +78,26 @@ def sheet(opened: OpenedImages, predictions: Predictions) -> Sheet:
         ),
         prevalence=opened.home.config().data.prevalence,
         details={image.path: image.details for image in opened.used.labelled("test")},
-        repeats=_repeats(opened),
+        repeats=_repeats(opened, network),
         zone=judged.zone,
     )
 
 
-def _repeats(opened: OpenedImages) -> Repeats:
+def learned_share(judged: StoredClassifier, network: Network, train: Labelled) -> float:
+    """Return the share of cases that a classifier has learned: that of its training images, as these weighed.
+
+    In a private head every woman weighs the same. Raises DataError where the images lack a class that it learned.
+    """
+    first = each_of(network)[0]
+    if judged.epsilon is None:
+        weights = training_weights(first, train, judged.recipe.classifier)[targets(first, train)]
+    else:
+        _, place, images = np.unique(train.patients, return_inverse=True, return_counts=True)
+        weights = 1 / images[place]
+    return float(np.average(train.labels, weights=weights))
+
+
+def _repeats(opened: OpenedImages, network: Network) -> Repeats:
     """Score the pairs of test women; no label of theirs is read."""
     images, judged = opened.used.images, opened.judged
     flat = tuple(image for pair in pairs_of(images) for image in pair)
@@ -92,7 +107,7 @@ def _repeats(opened: OpenedImages) -> Repeats:
         return repeats((), cuts, said=said)
     opened.tell("repeatability: pairs of pictures", 1, 1)
     pixels = dataset.of_women(opened.home, opened.collection, judged.recipe, flat).pixels
-    scores = predict(judged.build(), pixels, device=opened.device).reshape(-1, 2)
+    scores = predict(network, pixels, device=opened.device).reshape(-1, 2)
     return repeats([(first, second) for first, second in scores.tolist()], cuts, said=said)
 
 

@@ -37,8 +37,8 @@ Floats = NDArray[np.float64]
 
 DECISIONS = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5)
 """threshold probabilities of the decision curve"""
-LEARNED_BALANCED = 0.5
-"""the share of cases that a classifier learns under reverse class weights"""
+LEARNED_BY_FLOOR = 0.5
+"""the share of cases that the floor learns: both classes count the same in its fit"""
 
 Goal = Literal["published", "validation", "recall", "specificity"]
 """how a threshold came about: .5; the best balance; for a wanted share of cases, or of controls"""
@@ -132,6 +132,8 @@ class Clinical:
     """the classifier in question less the floor, AUC of women"""
     points: tuple[OperatingPoint, ...]
     prevalence: float
+    learned: float
+    """the share of cases that the classifier has learned; its probabilities are moved from there"""
     decisions: tuple[Decision, ...]
     columns: tuple[GroupedColumn, ...]
     calibrated: tuple[Calibrated, ...]
@@ -160,6 +162,7 @@ def clinical(sheet: Sheet) -> Clinical:
         above_floor=above,
         points=tuple(_points(sheet, valid, test)),
         prevalence=sheet.prevalence,
+        learned=sheet.learned,
         decisions=tuple(_decisions(sheet, test)) if sheet.prevalence else (),
         columns=columns(test, sheet.details, sheet.predictions.of(sheet.start).threshold),
         calibrated=calibrated(
@@ -266,7 +269,7 @@ def _decisions(sheet: Sheet, test: Sequence[ScoredWoman]) -> list[Decision]:
         Decision(
             threshold,
             _benefit(sheet, test, threshold, sheet.learned),
-            _benefit(sheet, floor, threshold, LEARNED_BALANCED),
+            _benefit(sheet, floor, threshold, LEARNED_BY_FLOOR),
             operating.treat_all(sheet.prevalence, threshold),
         )
         for threshold in DECISIONS

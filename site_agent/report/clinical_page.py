@@ -108,7 +108,7 @@ def _summary(found: Clinical) -> Iterator[str]:
         f"At the threshold that should {_goal(point)} ({threshold(point.threshold)}), {found.start} finds "
         f"{share(c.tp, c.tp + c.fn)} case women and clears {share(c.tn, c.tn + c.fp)} control women{useless}."
     )
-    if found.prevalence:
+    if found.prevalence and not _undecided(found):
         yield _in_a_thousand(found.prevalence, point)
     yield _says_floor(found)
 

@@ -61,7 +61,7 @@ class GroupedColumn:
     name: str
     groups: tuple[WomenGroup, ...]
     alike: float | None
-    """corrected p of equal AUCs; None where fewer than two groups have enough women"""
+    """corrected p of equal AUCs; None where fewer than two groups have enough women, or one AUC has no variance"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable
 
-from fedcervix.core.plan import Plan
+from fedcervix.core.plan import Plan, Recipe
 from fedcervix.errors import FedcervixError
 from fedcervix.lineage import shelf
 from fedcervix.lineage.decision_store import DecisionStore
@@ -45,6 +45,15 @@ def all_models(home: SiteHome) -> list[CervixModel]:
             with contextlib.suppress(FedcervixError):
                 found.append(model_store.read(place))
     return found
+
+
+def has_foreign_start(home: SiteHome, recipe: Recipe) -> bool:
+    """Say whether a training began from weights that this home has no record of, or from what was made of such."""
+    starts = {model.digest: model.recipe.start_model for model in all_models(home)}
+    digest = recipe.start_model
+    while digest in starts:
+        digest = starts.pop(digest)
+    return bool(digest)
 
 
 def retired_among(home: SiteHome, digests: Iterable[str]) -> tuple[str, ModelStanding] | None:

@@ -111,6 +111,12 @@ def test_a_stated_prevalence_is_told_in_women(found: Clinical):
     assert f"It would miss {100 * (1 - point.recall.value):.0f} cases" in said
 
 
+def test_the_page_says_which_share_of_cases_was_learned():
+    said = " ".join(page(clinical(sheet(learned=1 / 3))).split())
+    assert "a population in which 33 % of the women are cases" in said
+    assert "trained as if 33 % of all women were cases" in said
+
+
 def test_what_costs_nothing_stands_beside_the_predictive_values(found: Clinical):
     said = " ".join(page(found).split())
     assert "if you call every woman a case, the PPV is 0.100; if you clear every woman, the NPV is 0.900." in said
@@ -148,6 +154,7 @@ def test_too_few_women_are_counted_and_nothing_is_drawn():
     drawn_page = render_clinical(report(), few)
     assert "data:image/svg" not in drawn_page
     assert TOO_FEW_WOMEN in drawn_page
+    assert "1,000 women" not in page(few)
 
 
 def test_a_column_is_tested_once_and_numbers_are_halved(found: Clinical):

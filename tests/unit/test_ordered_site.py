@@ -28,6 +28,7 @@ from site_agent.data import dataset
 from site_agent.manifest.classes import BINARY, Classes, classes_of
 from site_agent.manifest.reading import parse
 from site_agent.network.devices import ready
+from site_agent.report.clinic_data import learned_share
 from tests.unit.sites import Site, site
 
 NAMES = ("normal", "low grade", "high grade")
@@ -72,6 +73,21 @@ def test_ordered_results_are_there_for_test_women(ordered: Site) -> None:
     found = grade(stored.classes.names, test.grades, chances, test.patients)
     assert found.women == 4
     assert [sum(row) for row in found.confusion] == [1, 1, 2], "women 15; 16; 14 and 17"
+
+
+def test_the_share_of_cases_that_is_learned_is_that_of_the_classes(ordered: Site) -> None:
+    """Three classes weigh the same, and one of them is a case."""
+    [stored], _ = classifier_store.found(ordered.home)
+    train = dataset.labelled(ordered.home, dataset.open_collection(ordered.home), stored.recipe, "train")
+    network = stored.build()
+    assert learned_share(stored, network, train) == pytest.approx(1 / 3)
+    unweighted = dataclasses.replace(stored.recipe.classifier, reverse_class_weights=False)
+    recipe = dataclasses.replace(stored.recipe, classifier=unweighted)
+    plain = dataclasses.replace(stored, provenance=dataclasses.replace(stored.provenance, recipe=recipe))
+    assert learned_share(plain, network, train) == pytest.approx(train.labels.mean())
+    hers = {w: [y for y, v in zip(train.labels, train.patients, strict=True) if v == w] for w in train.patients}
+    private = learned_share(dataclasses.replace(stored, epsilon=1.0), network, train)
+    assert private == pytest.approx(np.mean([np.mean(own) for own in hers.values()]))
 
 
 def test_it_is_evaluated_and_predicts_one_score_for_a_picture(ordered: Site, tmp_path: Path) -> None:

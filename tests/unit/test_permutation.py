@@ -36,6 +36,20 @@ def test_all_images_of_a_woman_get_her_class():
     assert (found.low, found.high) == pytest.approx((min(ways), max(ways)), abs=1e-9)
 
 
+def test_the_images_of_a_woman_of_both_classes_are_shuffled_among_these():
+    """Before and after acetic acid, each woman her own control: every way to swap her two pictures, one by one."""
+    women, labels = ["a", "a", "b", "b", "c", "c"], np.array([0, 1, 0, 1, 0, 1])
+    scores = np.array([0.2, 0.5, 0.4, 0.3, 0.6, 0.9])
+    ways = [
+        auc(np.array([swap, 1 - swap]).T.ravel(), scores) for swap in map(np.array, itertools.product((0, 1), repeat=3))
+    ]
+    found = by_chance({Part(seed): Scored.of(labels, scores, women) for seed in (0, 1)}, shuffles=20_000)
+    assert found.middle == pytest.approx(0.5, abs=0.005)
+    assert found.p == pytest.approx(np.mean(np.array(ways) >= auc(labels, scores) - 1e-9), abs=0.01)
+    beside = by_chance({Part(0): Scored.of([*labels, 1, 0], [*scores, 0.1, 0.7], [*women, "d", "e"])})
+    assert 0 < beside.low < beside.high < 1
+
+
 def test_a_woman_has_one_class_in_all_trainings():
     """Ten folds scatter as one tenth of the variance of one; two equal trainings, or women dealt anew, as one."""
     draws = np.random.default_rng(5)

@@ -190,6 +190,20 @@ def test_a_sites_colours_do_not_depend_on_the_stages_of_the_recipe_that_comes_fi
     assert len(set(made)) == 1
 
 
+def test_a_woman_whose_pictures_made_the_colours_is_not_tested_with_them(tmp_path: Path) -> None:
+    """Not under a new name either. With colours that are made again she is."""
+    home = site(tmp_path)
+    trained_on(home, harmonise="site-colour")
+    for moved in ("P3", "renamed"):
+        rows = [f"{k}.png,P{k},{'train' if k < 16 else 'valid'}" for k in range(24)]
+        rows[3] = f"3.png,{moved},test"
+        home.manifest().write_text("\n".join(["image,patient,split", *rows]))
+        with pytest.raises(DataError, match="1 woman of the test part is among those whose pictures made the colours"):
+            trained_on(home, harmonise="site-colour")
+    home.colours.unlink()
+    trained_on(home, harmonise="site-colour")
+
+
 def test_colours_that_cannot_be_told_stop_the_training(tmp_path: Path) -> None:
     home = SiteHome(tmp_path / "home")
     create(home, manifest=collection_of(tmp_path / "images", women()))

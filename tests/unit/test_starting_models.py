@@ -15,14 +15,20 @@ from fedcervix.core.plan_formats import needed_format
 from fedcervix.errors import ModelError
 from fedcervix.models.blobs import BlobStore
 from site_agent.classifier import classifier_store
+from site_agent.classifier.classifier_store import StoredClassifier
+from site_agent.classifier.comparable import from_outside
 from site_agent.data import dataset
-from site_agent.network.encoder import build_encoder, load_weights
+from site_agent.network.encoder import build_encoder, load_weights, save_weights
 from site_agent.network.first_weights import start_encoder
-from site_agent.store import leak_guard, model_store
+from site_agent.store import archive, leak_guard, model_store
+from site_agent.store.archive import utc_now
+from site_agent.store.leak_guard import Seen
 from site_agent.store.model_store import CervixModel
+from site_agent.store.provenance import Start
 from site_agent.store.run_store import RunStore
 from site_agent.store.task_results import TrainResult
 from site_agent.worker.tasks import TaskContext, do, first_seed
+from tests.unit.provenances import provenance
 from tests.unit.sites import Site, copied, plan_of
 from tests.unit.sites import site as clinic
 
@@ -95,6 +101,26 @@ def test_a_file_that_site_toml_names_is_taken_if_it_is_the_model(federated: Site
     assert model_store.start_weights(made.home, Recipe(start=model.digest)) == model.weights
     with pytest.raises(ModelError, match="which is not here"):
         model_store.start_weights(made.home, Recipe(start=ABSENT))
+
+
+def test_weights_that_this_site_has_no_record_of_are_told(federated: Site, tmp_path: Path) -> None:
+    """Also where a model of this site was made from them. A model that was moved into the history has a record."""
+    home = copied(federated, tmp_path).home
+    first = model_store.read(home.models / "run-one")
+    made_from = model_store.Trained("SSL", dataclasses.replace(first.recipe, start=first.digest), 0, {})
+    other = tmp_path / "other.safetensors"
+    save_weights(other, {name: tensor + 1 for name, tensor in load_weights(first.weights).items()})
+    model = model_store.keep(home, "ssl", other, made_from, Seen(), utc_now())
+    starts = {"Random": Start(name="random"), "SSL": Start(name="ssl", recipe=Recipe(start=model.digest))}
+    stored = [StoredClassifier(tmp_path, 0.5, provenance(label, start), (), "") for label, start in starts.items()]
+    assert not [*from_outside(home, stored)]
+    earlier = home.folder / archive.HISTORY / "models" / "earlier"
+    earlier.parent.mkdir(parents=True, exist_ok=True)
+    first.folder.rename(earlier)
+    assert not [*from_outside(home, stored)]
+    earlier.rename(home.folder / "elsewhere")
+    [told] = from_outside(home, stored)
+    assert told.startswith("The classifier SSL goes back to weights that this site has no record of.")
 
 
 def test_weights_that_were_changed_are_refused(federated: Site, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -45,6 +46,16 @@ def test_an_answer_comes_from_the_study_or_is_empty(findings: StudyFindings):
     for number, topic in (("17", "ethical approval, consent"), ("44", "funding"), ("6", "ethics approval")):
         assert f"| {number} | {topic} |  |" in text
     assert text.count("\n| ") == 3 + sum(len(one.items) for one in CHECKLISTS)
+
+
+def test_devices_that_were_left_out_are_the_partition(findings: StudyFindings):
+    axes = dataclasses.replace(findings.study.axes, leave_out_devices=("Koken", "Zeiss"))
+    study = dataclasses.replace(findings.study, axes=axes)
+    known = facts(dataclasses.replace(findings, study=study))
+    assert "The women of each of 2 devices in turn are tested, and train nothing: Koken and Zeiss." in known["partition"]
+    assert "a device that it has not learned from" in known["same_source"]
+    assert "devices left out: Koken and Zeiss" in known["robustness"]
+    assert "crop to the cervix: none, harmonised colours: none" in known["preprocessing"]
 
 
 def test_every_section_that_is_named_is_in_the_report(findings: StudyFindings):

@@ -176,6 +176,7 @@ def test_other_women_or_labels_after_test_images_were_opened_are_a_change(tmp_pa
     late = fixed(tmp_path, first, opened=True, same=False)
     assert (late.at, late.after_opening) == ("later", True)
     assert fixed(tmp_path, late, opened=True) == late
+    assert fixed(tmp_path, late, opened=False, same=False).after_opening, "opened results that were deleted were seen"
 
 
 def test_a_change_before_that_stands_anew(tmp_path: Path):
