@@ -89,9 +89,11 @@ def test_name_and_password_go_only_after_tls(tmp_path: Path) -> None:
 
 def test_a_server_whose_words_cannot_be_decoded_is_an_error_of_the_server(tmp_path: Path) -> None:
     (tmp_path / LOGIN_FILE).write_text("fed\nsecret\n")
-    with listening(Server(offers="AUTH CRAM-MD5", refuses="form")) as found:
-        with pytest.raises(RemoteError, match="answered what is no SMTP") as raised:
-            mail_to(found, tmp_path).send(notice())
+    with (
+        listening(Server(offers="AUTH CRAM-MD5", refuses="form")) as found,
+        pytest.raises(RemoteError, match="answered what is no SMTP") as raised,
+    ):
+        mail_to(found, tmp_path).send(notice())
     assert "secret" not in raised.value.explain()
 
 

@@ -191,7 +191,7 @@ class Courier:
 
 
 def _explained(error: Exception) -> FedcervixError:
-    """Return what was raised as an error of ours. Of another one only its kind and its place: its text may be secret."""
+    """Return what was raised as an error of ours; of another one only kind and place: its text may be secret."""
     if isinstance(error, FedcervixError):
         return error
     place = traceback.extract_tb(error.__traceback__)[-1]
