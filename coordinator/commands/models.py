@@ -95,10 +95,11 @@ def take_in(home: Home, file: Path) -> None:
     model_commands.take_in(partial(shelf, home), file, lambda _certificate: None)
 
 
-def check_start(home: Home, plan: Plan, base: str, *, forced: bool) -> None:
+def check_start(home: Home, plan: Plan, base: str, *, forced: bool, again: str) -> None:
     """Raise ModelError where a new run would begin from a retired model, and nobody insists. Raises StorageError.
 
     `base`: digest of its first model, empty where a site makes it. What such a model was made from counts, too.
+    `again`: the command that begins it all the same.
     """
     stored = DecisionStore(home.decisions).read()
     if not (stored.decisions or stored.damaged):
@@ -110,7 +111,7 @@ def check_start(home: Home, plan: Plan, base: str, *, forced: bool) -> None:
         raise shelves.refused(
             f"no run was begun: the model {found[0][:SHORT]}, from which it would start,",
             *found,
-            again=home.command(f"start --mode {plan.mode} --force-retired"),
+            again=again,
         )
     if found:
         say(f"warning: the run begins from a retired model: {shelves.reason(found[1])}", err=True)

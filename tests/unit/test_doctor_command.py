@@ -18,7 +18,7 @@ from coordinator.home.founding import Founding
 from coordinator.home.founding import create as create_coordinator
 from coordinator.home.home import Home
 from fedcervix.disk.journal import Journal
-from fedcervix.errors import ConfigError
+from fedcervix.errors import ConfigError, RunError, StorageError
 from fedcervix.notify.outbox import Outbox, file_of, store
 from fedcervix.notify.webhook import KEY_FILE, make_key
 from site_agent import home as homes
@@ -75,6 +75,14 @@ def test_a_folder_that_is_no_home_is_told_so_at_once(tmp_path: Path) -> None:
 def test_options_of_the_archive_need_an_archive(site: SiteHome) -> None:
     assert at_site(site, "doctor", "--log", "x.log").exit_code == 2
     assert at_site(site, "doctor", "--allow", "nhs").exit_code == 2
+
+
+def test_an_archive_that_cannot_be_written_is_said_before_the_checks(site: SiteHome, tmp_path: Path) -> None:
+    nowhere = at_site(site, "doctor", "--bundle", tmp_path / "none" / "a.zip")
+    no_log = at_site(site, "doctor", "--bundle", tmp_path / "a.zip", "--log", tmp_path / "none.log")
+    assert isinstance(nowhere.exception, RunError)
+    assert isinstance(no_log.exception, StorageError)
+    assert nowhere.stdout == no_log.stdout == "", "no check was made"
 
 
 @pytest.fixture

@@ -209,9 +209,13 @@ def test_no_run_begins_from_a_retired_model_at_either_end(town: Town) -> None:
     start = [line for line in text.splitlines() if line.startswith("base = ")]
     assert len(start) == 1
     town.home.config_file.write_text(text.replace(start[0], f'base = "{base}"'))
-    with pytest.raises(ModelError, match="no run was begun"):
+    with pytest.raises(ModelError, match="no run was begun") as refused:
         town.operator("begin", "--mode", "csfssl")
+    assert refused.value.next_step.endswith("begin --mode csfssl --force-retired")
     assert "created: run" in town.operator("begin", "--mode", "csfssl", "--force-retired")
+    with pytest.raises(ModelError, match="no run was begun") as refused:
+        town.operator("start", "--mode", "csfssl", "--new")
+    assert refused.value.next_step.endswith("start --mode csfssl --new --force-retired"), "the old run is not continued"
 
     [file] = town.home.decisions.glob("retired-*.json")
     town.hospital("models", "import", str(file))
