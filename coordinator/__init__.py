@@ -8,10 +8,10 @@ Folders and modules, from bottom to top. Each imports from itself and from those
     run         alarms home limits
     backup      home run
     calls       home limits run
-    notify      home run
-    doctor      home limits run calls
+    notify      alarms home run
+    doctor      home limits run calls notify
     page        home run
-    monitoring  home run
+    monitoring  home run notify
     commands    home limits run backup calls notify doctor page monitoring
     cli         home commands
 

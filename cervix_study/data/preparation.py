@@ -25,7 +25,10 @@ from cervix_study.study_paths import Places
 from fedcervix.core.grouped import grouped
 from fedcervix.disk.files import digest_file, write_secret
 from fedcervix.disk.storage import disk
-from fedcervix.errors import ConfigError, DataError
+from fedcervix.errors import ConfigError, DataError, ModelError
+from fedcervix.lineage import shelf
+from fedcervix.lineage.decision_store import DecisionStore
+from fedcervix.lineage.decisions import SHORT
 from site_agent.data.collection import Collection, Image, digest_of, require
 from site_agent.data.dataset import open_collection
 from site_agent.data.index_cache import ImageFingerprint, read_looks
@@ -37,6 +40,7 @@ from site_agent.manifest.reading import Split, at_most
 from site_agent.manifest.splits import Kept, Stratum, format_splits, groups, stratum
 from site_agent.network.imagenet_package import installed
 from site_agent.store import leak_guard, model_store
+from site_agent.store.retired_models import retired_among
 
 Collections = Mapping[tuple[str, Fold], Collection]
 
@@ -124,12 +128,25 @@ def _start_model(asked: StudyConfig, found: Collections) -> tuple[str, ...]:
                 next_step=f"edit {asked.file}: name its file, or write the digest of this one (sha256sum {file})",
             )
         home = SiteHome(file.parent.parent.parent)
+        _check_not_retired(asked.file, home, file, digest)
         if not home.key_file(leak_guard.KEY).exists():
             return (f"nobody knows here whose images made {file.name}: none of a test woman may be among them",)
         model = model_store.read(file.parent)
         for collection in found.values():
             model_store.check_unseen_by_model(home, model, (i for i in collection.images if i.split == "test"))
     return ()
+
+
+def _check_not_retired(config: Path, home: SiteHome, file: Path, digest: str) -> None:
+    """Raise ModelError where the start is retired: in the home it lies in, or by decisions beside it."""
+    beside = DecisionStore(file.parent / home.decisions.name).read()
+    found = shelf.retired_among(beside, [digest], site=None) or retired_among(home, [digest])
+    if found:
+        raise ModelError(
+            f"the model {digest[:SHORT]}, from which encoders would begin, is retired: {shelf.reason(found[1])}",
+            cause="people have decided that this model, or one that it was made from, is not used any more",
+            next_step=f"edit {config}: name another model in recipe.start, and its file as start_weights",
+        )
 
 
 def _index(asked: StudyConfig, places: Places, site: str, fold: Fold, on_progress: OnProgress) -> Collection:

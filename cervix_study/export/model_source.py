@@ -119,9 +119,8 @@ def _with_standing(folder: Path, model: Released) -> Released:
         exported = DecisionStore(folder / "decisions").read()
         return dataclasses.replace(model, standing=exported.standing(model.digest, site=None))
     known = shelf(home)
-    own = known.stands(model.digest)
-    above = [found for one in known.models if one.digest == model.digest and (found := known.retired_parent(one))]
-    return dataclasses.replace(model, standing=above[0][1] if above and own.state != "retired" else own)
+    here = next((one for one in known.models if one.digest == model.digest), None)
+    return dataclasses.replace(model, standing=known.standing(here) if here else known.stands(model.digest))
 
 
 def _folder(path: Path) -> Path:

@@ -228,7 +228,8 @@ def begin(home: Home, mode: Mode, *, new: bool, force_retired: bool = False) -> 
             last = history.unfinished(home, journal)
             if last is not None and not new:
                 raise _is_unfinished(home, last)
-            record = _begun(home, journal, BlobStore(home.blobs), mode, instead_of=last, force_retired=force_retired)
+            blobs = BlobStore(home.blobs)
+            record = _begun(home, journal, blobs, mode, "begin", instead_of=last, force_retired=force_retired)
     say(f"created: run {record.run}, sites {', '.join(record.plan.sites)}")
     say(f"next: start the service, or {home.command('start')}")
 
@@ -287,7 +288,7 @@ def _run_to_do(
             cause="the last run has ended, or there was none yet; --mode csfssl or --mode ppfssl starts a new one",
             next_step=home.command("start --mode csfssl"),
         )
-    return _begun(home, journal, blobs, mode, instead_of=last, force_retired=force_retired)
+    return _begun(home, journal, blobs, mode, "start", instead_of=last, force_retired=force_retired)
 
 
 def _begun(
@@ -295,17 +296,21 @@ def _begun(
     journal: Journal,
     blobs: BlobStore,
     mode: Mode,
+    command: str,
     *,
     instead_of: RunRecord | None,
     force_retired: bool,
 ) -> RunRecord:
     """Begin a run, and abandon an unfinished one. Errors in the plan or in its first model are reported before that.
 
+    `command`: the one that was typed, begin or start.
+
     Raises ConfigError, ModelError, StorageError.
     """
     plan, now = home.plan(mode), time.time()
     base = first_model.taken_in(home, blobs, plan)
-    check_start(home, plan, base, forced=force_retired)
+    words = f"{command} --mode {mode}{' --new' if instead_of else ''} --force-retired"
+    check_start(home, plan, base, forced=force_retired, again=home.command(words))
     if instead_of is not None:
         history.abandon(home, journal, blobs, instead_of, now)
     record = history.new_record(plan, base, now, taken={one.run for one in journal.runs()})

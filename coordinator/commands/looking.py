@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from coordinator.commands.status_view import render, runs_table
 from coordinator.home.home import Home
 from coordinator.run import history
-from fedcervix.errors import RunError
+from fedcervix.errors import FedcervixError, RunError
 from fedcervix.runtime.cli_runtime import stdout_console
 from fedcervix.runtime.printing import say
 from fedcervix.runtime.typed_json import to_text
@@ -40,6 +42,18 @@ def status(home: Home, run: str | None, *, watch: bool, as_json: bool) -> None:
         say(to_text(document, indent=2))
     else:
         stdout_console().print(render(document))
+        _say_undelivered(home)
+
+
+def _say_undelivered(home: Home) -> None:
+    """Say where people are not told what happens. What is wrong with the configuration is not the status's business."""
+    from coordinator.notify.undelivered import late_words, undelivered
+
+    with contextlib.suppress(FedcervixError):
+        words = late_words(undelivered(home), time.time())
+        then = home.command(f"notify {'test' if home.is_running() else 'send'}")
+        for line in words:
+            say(f"warning: {line}; next: {then}", err=True)
 
 
 def _check_watched(home: Home, run: str | None) -> None:

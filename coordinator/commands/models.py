@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import closing
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from coordinator.home.founding import certify_self
@@ -12,20 +13,16 @@ from coordinator.run import history, results
 from coordinator.run.made_models import check_file, made_models
 from fedcervix.core.plan import Plan
 from fedcervix.disk.journal import Journal
-from fedcervix.errors import FedcervixError, ModelError
+from fedcervix.errors import FedcervixError
+from fedcervix.lineage import model_commands
 from fedcervix.lineage import shelf as shelves
-from fedcervix.lineage.decision_store import SIGNATURE, DecisionStore
-from fedcervix.lineage.decisions import SHORT, ModelDecision, Word, speaker
-from fedcervix.lineage.model_bill import model_bill
+from fedcervix.lineage.decision_store import DecisionStore
+from fedcervix.lineage.decisions import SHORT, Word
 from fedcervix.lineage.model_facts import ModelFacts, ancestry
 from fedcervix.lineage.shelf import Shelf, Voice
-from fedcervix.runtime.cli_runtime import stdout_console
 from fedcervix.runtime.printing import say
-from fedcervix.runtime.typed_json import to_text
 from fedcervix.transport import identity
 from fedcervix.trust.ledger_run import result_of
-
-NOTHING_WRONG = "all of it holds"
 
 
 def shelf(home: Home) -> Shelf:
@@ -47,42 +44,19 @@ def _voice(home: Home, now: datetime) -> Voice:
 
 def list_models(home: Home, *, as_json: bool) -> None:
     """List the models of all ended runs."""
-    known = shelf(home)
-    if as_json:
-        say(to_text([{"model": one, "standing": known.stands(one.digest)} for one in known.models], indent=2))
-        return
-    if known.models:
-        from fedcervix.lineage.model_table import model_table  # with rich
-
-        stdout_console().print(model_table(known))
-    else:
-        say(f"no run has made a model yet; next: {home.command('runs')}")
-    for error in (*known.unread, *known.stored.damaged):
-        say(error.explain(), err=True)
+    nothing = f"no run has made a model yet; next: {home.command('runs')}"
+    model_commands.list_models(shelf(home), as_json=as_json, nothing=nothing)
 
 
 def show(home: Home, model: str, *, as_bill: bool) -> None:
     """Show one model, or its bill of materials."""
-    known = shelf(home)
-    one = known.find(model)
-    if as_bill:
-        say(model_bill([one], {one.digest: known.stands(one.digest)}, one.name).rstrip())
-        return
-    for line in shelves.lines(known, one):
-        say(line)
+    model_commands.show(shelf(home), model, as_bill=as_bill)
 
 
 def verify(home: Home, model: str | None) -> None:
     """Check files, records and decisions of a model, or of all. Raises ModelError where something does not hold."""
-    known = shelf(home)
-    models = known.models if model is None else (known.find(model),)
-    found = [] if model else [error.what for error in known.unread]
-    for one in models:
-        faults = _faults(home, one)
-        say(f"{one.name} {one.digest[:SHORT]}: {'; '.join(faults) or NOTHING_WRONG}")
-        found += faults
     own = f"fedcervix://{home.config().federation.name}/operator"
-    shelves.end_of_verify(known, found, own)
+    model_commands.verify(shelf(home), partial(_faults, home), model, own)
 
 
 def _faults(home: Home, one: ModelFacts) -> list[str]:
@@ -108,62 +82,24 @@ def _faults(home: Home, one: ModelFacts) -> list[str]:
 
 def decide(home: Home, decision: Word, model: str, reason: str, person: str, replaced_by: str = "") -> None:
     """Approve or retire a model. Raises ModelError, RunError, ConfigError, IdentityError, StorageError."""
-    now, known = datetime.now(UTC), shelf(home)
-    voice, digest = _voice(home, now), known.digest_of(model)
-    one = next((found for found in known.models if found.digest == digest), None)
-    if decision == "approved":
-        _check_whole(home, one, model)
-    ruling = shelves.ruled(
-        decision,
-        digest,
-        why=reason,
-        made_at=now,
-        said_by=voice.said_by,
-        person=person,
-        run=one.run if one else "",
-        plan=one.plan if one else "",
-        replaced_by=known.digest_of(replaced_by) if replaced_by else "",
+    known, voice = shelf(home), _voice(home, datetime.now(UTC))
+    made = model_commands.decide(
+        known, voice, partial(_faults, home), decision, model, reason=reason, person=person, replaced_by=replaced_by
     )
-    made = shelves.decide(known, voice, ruling).decision
-    say(f"{made.decision}: model {made.model} of {one.name if one else 'no run of this home'}")
-    _say_files(known, made)
-
-
-def _check_whole(home: Home, one: ModelFacts | None, model: str) -> None:
-    """Raise ModelError unless the model is here and is what its record says: nobody approves an exchanged file."""
-    if one is None:
-        raise ModelError(
-            f"model {model} cannot be approved: it is not here",
-            cause="no run of this home has made it",
-            next_step=home.command("models list"),
-        )
-    if faults := _faults(home, one):
-        raise ModelError(
-            f"model {one.name} cannot be approved: {'; '.join(faults)}",
-            cause="a file was exchanged, edited or deleted after the run",
-            next_step=home.command(f"models verify {one.name}"),
-        )
-
-
-def _say_files(known: Shelf, made: ModelDecision) -> None:
     file = known.store.file(made)
-    say(f"wrote {file}")
-    say(f"wrote {file.with_suffix(SIGNATURE)}")
     say(f"no site knows it yet: send both files to each site; there: site-agent models import {file.name}")
 
 
 def take_in(home: Home, file: Path) -> None:
     """Store a decision of a site, or of this operator from a copy. Raises IdentityError, StorageError."""
-    known = shelf(home)
-    said, is_new = shelves.take_in(known, file, lambda _certificate: None)
-    say(f"{'stored' if is_new else 'known already'}: {said.decision} by {speaker(said)}: {said.why}")
-    shelves.say_standing(shelf(home), said)
+    model_commands.take_in(partial(shelf, home), file, lambda _certificate: None)
 
 
-def check_start(home: Home, plan: Plan, base: str, *, forced: bool) -> None:
+def check_start(home: Home, plan: Plan, base: str, *, forced: bool, again: str) -> None:
     """Raise ModelError where a new run would begin from a retired model, and nobody insists. Raises StorageError.
 
     `base`: digest of its first model, empty where a site makes it. What such a model was made from counts, too.
+    `again`: the command that begins it all the same.
     """
     stored = DecisionStore(home.decisions).read()
     if not (stored.decisions or stored.damaged):
@@ -175,7 +111,7 @@ def check_start(home: Home, plan: Plan, base: str, *, forced: bool) -> None:
         raise shelves.refused(
             f"no run was begun: the model {found[0][:SHORT]}, from which it would start,",
             *found,
-            again=home.command(f"start --mode {plan.mode} --force-retired"),
+            again=again,
         )
     if found:
         say(f"warning: the run begins from a retired model: {shelves.reason(found[1])}", err=True)

@@ -6,7 +6,8 @@ import time
 
 from coordinator.home.home import Home
 from coordinator.notify import notices
-from coordinator.notify.notifying import left, receivers
+from coordinator.notify.notifying import left
+from coordinator.notify.receivers import receivers
 from fedcervix.disk.storage import disk
 from fedcervix.errors import ConfigError, FedcervixError, RunError
 from fedcervix.notify.courier import Receiver

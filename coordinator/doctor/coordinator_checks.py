@@ -116,6 +116,7 @@ class CoordinatorDoctor:
             DoctorCheck("address", lambda: _reached(home), {"configuration", "port", "authority", "own certificates"}),
             DoctorCheck("run", lambda: _run(self.picture), {"port", "own certificates"}),
             DoctorCheck("versions", lambda: _versions(self.picture), {"run"}),
+            DoctorCheck("notifications", lambda: _notifications(home, self.now), {"configuration"}),
         )
 
 
@@ -292,10 +293,6 @@ def entries(home: Home) -> list[SiteEntry]:
     return Registry(home.registry, home.held_to_upgrade).sites() if home.has(home.registry) else []
 
 
-def _sites(home: Home, now: datetime) -> Finding:
-    return sites(entries(home), home.config().run.sites, now)
-
-
 def _newest(home: Home) -> datetime | None:
     """Return the newest moment that the last run has written down."""
     try:
@@ -309,10 +306,8 @@ def _authority(home: Home, now: datetime) -> Finding:
     identity.check_validity(found, now)
     if words := renewal.authority_warning(found, now):
         return CheckWarning(words, "it cannot be renewed", "plan it: deploy/RUNBOOK.md, section 9")
-    open_ones = [key for key in home.key_file("").glob("*.key") if key.stat().st_mode & 0o077]
-    if open_ones:
-        files = " ".join(map(machine_checks.named, open_ones))
-        return CheckWarning("others may read a secret key", "it was copied or restored", f"chmod 600 {files}")
+    if found_open := home_checks.open_secrets(home.key_file("")):
+        return found_open
     return f"valid until {_until(found, now)}"
 
 
@@ -395,3 +390,21 @@ def _run(picture: Picture) -> Finding:
 def _versions(picture: Picture) -> Finding:
     document = picture()
     return f"fedcervix {HERE.software} here" if document is None else versions(document)
+
+
+def _notifications(home: Home, now: datetime) -> Finding:
+    """Read what each receiver needs, and say whose messages wait. Nothing is sent: `notify test` does that."""
+    from coordinator.notify.receivers import receivers  # with smtplib
+    from coordinator.notify.undelivered import late_words, undelivered
+
+    told = receivers(home)
+    for one in told:
+        one.check()
+    if late := late_words(undelivered(home), now.timestamp()):
+        then = "test" if home.is_running() else "send"
+        return CheckWarning(
+            "; ".join(late),
+            cause="the receiver cannot be reached or refuses them, or no coordinator runs",
+            next_step=home.command(f"notify {then}"),
+        )
+    return f"people are told by {' and '.join(one.name for one in told)}" if told else "off: [notify] names nobody"

@@ -10,8 +10,10 @@ from datetime import datetime
 from coordinator.home.founding import OWN
 from coordinator.home.home import Home
 from coordinator.home.registry import Registry
+from coordinator.notify.undelivered import undelivered
 from fedcervix.disk.storage import disk
 from fedcervix.monitoring.home_metrics import HomeFacts, Validity
+from fedcervix.notify.outbox import LateMessages
 from fedcervix.transport import identity
 
 
@@ -22,6 +24,8 @@ class CoordinatorFacts(HomeFacts):
     federation: str
     answers: bool
     """the coordinator answers its operator"""
+    undelivered: tuple[LateMessages, ...] = ()
+    """of each receiver of notifications"""
 
 
 def facts(home: Home, now: datetime, *, answers: bool) -> CoordinatorFacts:
@@ -36,6 +40,7 @@ def facts(home: Home, now: datetime, *, answers: bool) -> CoordinatorFacts:
         certificates=(*_own(home), *_of_sites(home, config.run.sites)),
         disk_free_bytes=room.free,
         disk_size_bytes=room.total,
+        undelivered=undelivered(home),
     )
 
 

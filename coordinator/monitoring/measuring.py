@@ -29,6 +29,9 @@ def measured(document: StatusDocument | None, facts: CoordinatorFacts) -> Iterat
     """Yield all values; `document`: of the last run with all its rounds, None where none has begun."""
     yield from of_home(ROLE, facts)
     yield names.UP.of(facts.answers)
+    for one in facts.undelivered:
+        yield names.UNDELIVERED.of(one.waiting, one.receiver)
+        yield names.UNDELIVERED_SINCE.of(one.since, one.receiver)
     if document is not None:
         yield from _of_run(document)
         yield from _of_rounds(document)

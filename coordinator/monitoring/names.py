@@ -11,6 +11,12 @@ SITE = ("site",)
 
 UP = Declared("coordinator_up", "1: the coordinator answers its operator; 0: it does not, the rest is by the journal.")
 TROUBLE = Declared("coordinator_trouble", "1: `coordinator status` names a trouble; 0: it names none.")
+UNDELIVERED = Declared("notifications_waiting", "Messages that the receiver has not taken yet.", ("receiver",))
+UNDELIVERED_SINCE = Declared(
+    "notifications_waiting_since_timestamp_seconds",
+    "When that happened of which the oldest of them tells.",
+    ("receiver",),
+)
 RUN = Declared("run_info", "1; which run these metrics are of.", ("run", "mode", "profile", "plan"))
 OUTCOME = Declared("run_outcome", "1 for the way in which the run ended; left out before its end.", ("outcome",))
 PHASE = Declared("phase", "1 for the present phase of the run.", ("phase",))

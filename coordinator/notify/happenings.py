@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
+from coordinator.alarms.alarm_sources import alarms
 from coordinator.home.founding import OWN
 from coordinator.home.home import Home
 from coordinator.home.registry import Registry
@@ -55,10 +56,14 @@ class Happenings:
         if place.seq < 0:
             known, said = self._known(journal, run, now_s) if run.ended else (place.run, place.said)
             place = replace(place, seq=journal.last_seq(), run=known, said=said)
+            after_round = _ended_rounds(run)
+        else:
+            after_round = place.round if place.run == run.run else 0
         rows = journal.after(place.seq, READ_AT_ONCE)
         found = [*self._began(place, run), *self._events(rows, run), *self._ended(journal, rows, run, now_s)]
+        found += self._alarms(run, after_round)
         found += self._certificates(now_s)
-        place = replace(place, seq=rows[-1][0] if rows else place.seq, run=run.run)
+        place = replace(place, seq=rows[-1][0] if rows else place.seq, run=run.run, round=_ended_rounds(run))
         troubled, place = self._in_trouble(place, run, now_s)
         found += troubled
         told = tuple(one for one in found if one.kind in self._kinds and one.id not in place.said)
@@ -95,6 +100,14 @@ class Happenings:
                     end = notices.RunEnd(record.outcome, len(record.ledger), record.reason)
                     yield notices.ended(self._federation, name, end, seq, at)
 
+    def _alarms(self, run: Run, after_round: int) -> Iterator[Notice]:
+        """Yield the alarms of the rounds that have ended since, but those that the round before had, too."""
+        for round_ in run.rounds[after_round : _ended_rounds(run)] if "alarm" in self._kinds else ():
+            before = run.rounds[: round_.number - 1][-1:]
+            known = {(one.site, one.what) for earlier in before for one in alarms(run, earlier)}
+            if new := [one for one in alarms(run, round_) if (one.site, one.what) not in known]:
+                yield notices.alarmed(self._federation, run.run, round_, new)
+
     def _certificates(self, now_s: float) -> Iterator[Notice]:
         if "certificate" not in self._kinds or now_s - self._certificates_s < CERTIFICATES_S:
             return
@@ -110,6 +123,11 @@ class Happenings:
             return [], place
         found = [notices.trouble(self._federation, run.run, place.seq, words, now_s)] if words else []
         return found, replace(place, trouble=digest)
+
+
+def _ended_rounds(run: Run) -> int:
+    """Return how many rounds get no more alarms: scores of the last one may still come in."""
+    return len(run.rounds) if run.ended else max(0, len(run.rounds) - 1)
 
 
 def _warnings(home: Home, sites: Sequence[str], now: datetime) -> list[str]:

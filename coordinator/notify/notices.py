@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from fedcervix.core.alarms import Alarm
 from fedcervix.core.events import Event, SiteFailed, SiteRefused, SiteSilent
-from fedcervix.core.rounds.state import Outcome, Run
+from fedcervix.core.rounds.state import Outcome, Round, Run
 from fedcervix.core.rounds.waits import OnTimeout, waits
-from fedcervix.notify.notice import Notice, cut, foreign, without_paths
+from fedcervix.notify.notice import TITLE_CHARS_MAX, Notice, cut, foreign, without_paths
+from fedcervix.printable import shortened
 from fedcervix.transport.identity import moment
 
 
@@ -81,6 +83,24 @@ def happened(federation: str, run: str, seq: int, event: Event, now: Run | None)
         federation=federation,
         run=run,
         site=getattr(event, "site", ""),
+    )
+
+
+def alarmed(federation: str, run: str, round_: Round, new: Sequence[Alarm]) -> Notice:
+    """Return what is told of the alarms of a round that has ended."""
+    sites = ", ".join(dict.fromkeys(one.site for one in new))
+    about = f"site {sites}" if len({one.site for one in new}) == 1 else f"sites {sites}"
+    words = " ".join(f"Site {one.site}, {one.what}: {foreign(one.words)}." for one in new)
+    return Notice(
+        id=f"{run}.{round_.number}.alarm",
+        kind="alarm",
+        at=round_.ended_at,
+        title=shortened(f"something is unusual about {about}", TITLE_CHARS_MAX),
+        text=cut(f"After round {round_.number}: {words} An alarm excludes nobody: a person should look."),
+        next_step="ask the site whether it changed something; then: coordinator status",
+        federation=federation,
+        run=run,
+        site=sites if len({one.site for one in new}) == 1 else "",
     )
 
 

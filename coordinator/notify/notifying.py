@@ -1,46 +1,26 @@
-"""Who is told, by the configuration; and the couriers, as long as a coordinator runs."""
+"""The couriers, as long as a coordinator runs, and for what one has left."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from functools import partial
 
 from coordinator.home.home import Home
 from coordinator.notify.happenings import Happenings
+from coordinator.notify.receivers import receivers
 from coordinator.run.engine import Engine
 from coordinator.run.history import replayed
 from fedcervix.core.rounds.state import Run
 from fedcervix.disk.journal import Journal, RunRecord
-from fedcervix.notify.courier import Courier, Receiver
-from fedcervix.notify.mail import LOGIN_FILE, Mail
+from fedcervix.notify.courier import Courier
 from fedcervix.notify.outbox import file_of
-from fedcervix.notify.webhook import KEY_FILE, Webhook
 from fedcervix.runtime.log import logger
 
 LAST_S = 15.0
 """for the messages of a run that has ended"""
 STOP_S = 2.0
 """where the coordinator was stopped: the next start sends the rest"""
-
-
-def receivers(home: Home) -> list[Receiver]:
-    """Return who is told; nobody as long as [notify] names no one. Raises ConfigError."""
-    settings = home.config().notify
-    found: list[Receiver] = []
-    if settings.webhook.url:
-        webhook = replace(settings.webhook, authority=_below(home, settings.webhook.authority))
-        found.append(Webhook(webhook, home.key_file(KEY_FILE)))
-    if settings.mail.server:
-        mail = replace(settings.mail, authority=_below(home, settings.mail.authority))
-        found.append(Mail(mail, home.key_file(LOGIN_FILE)))
-    return found
-
-
-def _below(home: Home, file: str) -> str:
-    """Return the path of an authority's file; empty where none is named."""
-    return str(home.folder / file) if file else ""
 
 
 def couriers(home: Home, begun_at: float, run: Callable[[], Run], trouble: Callable[[], str]) -> list[Courier]:

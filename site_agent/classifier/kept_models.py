@@ -168,4 +168,4 @@ def shelf(home: SiteHome) -> Shelf:
 def standings(home: SiteHome, models: Iterable[ModelFacts]) -> dict[str, ModelStanding]:
     """Return how models stand, by digest. Raises StorageError."""
     known = shelf(home)
-    return {one.digest: known.stands(one.digest) for one in models}
+    return {one.digest: known.standing(one) for one in models}

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from rich.table import Table
 
+from fedcervix.lineage.shelf import state
 from fedcervix.runtime.cli_runtime import stdout_console
 from fedcervix.runtime.printing import say
+from site_agent.classifier.kept_models import shelf
 from site_agent.home import SiteHome
 from site_agent.report.history import SHORT, ComparedStart, Entry, Told, compare, entries, find_report
 
@@ -14,7 +18,8 @@ def history(home: SiteHome) -> None:
     """List what this site has made; what cannot be read is named with the reason."""
     found = entries(home)
     if whole := [entry for entry in found if not entry.trouble]:
-        stdout_console().print(table(whole))
+        known = shelf(home)
+        stdout_console().print(table(whole, {one.name: state(known, one) for one in known.models}))
     for entry in found:
         if entry.trouble:
             say(f"{entry.kind} {entry.place} cannot be read:\n{entry.trouble}")
@@ -22,14 +27,14 @@ def history(home: SiteHome) -> None:
         say(f"there are no models, classifiers or reports yet; next: {home.command('finetune')}")
 
 
-def table(found: list[Entry]) -> Table:
-    """Return the entries as a table. Digests are the first 12 digits."""
+def table(found: list[Entry], states: Mapping[str, str]) -> Table:
+    """Return the entries as a table, digests by their first 12 digits. `states`: how a model stands, by its folder."""
     drawn = Table(title="Models, classifiers and reports", title_justify="left")
-    for heading in ("type", "folder", "made (UTC)", "digest", "source"):
+    for heading in ("type", "folder", "made (UTC)", "digest", "source", "state"):
         drawn.add_column(heading, overflow="fold", no_wrap=heading == "digest")
     for entry in found:
         made_at = entry.made_at.removesuffix(" UTC").removesuffix("+00:00").replace("T", " ")
-        drawn.add_row(entry.kind, entry.place, made_at, entry.digest[:SHORT], entry.what)
+        drawn.add_row(entry.kind, entry.place, made_at, entry.digest[:SHORT], entry.what, states.get(entry.place, ""))
     return drawn
 
 

@@ -7,7 +7,6 @@ Nothing here loads torch, and what a check needs is loaded when its turn has com
 from __future__ import annotations
 
 import os
-import shlex
 import threading
 import time
 from collections.abc import Iterator
@@ -149,14 +148,8 @@ def _keys(home: SiteHome) -> str | CheckWarning:
     """Find the key, the certificate and the authority, and say who else may read the key."""
     for name in ("authority.crt", *(file.name for file in home.own_files())):
         home.pem(name)
-    open_ones = [key for key in home.key_file("").glob("*.key*") if key.stat().st_mode & 0o077]
-    if open_ones:
-        files = " ".join(shlex.quote(str(key)) for key in open_ones)
-        return CheckWarning(
-            "other users of this machine may read a secret key",
-            cause="it was copied, or restored from a backup that keeps no permissions",
-            next_step=f"chmod 600 {files}",
-        )
+    if found_open := home_checks.open_secrets(home.key_file("")):
+        return found_open
     return f"{home.key_file('')}, readable by their owner alone"
 
 

@@ -33,6 +33,7 @@ from fedcervix.monitoring import textfiles
 from fedcervix.monitoring.declared import Declared, Sample
 from fedcervix.monitoring.exposition import check_folder, text, write_textfile
 from fedcervix.monitoring.home_metrics import Validity
+from fedcervix.notify.outbox import LateMessages
 from fedcervix.runtime.record import AlarmLine, ContributionLine, LedgerLine, MissingLine, ScoreLine
 from tests.unit.coordinator_homes import made
 
@@ -77,6 +78,7 @@ FACTS = CoordinatorFacts(
     certificates=(Validity("authority", "", 1.0, 9e9), Validity("site", "nhs", 10.0, 2000.0)),
     disk_free_bytes=10,
     disk_size_bytes=100,
+    undelivered=(LateMessages("mail", 3, 50.0), LateMessages("webhook", 0, None)),
 )
 
 

@@ -18,9 +18,12 @@ from coordinator.home.founding import Founding
 from coordinator.home.founding import create as create_coordinator
 from coordinator.home.home import Home
 from fedcervix.disk.journal import Journal
-from fedcervix.errors import ConfigError
+from fedcervix.errors import ConfigError, RunError, StorageError
+from fedcervix.notify.outbox import Outbox, file_of, store
+from fedcervix.notify.webhook import KEY_FILE, make_key
 from site_agent import home as homes
 from site_agent.home import SiteHome
+from tests.unit.test_notify_webhook import notice
 
 NOW = datetime.now(UTC)
 
@@ -74,6 +77,14 @@ def test_options_of_the_archive_need_an_archive(site: SiteHome) -> None:
     assert at_site(site, "doctor", "--allow", "nhs").exit_code == 2
 
 
+def test_an_archive_that_cannot_be_written_is_said_before_the_checks(site: SiteHome, tmp_path: Path) -> None:
+    nowhere = at_site(site, "doctor", "--bundle", tmp_path / "none" / "a.zip")
+    no_log = at_site(site, "doctor", "--bundle", tmp_path / "a.zip", "--log", tmp_path / "none.log")
+    assert isinstance(nowhere.exception, RunError)
+    assert isinstance(no_log.exception, StorageError)
+    assert nowhere.stdout == no_log.stdout == "", "no check was made"
+
+
 @pytest.fixture
 def home(tmp_path: Path) -> Home:
     """Make a coordinator's home."""
@@ -114,6 +125,32 @@ def test_a_port_that_is_taken_and_keys_that_others_read_are_seen(home: Home) -> 
         code, found = at_coordinator(home)
     assert (code, found["port"], found["address"], found["authority"]) == (11, "fault", "skipped", "warning")
     assert stat.S_IMODE(home.key_file("authority.key").stat().st_mode) == 0o644, "it only looks"
+
+
+@pytest.mark.parametrize("name", ["webhook.key", "mail.login", "metrics.token", "ledger.key"])
+def test_every_secret_that_others_read_is_seen(name: str, home: Home) -> None:
+    home.key_file(name).touch(mode=0o600)
+    assert at_coordinator(home)[1]["authority"] == "ok"
+    home.key_file(name).chmod(0o640)
+    assert at_coordinator(home)[1]["authority"] == "warning"
+
+
+def test_notifications_that_cannot_arrive_are_seen(home: Home) -> None:
+    assert at_coordinator(home)[1]["notifications"] == "ok", "off"
+    text = home.config_file.read_text()
+    assert text.count('# url = ""') == 1
+    home.config_file.write_text(text.replace('# url = ""', 'url = "https://hooks.example.org/secret"'))
+    code, found = at_coordinator(home)
+    assert (code, found["notifications"]) == (ConfigError.exit_code, "fault"), "there is no key yet"
+    make_key(home.key_file(KEY_FILE))
+    assert at_coordinator(home)[1]["notifications"] == "ok"
+    old = NOW.timestamp() - 3600
+    store(file_of(home.folder, "webhook"), Outbox(waiting=(notice(at=old),)))
+    assert at_coordinator(home) == (0, {**at_coordinator(home)[1], "notifications": "warning"})
+    done = CliRunner().invoke(coordinator.cli.cli, ["--home", str(home.folder), "doctor"])
+    assert "1 message is not delivered by webhook" in done.stdout
+    assert "notify send" in done.stdout
+    assert "secret" not in done.stdout
 
 
 def test_a_clock_before_the_authority_was_made_is_a_fault(home: Home) -> None:

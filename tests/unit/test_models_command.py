@@ -19,6 +19,7 @@ from cyclonedx.validation.json import JsonStrictValidator
 
 import coordinator.cli
 import site_agent.cli
+from cervix_study.data.preparation import _check_not_retired
 from cervix_study.export import card
 from cervix_study.export.model_source import find
 from coordinator.home.founding import renew_self
@@ -145,6 +146,39 @@ def test_a_hospital_stops_using_a_model_today_and_all_that_was_made_from_it(town
     assert "made from" in town.hospital("models", "list")
 
 
+def test_what_was_made_from_a_retired_model_stands_as_retired_everywhere_and_is_not_approved(town: Town) -> None:
+    assert "candidate" in town.hospital("history")
+    town.hospital("models", "retire", town.run, "--reason", WRONG)
+    listed = {one["model"]["name"]: one["standing"] for one in json.loads(town.hospital("models", "list", "--json"))}
+    assert listed["classifiers/csfssl"]["state"] == "retired"
+    assert listed["classifiers/csfssl"]["by"]["model"] == town.digest
+    bill = json.loads(town.hospital("models", "show", "csfssl", "--bom"))
+    assert {"name": "fedcervix:state", "value": "retired"} in bill["components"][0]["properties"]
+    assert "retired" in town.hospital("history")
+    with pytest.raises(ModelError, match="which is retired") as refused:
+        town.hospital("models", "approve", "csfssl", "--reason", "tested")
+    assert "models list" in refused.value.next_step
+
+
+def test_a_study_does_not_begin_from_a_retired_model(town: Town) -> None:
+    town.operator("models", "retire", town.run, "--reason", WRONG)
+    town.operator("export", town.run, str(town.folder / "out"))
+    exported = next((town.folder / "out").glob("*.safetensors"))
+    kept = next((town.site.models / town.run).glob("*.safetensors"))
+
+    def begin(file: Path) -> None:
+        home = SiteHome(file.parent.parent.parent)
+        _check_not_retired(Path("study.toml"), home, file, town.digest)
+
+    begin(kept)
+    with pytest.raises(ModelError, match="from which encoders would begin, is retired"):
+        begin(exported)
+    town.hospital("models", "retire", town.run, "--reason", WRONG)
+    with pytest.raises(ModelError, match=WRONG) as refused:
+        begin(kept)
+    assert refused.value.next_step.startswith("edit study.toml")
+
+
 def test_force_that_replaces_a_file_does_not_use_a_retired_model(town: Town) -> None:
     town.hospital("models", "retire", "csfssl", "--reason", WRONG)
     words = ("predict", "csfssl", str(town.folder), "--out", str(town.folder / "out.csv"), "--force")
@@ -175,9 +209,13 @@ def test_no_run_begins_from_a_retired_model_at_either_end(town: Town) -> None:
     start = [line for line in text.splitlines() if line.startswith("base = ")]
     assert len(start) == 1
     town.home.config_file.write_text(text.replace(start[0], f'base = "{base}"'))
-    with pytest.raises(ModelError, match="no run was begun"):
+    with pytest.raises(ModelError, match="no run was begun") as refused:
         town.operator("begin", "--mode", "csfssl")
+    assert refused.value.next_step.endswith("begin --mode csfssl --force-retired")
     assert "created: run" in town.operator("begin", "--mode", "csfssl", "--force-retired")
+    with pytest.raises(ModelError, match="no run was begun") as refused:
+        town.operator("start", "--mode", "csfssl", "--new")
+    assert refused.value.next_step.endswith("start --mode csfssl --new --force-retired"), "the old run is not continued"
 
     [file] = town.home.decisions.glob("retired-*.json")
     town.hospital("models", "import", str(file))

@@ -14,10 +14,11 @@ import pytest
 from coordinator.home.home import Home
 from coordinator.notify import notices
 from coordinator.notify.happenings import Happenings
+from coordinator.notify.undelivered import late_words
 from coordinator.run.engine import Engine
 from coordinator.run.history import begin_of
 from fedcervix.core.events import RunAborted, SiteAttached, SiteFailed, SiteRefused, SiteSilent
-from fedcervix.core.rounds.state import Run
+from fedcervix.core.rounds.state import Missing, Round, Run
 from fedcervix.core.rounds.step import step
 from fedcervix.disk.journal import Journal, RunRecord
 from fedcervix.errors import LinkError, RemoteError
@@ -25,7 +26,7 @@ from fedcervix.models.blobs import BlobStore
 from fedcervix.notify.courier import Courier
 from fedcervix.notify.line import translated
 from fedcervix.notify.notice import Notice
-from fedcervix.notify.outbox import ALIKE_PER_HOUR, WAITING_MAX, Outbox, Place, load, store
+from fedcervix.notify.outbox import ALIKE_PER_HOUR, WAITING_MAX, Outbox, Place, late_messages, load, store
 from fedcervix.notify.settings import KINDS
 from tests.unit.coordinator_homes import made
 from tests.unit.test_notify_webhook import notice
@@ -129,6 +130,39 @@ def test_a_message_that_is_refused_does_not_hold_up_the_next(file: Path) -> None
     world.courier.step()
     assert world.ids() == ["run.1.silent", "run.2.silent"]
     assert world.courier.waiting == 1
+
+
+def test_an_error_that_nobody_has_thought_of_ends_no_thread_and_tells_no_secret(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world = World(file, Listed(*numbered(2)))
+    world.told.raises["run.0.silent"] = ValueError("password hunter2")
+    world.courier.step()
+    assert world.ids() == ["run.1.silent"], "the next message goes on"
+    world.source.items.clear()  # type: ignore[attr-defined]
+    world.courier._source = None  # type: ignore[assignment]
+    world.now_s += 900
+    world.courier.step()
+    said = capsys.readouterr()
+    assert "ValueError" in said.out + said.err
+    assert "AttributeError" in said.out + said.err
+    assert "hunter2" not in said.out + said.err
+
+
+def test_messages_that_wait_for_long_are_seen(file: Path) -> None:
+    world = World(file, Listed(*numbered(2, at=1e9 - 60)))
+    world.told.raises[""] = LinkError("away")
+    world.courier.step()
+    found = late_messages(file.parent, "webhook")
+    assert (found.waiting, found.since) == (2, 1e9 - 60)
+    assert late_words((found,), 1e9) == []
+    assert late_words((found,), 1e9 + 700) == [
+        "2 messages are not delivered by webhook, the oldest since 2001-09-09 01:45 UTC"
+    ]
+    world.told.raises.clear()
+    world.now_s += 900
+    world.courier.step()
+    assert late_words((late_messages(file.parent, "webhook"),), 1e9 + 900) == []
 
 
 def test_a_message_is_given_up_after_its_time_and_counted_from_when_it_happened(file: Path) -> None:
@@ -249,6 +283,30 @@ def test_each_kind_is_told_with_what_to_do_and_in_order(home: Home) -> None:
         assert str(home.folder) not in one.words
         assert one.next_step
     assert source.news(place, 1e9)[0] == ()
+
+
+def test_an_alarm_is_told_when_its_round_has_ended_and_not_again_while_it_lasts(home: Home) -> None:
+    def round_(number: int, *unusual: str) -> Round:
+        missing = tuple(Missing(site, "its update spoils the model", suspected=True) for site in unusual)
+        return Round(number, base="", begun_at=1e9, missing=missing, ended_at=1e9 + number)
+
+    with federation(home) as fed:
+        source = fed.source(("alarm",))
+        fed.run = replace(fed.run, rounds=(round_(1, "alts"), round_(2)))
+        found, place = source.news(Place(), 1e9)
+        assert found == (), "it began before anybody was told"
+        told = []
+        for rounds in ((3, "nhs"), (4, "nhs"), (5, "nhs", "alts"), (6,)):
+            fed.run = replace(fed.run, rounds=(*fed.run.rounds, round_(*rounds)))
+            found, place = source.news(place, 1e9)
+            told.append([(one.id, one.site, one.title) for one in found])
+            assert source.news(place, 1e9)[0] == (), "once"
+    assert told == [
+        [],
+        [("run.3.alarm", "nhs", "something is unusual about site nhs")],
+        [],
+        [("run.5.alarm", "alts", "something is unusual about site alts")],
+    ]
 
 
 def test_a_restart_between_two_looks_tells_the_same_ids(home: Home) -> None:

@@ -38,6 +38,8 @@ class Server:
                 sock.sendall(b"220 go\r\n")
                 sock = self.tls.wrap_socket(sock, server_side=True)
                 file, self.offers = sock.makefile("rb"), "AUTH PLAIN"
+            elif word == b"AUTH" and self.refuses == "form":
+                sock.sendall(b"334 a\r\n")
             elif word == b"AUTH":
                 sock.sendall(b"235 yes\r\n" if self.refuses != "login" else b"535 no \x1b[2J\r\n")
             elif word == b"RCPT" and self.refuses == "to":
@@ -83,6 +85,16 @@ def test_name_and_password_go_only_after_tls(tmp_path: Path) -> None:
         mail_to(found, tmp_path, security="starttls", authority=str(authority)).send(notice())
     words = [one.split()[0].upper() for one in found.heard[:4]]
     assert words == [b"EHLO", b"STARTTLS", b"EHLO", b"AUTH"]
+
+
+def test_a_server_whose_words_cannot_be_decoded_is_an_error_of_the_server(tmp_path: Path) -> None:
+    (tmp_path / LOGIN_FILE).write_text("fed\nsecret\n")
+    with (
+        listening(Server(offers="AUTH CRAM-MD5", refuses="form")) as found,
+        pytest.raises(RemoteError, match="answered what is no SMTP") as raised,
+    ):
+        mail_to(found, tmp_path).send(notice())
+    assert "secret" not in raised.value.explain()
 
 
 def test_a_server_that_encrypts_from_the_start(tmp_path: Path) -> None:

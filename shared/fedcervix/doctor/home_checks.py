@@ -102,6 +102,20 @@ def permissions(facts: FolderFacts) -> Finding:
     return f"{folder} is {owner}'s alone"
 
 
+def open_secrets(keys: Path) -> CheckWarning | None:
+    """Return a warning where others may read a file in the folder of keys. Certificates are no secret; all else is."""
+    found = [
+        one for one in sorted(keys.glob("*")) if not {".crt", ".pub"} & {*one.suffixes} and one.stat().st_mode & 0o077
+    ]
+    if not found:
+        return None
+    return CheckWarning(
+        "other users of this machine may read a secret key",
+        cause="it was copied, written by hand, or restored from a backup that keeps no permissions",
+        next_step=f"chmod 600 {' '.join(map(named, found))}",
+    )
+
+
 def place(facts: FolderFacts) -> Finding:
     """Say what kind of file system a home lies on."""
     kind = facts.file_system

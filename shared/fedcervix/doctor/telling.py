@@ -15,6 +15,7 @@ from fedcervix.disk.storage import disk
 from fedcervix.doctor import bundle
 from fedcervix.doctor.findings import CheckResult, Row, exit_code, result, summary
 from fedcervix.doctor.options import DoctorOptions
+from fedcervix.errors import RunError
 from fedcervix.runtime.commandline import meant_here
 from fedcervix.runtime.printing import say
 from fedcervix.runtime.typed_json import to_text
@@ -51,9 +52,23 @@ def ended(results: Sequence[CheckResult], *, again: str, then: str, as_json: boo
 
 
 def check_new(asked: DoctorOptions) -> None:
-    """Raise RunError where the archive that is asked for is there already: before all checks, not after them."""
-    if asked.into is not None and asked.into.exists():
+    """Raise RunError where no archive could be written in the end: before all checks, which may take minutes.
+
+    Raises StorageError where the log cannot be read.
+    """
+    if asked.into is None:
+        return
+    if asked.into.exists():
         raise bundle.is_there(asked.into)
+    if not asked.into.parent.is_dir():
+        raise RunError(
+            f"{asked.into} cannot be written: {asked.into.parent} is no folder",
+            cause="the path is wrong, or the folder was not made yet",
+            next_step="name a file in a folder that is there, with --bundle",
+        )
+    if asked.log is not None:
+        with disk(asked.log, "read"), asked.log.open("rb"):
+            pass
 
 
 LOG_BYTES_MAX = 2**22

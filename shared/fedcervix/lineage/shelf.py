@@ -90,11 +90,25 @@ class Shelf:
 
     def retired_parent(self, one: ModelFacts) -> tuple[str, ModelStanding] | None:
         """Return a retired model that this one was made from, and how it stands."""
-        known = {model.digest: [parent.digest for parent in model.parents] for model in self.models}
-        for digest in ancestry(one.digest, known)[1:]:
+        for digest in ancestry(one.digest, self._parents)[1:]:
             if (stands := self.stands(digest)).state == "retired":
                 return digest, stands
         return None
+
+    def standing(self, one: ModelFacts) -> ModelStanding:
+        """Return how a model stands: as itself, or retired where it was made from a retired one."""
+        own = self.stands(one.digest)
+        above = None if own.state == "retired" else self.retired_parent(one)
+        return above[1] if above else own
+
+    def made_from(self, digest: str) -> tuple[ModelFacts, ...]:
+        """Return what was made from a model, in one step or in several."""
+        known = self._parents
+        return tuple(one for one in self.models if digest in ancestry(one.digest, known)[1:])
+
+    @cached_property
+    def _parents(self) -> Mapping[str, Sequence[str]]:
+        return {one.digest: [parent.digest for parent in one.parents] for one in self.models}
 
     def find(self, word: str) -> ModelFacts:
         """Return the model of this name, or of this digest or beginning of one. Raises ModelError."""

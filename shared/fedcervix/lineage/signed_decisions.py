@@ -49,7 +49,7 @@ class SignedDecision:
         if not found.not_before <= said.moment <= found.not_after:
             raise _not_said(
                 said,
-                f"it names {identity.moment(said.moment)}, when its signer's certificate was not valid",
+                f"it names {said.made_at}, when its signer's certificate was not valid",
                 "the clock of that machine was wrong, or an old key was used again",
             )
         return found

@@ -6,12 +6,14 @@ Rules
 2. A receiver that cannot be reached is left alone for a growing time, at most `PAUSE_MOST_S`. A message that the
    receiver refuses does not hold up the next one. After `give_up_s` from when it happened, a message is given up.
 3. The log says what was delivered, what was not, and why: with host, kind and id. Nothing secret is in those.
+4. Whatever a source or a receiver raises, the thread goes on: one that ended unheard would tell nobody anything more.
 """
 
 from __future__ import annotations
 
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -38,6 +40,9 @@ class Receiver(Protocol):
     @property
     def host(self) -> str:
         """Where it is."""
+
+    def check(self) -> None:
+        """Raise ConfigError or StorageError where a file that it needs is missing or says nothing."""
 
     def send(self, notice: Notice) -> str:
         """Send a message."""
@@ -140,8 +145,8 @@ class Courier:
         now_s = self._clock_s()
         try:
             notices, place = self._source.news(self._box.place, now_s)
-        except FedcervixError as error:
-            self._say("notifications cannot be read", error)
+        except Exception as error:  # noqa: BLE001  (rule 4)
+            self._say("notifications cannot be read", _explained(error))
             return
         was, box = self._box.place, self._box.with_news(notices, place, now_s)
         if notices or was.seq < 0 or replace(was, seq=place.seq) != place:
@@ -155,10 +160,10 @@ class Courier:
         for notice in self._box.waiting:
             try:
                 words = self._receiver.send(notice)
-            except FedcervixError as error:
-                self._say("notification not delivered", error)
+            except Exception as error:  # noqa: BLE001  (rule 4)
+                self._say("notification not delivered", _explained(error))
                 failed = True
-                if not isinstance(error, RemoteError):
+                if isinstance(error, FedcervixError) and not isinstance(error, RemoteError):
                     break
             else:
                 self._said, self._delivered = "", self._delivered + 1
@@ -183,3 +188,15 @@ class Courier:
         self._box = box
         with loss_logged(self._file):
             store(self._file, box)
+
+
+def _explained(error: Exception) -> FedcervixError:
+    """Return what was raised as an error of ours; of another one only kind and place: its text may be secret."""
+    if isinstance(error, FedcervixError):
+        return error
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return FedcervixError(
+        f"{type(error).__name__} in {Path(place.filename).name}, line {place.lineno}",
+        cause="a bug",
+        next_step="report this line; it is tried again",
+    )

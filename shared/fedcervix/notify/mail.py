@@ -75,11 +75,20 @@ class Mail:
         """The server."""
         return self._server.host
 
+    def check(self) -> None:
+        """Read what it needs: name and password, and the authority's file. Raises ConfigError, StorageError."""
+        read_login(self._login_file)
+        self._tls()
+
+    def _tls(self) -> ssl.SSLContext | None:
+        settings = self._settings
+        return None if settings.security == "none" else tls(Path(settings.authority) if settings.authority else None)
+
     def send(self, notice: Notice) -> str:
         """Send a message; return what the server said. Raises ConfigError, StorageError, LinkError, RemoteError."""
         settings, login = self._settings, read_login(self._login_file)
         mail = composed(notice, settings.sender, settings.to)
-        context = None if settings.security == "none" else tls(Path(settings.authority) if settings.authority else None)
+        context = self._tls()
         try:
             with translated(self.host):
                 at_once = context if settings.security == "tls" else None
@@ -97,6 +106,12 @@ class Mail:
                         smtp.quit()
         except LinkError as error:
             raise self._named(error) from error.__cause__
+        except ValueError as error:  # smtplib decodes what a server says, and lets through what comes of it
+            raise RemoteError(
+                f"{self.host} answered what is no SMTP",
+                cause="another program answers there, or the server has a fault",
+                next_step=AGAIN,
+            ) from error
         left = f"; it refused {len(refused)} of {len(settings.to)} addresses" if refused else ""
         return f"{self.host} took the mail{left}"
 

@@ -29,6 +29,8 @@ WAITING_MAX = 64
 SAID_MAX = 200
 ALIKE_PER_HOUR = 4
 HOUR_S = 3600.0
+LATE_S = 600.0
+"""after so long, a message that still waits is something to be told"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,8 @@ class Place:
     """ids of the last messages: of what happens once, and is of no event of its own"""
     trouble: str = ""
     """digest of the trouble that there was; empty: there was none"""
+    round: int = 0
+    """the last round of the run of whose alarms it was told"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +91,26 @@ def _with(box: Outbox, notice: Notice, now_s: float) -> Outbox:
         more = f"({box.left_out} messages before this one were left out: there were too many.)"
         notice = replace(notice, text=cut(f"{notice.text} {more}"))
     return replace(box, waiting=(*box.waiting, notice), recent=(*box.recent, (like, now_s)), left_out=0)
+
+
+@dataclass(frozen=True, slots=True)
+class LateMessages:
+    """Messages that one receiver has not taken yet."""
+
+    receiver: str
+    waiting: int
+    since: float | None
+    """when that of the oldest happened, Unix seconds; None where none waits"""
+
+    def is_late(self, now_s: float) -> bool:
+        """Say whether a person should look."""
+        return self.since is not None and now_s - self.since > LATE_S
+
+
+def late_messages(folder: Path, receiver: str) -> LateMessages:
+    """Return what waits in a home for a receiver, as it was written last. Raises StorageError."""
+    box = load(file_of(folder, receiver))
+    return LateMessages(receiver, len(box.waiting), min((one.at for one in box.waiting), default=None))
 
 
 def file_of(folder: Path, receiver: str) -> Path:

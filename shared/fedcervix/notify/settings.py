@@ -5,15 +5,15 @@ from __future__ import annotations
 import ipaddress
 import re
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 from urllib.parse import SplitResult, urlsplit
 
 from fedcervix.core.bounds import Within, check_values
 from fedcervix.core.plan import check
 from fedcervix.transport.address import Address, check_address
 
-Kind = Literal["began", "ended", "silent", "refused", "failed", "certificate", "trouble"]
-KINDS: tuple[Kind, ...] = ("began", "ended", "silent", "refused", "failed", "certificate", "trouble")
+Kind = Literal["began", "ended", "silent", "refused", "failed", "alarm", "certificate", "trouble"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 URL_CHARS_MAX = 2000
 TO_MAX = 20
 _URL = re.compile(r"[!-~]+")

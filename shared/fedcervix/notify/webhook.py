@@ -101,6 +101,11 @@ class Webhook:
         """Who is told: the host alone."""
         return self._parts.hostname or ""
 
+    def check(self) -> None:
+        """Read what it needs: the key, and the authority's file. Raises ConfigError, StorageError."""
+        read_keys(self._key_file)
+        tls(self._authority)
+
     def send(self, notice: Notice) -> str:
         """Send a message; return what the receiver said. Raises ConfigError, StorageError, LinkError, RemoteError."""
         request = _request(self._parts.netloc, self._target(), notice, read_keys(self._key_file), int(self._clock_s()))
