@@ -401,10 +401,9 @@ def _notifications(home: Home, now: datetime) -> Finding:
     for one in told:
         one.check()
     if late := late_words(undelivered(home), now.timestamp()):
-        then = "test" if home.is_running() else "send"
         return CheckWarning(
             "; ".join(late),
             cause="the receiver cannot be reached or refuses them, or no coordinator runs",
-            next_step=home.command(f"notify {then}"),
+            next_step=home.command("notify test") if home.is_running() else home.command("notify send"),
         )
     return f"people are told by {' and '.join(one.name for one in told)}" if told else "off: [notify] names nobody"

@@ -82,7 +82,7 @@ def _check_unseen(home: SiteHome, known: KeptColours, collection: Collection) ->
             f"{count} among those whose pictures made the colours of the site",
             cause=f"they were training women when {home.colours} was made; the splits or the identifiers have changed",
             next_step=f"make the colours and what was trained with them again: rm {shlex.quote(str(home.colours))}; "
-            f"then {home.command('pretrain')} or {home.command('finetune')}",
+            f"then {home.command('finetune')}",
         )
 
 
