@@ -314,7 +314,9 @@ def _protocol(findings: StudyFindings) -> str:
 
 def _same_source(findings: StudyFindings) -> str:
     if findings.study.axes.leave_out_devices:
-        return "Each classifier is tested on women of a device that it has not learned from, at the site that trained it."
+        return (
+            "Each classifier is tested on women of a device that it has not learned from, at the site that trained it."
+        )
     return "Each classifier is tested on women of the site that trained it: there is no external test."
 
 

@@ -88,9 +88,7 @@ def _units(scored: Scored) -> list[Unit]:
 def _blocks(trainings: Iterable[Scored]) -> list[dict[Unit, bool]]:
     """Return the units among whom classes are shuffled, with their classes: the women, then each woman with both."""
     classes = {
-        unit: case
-        for scored in trainings
-        for unit, case in zip(_units(scored), scored.labels.tolist(), strict=True)
+        unit: case for scored in trainings for unit, case in zip(_units(scored), scored.labels.tolist(), strict=True)
     }
     blocks: dict[str, dict[Unit, bool]] = {}
     for unit, case in classes.items():
