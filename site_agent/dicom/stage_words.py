@@ -20,8 +20,8 @@ WORDS: Final = {
 }
 
 NOT_YET: Final = re.compile(
-    r"\b(before|without|prior|pre(?![- ]?aa\b)|not?(?= (acetic|aceto|acid|iodine|lugol|green|filter))|vor|ohne|avant|sans"
-    r"|antes|sin|sem|prima|senza)\b"
+    r"\b(before|without|prior|pre(?![- ]?aa\b)|not?(?= (acetic|aceto|acid|iodine|lugol|green|filter))|vor|ohne|avant"
+    r"|sans|antes|sin|sem|prima|senza)\b"
 )
 """words after which a stage is named that is not this picture's"""
 
