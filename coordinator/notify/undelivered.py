@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 
 from coordinator.home.home import Home
 from fedcervix.notify.outbox import LateMessages, late_messages
-from fedcervix.transport.identity import moment
 
 
 def undelivered(home: Home) -> tuple[LateMessages, ...]:
@@ -20,7 +19,7 @@ def late_words(found: tuple[LateMessages, ...], now_s: float) -> list[str]:
     """Return a sentence for each receiver whose messages wait for so long that a person should look."""
     return [
         f"{_counted(one.waiting)} not delivered by {one.receiver}, the oldest since "
-        f"{moment(datetime.fromtimestamp(one.since, UTC))}"
+        f"{datetime.fromtimestamp(one.since, UTC):%Y-%m-%d %H:%M} UTC"
         for one in found
         if one.since is not None and one.is_late(now_s)
     ]
