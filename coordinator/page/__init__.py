@@ -8,5 +8,5 @@ timeline       what each site did when, from the journal's events
 home_parts     certificates, and the runs of the home
 watching       the thread that fills the board
 records        the downloads
-static/        the document and the script of the page
+static/        the body of the document, its style and its scripts
 """

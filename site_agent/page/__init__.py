@@ -8,7 +8,7 @@
     headline    how things stand, in one line
     document    what was read -> what the page shows. Pure
     feeding     the thread that looks at the home, and puts what has changed on the board
-    static/     the page's own document, script and style
+    static/     the body of the document, its style and its scripts
 
 Nothing here starts torch, opens an image or writes to the home.
 """

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.e2e.loopback import until
-from tests.e2e.page_browser import CHROMIUM, NARROW, WIDE, Shown, browser_or_skip, shown
+from tests.e2e.page_browser import CHROMIUM, NARROW, WIDE, Shown, browser_or_skip, check_keyboard, shown
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, BrowserContext, Page
+    from playwright.sync_api import Browser, BrowserContext, Page, Route
 
 LEVELS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 TABS = 8
@@ -81,6 +82,11 @@ def test_everybody_can_read_it_and_it_shows_what_happens(context: BrowserContext
     table = page.get_by_role("region", name="Validation loss: table")
     assert table.get_by_role("row").count() == 13  # one of headings, and twelve rounds
     assert table.get_by_role("row").nth(2).inner_text().startswith("11")
+    assert page.title().startswith("✖ 2 things need a person")
+    aloud = "[...document.querySelectorAll('[role=status], [aria-live=polite]')].map((one) => one.innerText).join()"
+    assert "as of" not in page.evaluate(aloud)  # a screen reader would say the time each second
+    moving = page.locator("[aria-live=polite] [data-since]")
+    assert {one.get_attribute("aria-live") for one in moving.all()} == {"off"}
     for scheme in ("light", "dark"):
         for size in (WIDE, NARROW):
             page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
@@ -108,18 +114,62 @@ def test_all_tabs_of_a_browser_share_one_stream_and_the_next_takes_it_over(
     until("another tab has the stream", lambda: tabs[0].wait_for_timeout(50) or len(streams) == 2)
 
 
-@pytest.mark.long
 @pytest.mark.timeout(120)
 def test_it_is_used_by_keyboard(context: BrowserContext, star: Shown) -> None:
     page = opened(context, star)
-    page.keyboard.press("Tab")
-    assert page.evaluate("document.activeElement.textContent") == "Skip to the content"
-    page.keyboard.press("Enter")
-    assert page.evaluate("document.activeElement.id") == "main"
+    check_keyboard(page)
     twin = page.get_by_text("Timeline: table of the time since")
     twin.focus()
     page.keyboard.press("Enter")
     page.get_by_role("region", name="Timeline: table").wait_for()
+
+
+def refusing(code: int) -> Callable[[Route], None]:
+    return lambda route: route.fulfill(status=code, body="")
+
+
+@pytest.mark.timeout(120)
+def test_a_stream_that_is_dead_or_refused_is_said_in_the_right_words_and_opened_again(
+    context: BrowserContext, star: Shown
+) -> None:
+    page = context.new_page()
+    page.clock.install()
+    streams: list[str] = []
+    page.on("request", lambda request: streams.append(request.method) if request.url.endswith("/events") else None)
+    page.goto(star.address())
+    status = page.get_by_role("status")
+    page.get_by_text("Round 12 of at most 40:").wait_for()
+    star.process.signal(signal.SIGSTOP)  # as a tunnel that is gone: the connection stays, and nothing comes
+    try:
+        page.clock.run_for(20_000)
+        status.get_by_text("the page's server does not answer").wait_for()
+        assert streams.count("GET") > 1  # the browser itself would wait for ever
+    finally:
+        star.process.signal(signal.SIGCONT)
+    page.clock.run_for(20_000)
+    status.get_by_text("live").wait_for()
+    for code, words in ((403, "not let in any more"), (503, "too many pages are open"), (502, "does not answer")):
+        page.route("**/events", refusing(code))
+        page.reload()
+        status.get_by_text(words).wait_for()
+    page.unroute("**/events")
+    page.clock.run_for(20_000)
+    status.get_by_text("live").wait_for()
+
+
+@pytest.mark.timeout(120)
+def test_a_link_from_another_web_page_opens_no_door_and_a_bookmark_does(context: BrowserContext, star: Shown) -> None:
+    page = opened(context, star)
+    portal = context.new_page()
+    portal.route("http://portal.example/", lambda route: route.fulfill(
+        body=f'<a href="{page.url}">the page</a><img src="{page.url}shared/icon.svg" alt="">', content_type="text/html"
+    ))  # fmt: skip
+    portal.goto("http://portal.example/")
+    assert portal.locator("img").evaluate("image => image.decode().then(() => 'shown', () => 'refused')") == "refused"
+    portal.get_by_role("link").click()
+    portal.get_by_text("you are not logged in here").wait_for()  # the cookie does not come along
+    portal.goto(page.url)
+    portal.get_by_text("Round 12 of at most 40:").wait_for()
 
 
 @pytest.mark.timeout(120)

@@ -17,7 +17,7 @@ from site_agent.federation.activity import Doing, ExaminedSite, Note, here, note
 from site_agent.home import SiteHome, create
 from site_agent.store.run_store import RunStore
 from tests.e2e.loopback import BIN, Process, start
-from tests.e2e.page_browser import CHROMIUM, browser_or_skip
+from tests.e2e.page_browser import CHROMIUM, browser_or_skip, check_keyboard
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -92,6 +92,7 @@ def page(home: SiteHome, agent: Process, tmp_path: Path) -> Iterator[Page]:
 def test_a_site_at_work_is_shown_for_everybody_and_a_killed_agent_at_once(page: Page, agent: Process) -> None:
     from axe_playwright_python.sync_playwright import Axe
 
+    check_keyboard(page)
     for width in (360, 1440):
         page.set_viewport_size({"width": width, "height": 900})
         assert page.evaluate("document.documentElement.scrollWidth") <= width

@@ -12,6 +12,7 @@ const TIMELINE_ROUNDS = 6;
 const ROUNDS_SHOWN = 12;
 const LINES_MAX = 6; // sites with a line of their own in a chart; of more, the lowest, the middle and the highest are drawn
 const FOLDED = 2; // remarks of a round that are shown without a click
+const NEVER = Number.MAX_SAFE_INTEGER;
 const NEWS_S = 10; // the coordinator reports every second
 
 const bySite = (sites) => Object.entries(sites).sort(([, a], [, b]) => a.place - b.place);
@@ -57,7 +58,8 @@ function drawPicture({ run = {}, sites = {}, waits = {}, source = {} }) {
 }
 
 function drawWaits({ waits = {}, run = {}, sites = {} }) {
-  const found = Object.entries(waits).sort(([a], [b]) => (sites[a]?.place ?? 0) - (sites[b]?.place ?? 0));
+  const found = Object.entries(waits) // what happens first comes first; who works has no end
+    .sort(([a, one], [b, other]) => (one.until || NEVER) - (other.until || NEVER) || (sites[a]?.place ?? 0) - (sites[b]?.place ?? 0));
   if (run.outcome) { show(at("waits"), nothing("The run has ended: nobody is waited for.")); return; }
   if (!found.length) { show(at("waits"), nothing(run.phase === "aggregating" ? "Nobody: the coordinator averages." : "Nobody.")); return; }
   show(at("waits"), h("div", { class: "scroll listed", tabindex: "0", role: "region", "aria-label": "Waiting for: list" }, h("ul", {}, found.map(([site, wait]) => h("li", { class: "wait", "data-key": site },

@@ -10,5 +10,6 @@ A process of its own serves it. It only reads: there is nothing on the page that
     app            the routes
     serving        the process: its socket, its end
     options        the options that both roles' commands have
+    frame.html     the document of both roles, but its body
     static/        script, style and the library uPlot, as the browser gets them
 """
