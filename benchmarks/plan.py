@@ -41,8 +41,8 @@ from tests.e2e.loopback import Federation, processes_of, until
 
 SITES = ("nhs", "alts", "third")
 LIMIT_S = 3600.0
-LOOK_S = 0.02
-PROCESSES_EACH = 10
+LOOK_S = 0.1
+PROCESSES_EACH = 5
 """looks: the highest mark of a process stays until it ends"""
 GROWS = ("blobs", "runs", "models")
 """folders of a home in which a run's files lie; they are empty before the first one"""

@@ -18,7 +18,7 @@ from fedcervix.disk.storage import disk, read_file
 from fedcervix.errors import StorageError
 from fedcervix.json_text import parsed
 from fedcervix.runtime.log import logger
-from fedcervix.runtime.record import RoundTraffic, SiteTraffic
+from fedcervix.runtime.record import COUNT_MAX, RoundTraffic, SiteTraffic
 from fedcervix.runtime.typed_json import from_json, to_text
 
 
@@ -46,7 +46,7 @@ class Traffic:
     def keep(self, number: int) -> None:
         """Write down what moved in a round, which has ended or which is broken off now."""
         with self._lock:
-            found = tuple(SiteTraffic(site, self._down[site], self._up[site]) for site in sorted(self._down))
+            found = _lines(self._down, self._up)
             self._down.clear()
             self._up.clear()
         if not found:
@@ -85,7 +85,8 @@ def _added(lines: Iterable[RoundTraffic]) -> list[RoundTraffic]:
         for one in line.sites:
             down.setdefault(line.round, Counter())[one.site] += one.down_bytes
             up.setdefault(line.round, Counter())[one.site] += one.up_bytes
-    return [
-        RoundTraffic(round=number, sites=tuple(SiteTraffic(site, moved[site], up[number][site]) for site in moved))
-        for number, moved in sorted(down.items())
-    ]
+    return [RoundTraffic(round=number, sites=_lines(moved, up[number])) for number, moved in sorted(down.items())]
+
+
+def _lines(down: Counter[str], up: Counter[str]) -> tuple[SiteTraffic, ...]:
+    return tuple(SiteTraffic(site, *(min(way[site], COUNT_MAX) for way in (down, up))) for site in sorted(down))
