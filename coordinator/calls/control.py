@@ -91,8 +91,10 @@ class Control:
     def _picture(self, held: Mapping[str, Held], told: str, *, since: int) -> StatusDocument:
         now, engine = datetime.now(UTC).timestamp(), self._engine
         trouble = "\n".join(filter(None, (engine.trouble, alarm(held), told)))
-        known = engine.paces.known
-        return overview(engine.run, engine.lines(), held, now=now, trouble=trouble, since=since, paces=known)
+        known, moved = engine.paces.known, engine.traffic.rounds
+        return overview(
+            engine.run, engine.lines(), held, now=now, trouble=trouble, since=since, paces=known, traffic=moved
+        )
 
     async def command(self, request: wire.CommandRequest, call: Call, outside: Outside) -> wire.CommandReply:
         """Do what the operator asks. Raises RemoteError, StorageError."""

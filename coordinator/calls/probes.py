@@ -37,7 +37,7 @@ class Probes:
         clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._work, self._transfers, self._clock_s = work, transfers, clock_s
-        self._chunk = bytes(range(256)) * (chunk_bytes // 256)
+        self._chunk = codec.probe_bytes(chunk_bytes)
         self._budgets: dict[str, Budget] = {}
 
     async def down(self, request: wire.ProbeRequest, call: Call) -> AsyncIterator[Headers | bytes]:

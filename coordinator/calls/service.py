@@ -425,7 +425,7 @@ class Service:
 
         def take(chunk: bytes) -> None:
             self._goes_on(call)
-            self._engine.sites.moved(call.site, received_bytes=len(chunk))
+            self._engine.moved(call.site, received_bytes=len(chunk))
             seen.see(chunk)
             incoming.write(chunk)
 
@@ -478,7 +478,7 @@ class Service:
             while some := await self.work.do(call.serial, following):
                 for chunk in some:
                     yield chunk
-                    self._engine.sites.moved(call.site, sent_bytes=len(chunk))
+                    self._engine.moved(call.site, sent_bytes=len(chunk))
 
     def _to_fetch(self, request: wire.BlobRequest, call: Call) -> tuple[str, int]:
         """Return which model a site may have, and its bytes. Raises RunError where it is not the one asked for."""

@@ -28,7 +28,9 @@ from coordinator.notify.notifying import notifying
 from coordinator.run import history, results
 from coordinator.run.engine import Engine
 from coordinator.run.paces import Paces
+from coordinator.run.prediction import ended_rounds
 from coordinator.run.run_ledger import first_entries
+from coordinator.run.traffic import Traffic
 from fedcervix.core.events import SiteRevoked
 from fedcervix.core.modes import Mode
 from fedcervix.core.plan import differences
@@ -249,17 +251,20 @@ def start(home: Home, mode: Mode | None, bind: str, *, new: bool, force_retired:
         home.reserve.spend(lambda: certify_self(home, datetime.now(UTC)))
         journal, blobs = Journal(home.journal), BlobStore(home.blobs)
         record = _run_to_do(home, journal, blobs, mode, new=new, force_retired=force_retired)
-        engine = Engine(journal, blobs, record, paces=Paces(record.run, home.paces))
+        paces, traffic = Paces(record.run, home.paces), Traffic(record.run, home.paces)
+        engine = Engine(journal, blobs, record, paces=paces, traffic=traffic)
         _check_ledger(home, engine)
         _apply_revocations(home, engine)
         with notifying(home, engine, record.begun_at):
             _serve(home, engine, blobs, to)
         journal.close()
         run = engine.run
+        if not run.ended:
+            traffic.keep(ended_rounds(run) + 1)
     if not run.ended:
         say(f"stopped; to continue the run: {home.command('start')}", err=True)
         sys.exit(INTERRUPTED)
-    results.store(run, blobs, home.results, engine.paces.known)
+    results.store(run, blobs, home.results, paces.known, traffic.rounds)
     _announce(home, run.run, run.outcome or Outcome.ABORTED, run.reason)
 
 

@@ -16,6 +16,7 @@ from fedcervix.core.forecast import RunForecast, SiteForecast, forecast
 from fedcervix.core.modes import Mode
 from fedcervix.core.pace import Span, pace_key
 from fedcervix.core.plan import Plan
+from fedcervix.disk.reserve import FREE_BYTES_MIN
 from fedcervix.disk.storage import read_file
 from fedcervix.errors import ConfigError, RunError
 from fedcervix.runtime.cli_runtime import stdout_console
@@ -128,7 +129,7 @@ def _moved(span: Span, count_bytes: int) -> str:
 def _room(found: RunForecast) -> Table:
     table = Table(
         Column("site", no_wrap=True),
-        *("steps", "memory", "disk", "device"),
+        *("steps", "memory", "disk at once", "disk afterwards", "device"),
         title="What each site needs, and has",
         title_justify="left",
     )
@@ -138,14 +139,15 @@ def _room(found: RunForecast) -> Table:
             one.site,
             f"{pace.steps:,} an epoch",
             _of(pace.memory_bytes, pace.memory_free_bytes),
-            _of(pace.disk_bytes, pace.disk_free_bytes),
+            _of(pace.disk_bytes, pace.disk_free_bytes, FREE_BYTES_MIN),
+            size(pace.disk_left_bytes),
             "GPU" if pace.gpu else "CPU",
         )
     return table
 
 
-def _of(needed: int, free: int) -> Text:
-    return Text(f"{size(needed)} of {size(free)}", "red" if needed > free else "")
+def _of(needed: int, free: int, kept: int = 0) -> Text:
+    return Text(f"{size(needed)} of {size(free)}", "red" if needed + kept > free else "")
 
 
 def remarks(planned: Plan, found: RunForecast) -> list[str]:
@@ -157,8 +159,8 @@ def remarks(planned: Plan, found: RunForecast) -> list[str]:
         said.append(f"the line was not measured at {sites}: the time of its transfers is not in the range")
     elif len(found.sites) > 1 and not planned.mode_rules.in_turns:
         said.append("each line was measured by itself; in a round, all sites send at about the same time")
-    if planned.terms.secure_sum:
-        said.append("the time in which masks of the secure sums are made and sent is not in the range")
+    if planned.terms.secure_sum and (others := [one.site for one in found.sites if not one.pace.vector_s]):
+        said.append(f"measured without secure sums: {', '.join(others)}. The time of masks there is not in the range")
     if planned.terms.compression != "none" and any(not one.pace.packed_bytes for one in found.sites):
         said.append("a site has measured without compression: its bytes are those of whole models")
     return said
@@ -169,6 +171,6 @@ def _lacks(one: SiteForecast) -> list[str]:
     found = []
     if pace.memory_bytes > pace.memory_free_bytes:
         found.append(f"{one.site} has too little memory: a smaller batch_images or image_px under [run.recipe]")
-    if pace.disk_bytes > pace.disk_free_bytes:
-        found.append(f"{one.site} has too little room on its disk for a round")
+    if pace.disk_bytes + FREE_BYTES_MIN > pace.disk_free_bytes:
+        found.append(f"{one.site} has too little room on its disk for a run; {size(FREE_BYTES_MIN)} of it stay free")
     return found

@@ -25,7 +25,7 @@ from coordinator.run.status_document import (
 from fedcervix import __version__
 from fedcervix.core.pace import Span
 from fedcervix.runtime.printing import utc
-from fedcervix.runtime.quantities import duration, durations
+from fedcervix.runtime.quantities import duration, durations, size
 from fedcervix.runtime.record import LedgerLine
 
 COLOURS = {
@@ -114,6 +114,14 @@ def _took(line: LedgerLine, predicted: PredictionStatus | None) -> str:
     return f"{took} ({durations(usual)})"
 
 
+def _moved(line: LedgerLine, d: StatusDocument) -> str:
+    """Return the bytes that moved in a round, beside what a usual round was predicted to move; empty: not counted."""
+    found = next((size(one.total_bytes) for one in d.traffic if line.ended_at and one.round == line.round), "")
+    if not found or d.prediction is None or d.prediction.unmeasured:
+        return found
+    return f"{found} ({size(sum(one.down_bytes + one.up_bytes for one in d.prediction.sites))})"
+
+
 def _sites(d: StatusDocument) -> Table:
     table = Table("site", "state", "since", "asked to", "progress", "lease until", title="Sites", title_justify="left")
     for site in d.sites:
@@ -181,6 +189,7 @@ def _ledger(d: StatusDocument) -> RenderableType:
         "missing",
         "mean loss",
         "took (predicted)" if d.prediction and d.prediction.round_low_s is not None else "took",
+        "moved (predicted)" if d.prediction else "moved",
         "model",
         title=title,
         title_justify="left",
@@ -191,7 +200,13 @@ def _ledger(d: StatusDocument) -> RenderableType:
         loss = "" if line.loss is None else f"{line.loss:.4f}"
         best = " *" if line.round == d.best_round else ""
         table.add_row(
-            f"{line.round}{best}", counted, Text(missing, "yellow"), loss, _took(line, d.prediction), line.model[:12]
+            f"{line.round}{best}",
+            counted,
+            Text(missing, "yellow"),
+            loss,
+            _took(line, d.prediction),
+            _moved(line, d),
+            line.model[:12],
         )
     return table
 

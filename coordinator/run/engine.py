@@ -23,7 +23,7 @@ from coordinator.run.history import begin_of
 from coordinator.run.liveness import Line
 from coordinator.run.model_work import ModelWork
 from coordinator.run.paces import Paces
-from coordinator.run.prediction import prediction, words_of
+from coordinator.run.prediction import ended_rounds, prediction, words_of
 from coordinator.run.round_average import average_round
 from coordinator.run.round_sum import sum_round
 from coordinator.run.run_ledger import RunLedger
@@ -31,6 +31,7 @@ from coordinator.run.run_state import RunState
 from coordinator.run.secure_rounds import SecureRounds
 from coordinator.run.site_streams import SiteStreams
 from coordinator.run.streams import Stream
+from coordinator.run.traffic import Traffic
 from fedcervix.core.events import Answer, AverageUnusable, Event, RunAborted, Tick
 from fedcervix.core.rounds.coordinator_work import AverageWork, coordinator_work
 from fedcervix.core.rounds.state import Presence, Run
@@ -61,8 +62,9 @@ class Engine:
         clock_s: Callable[[], float] = time.time,
         steady_s: Callable[[], float] = time.monotonic,
         paces: Paces | None = None,
+        traffic: Traffic | None = None,
     ) -> None:
-        self.paces = paces or Paces(record.run)
+        self.paces, self.traffic = paces or Paces(record.run), traffic or Traffic(record.run)
         self._journal, self._blobs, self._clock_s, self._steady_s = journal, blobs, clock_s, steady_s
         self._log = logger(run=record.run)
         self._allowances = Allowances(record.plan.sites)
@@ -100,6 +102,11 @@ class Engine:
         with self._state.changed:
             sites = self.run.plan.sites
             return {site: replace(self.sites.line(site), set_aside=self._allowances.set_aside(site)) for site in sites}
+
+    def moved(self, site: str, *, received_bytes: int = 0, sent_bytes: int = 0) -> None:
+        """Count bytes of a model that a site has sent, or was sent. From any thread."""
+        self.sites.moved(site, received_bytes=received_bytes, sent_bytes=sent_bytes)
+        self.traffic.moved(site, down_bytes=sent_bytes, up_bytes=received_bytes)
 
     def listens(self, stream: Stream) -> bool:
         """Say whether a stream is its site's newest one, and open."""
@@ -168,6 +175,8 @@ class Engine:
         self._log.info(_words(event), phase=after.phase.value, **({"site": site} if site else {}))
         for alarm in new_alarms(before, after):
             self._log.warning("alarm", round=alarm.round, site=alarm.site, what=alarm.what, words=alarm.words)
+        if (number := ended_rounds(after)) > ended_rounds(before):
+            self.traffic.keep(number)
         if len(after.rounds) != len(before.rounds):
             self._log.info("round begins", round=after.current.number, base=after.model[:12])
             if not before.rounds:

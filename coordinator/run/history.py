@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from coordinator.home.home import Home
-from coordinator.run import paces, results
+from coordinator.run import paces, results, traffic
 from coordinator.run.changes import BRIEF_ROUNDS
 from coordinator.run.status import overview
 from coordinator.run.status_document import StatusDocument
@@ -135,7 +135,8 @@ def abandon(
     while not run.ended:  # twice where holders would close an attempt first: nobody hears them now
         run, _ = step(run, event)
         RunLedger(journal, record.run).append(run, event, NOT_SIGNED)
-    results.store(run, blobs, home.results, paces.known(home.paces, run.run))
+    known, moved = paces.known(home.paces, run.run), traffic.stored(home.paces, run.run)
+    results.store(run, blobs, home.results, known, moved)
 
 
 def entries(home: Home) -> list[RunLine]:
@@ -202,8 +203,8 @@ def stands(home: Home, name: str = "", *, whole: bool = True) -> StatusDocument:
     is_last = run.run == records[-1].run
     trouble = unread if run.ended or not is_last else _not_running(home)
     since = 0 if whole else max(0, len(run.rounds) - BRIEF_ROUNDS)
-    known = paces.known(home.paces, run.run)
-    return overview(run, {}, now=time.time(), trouble=trouble, since=since, paces=known)
+    known, moved = paces.known(home.paces, run.run), traffic.stored(home.paces, run.run)
+    return overview(run, {}, now=time.time(), trouble=trouble, since=since, paces=known, traffic=moved)
 
 
 def _newest(journal: Journal, records: Sequence[RunRecord | UnreadRun]) -> tuple[Run, str]:

@@ -23,9 +23,13 @@ from fedcervix.disk.files import make_folder, write_whole
 from fedcervix.disk.storage import damaged, disk, read_file
 from fedcervix.errors import StorageError
 from fedcervix.json_text import parsed
+from fedcervix.runtime.budgets import Budget
 from fedcervix.runtime.log import logger
 from fedcervix.runtime.pace_lines import PaceLine
 from fedcervix.runtime.typed_json import fields_of, from_json, to_text
+
+AGAIN_PER_S, AGAIN_BURST = 1 / 60, 10
+"""how often a site may measure again before the run has begun"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +47,7 @@ class Paces:
         self._lock = threading.Lock()
         self._log = logger(run=run)
         self._lines: dict[str, PaceLine] = {}
+        self._budgets: dict[str, Budget] = {}
         if self._file is not None:
             with contextlib.suppress(StorageError):  # a damaged file costs the prediction, not the run
                 self._lines = {line.site: line for line in stored(self._file)}
@@ -53,9 +58,13 @@ class Paces:
         return {site: line.pace for site, line in self._lines.items()}
 
     def note(self, run: Run, site: str, pace: SitePace, at: float) -> None:
-        """Keep what a site has measured, unless the run has begun with what it measured before."""
+        """Keep what a site has measured, unless the run has begun with what it measured before.
+
+        Nor where it measures too often: each time writes a file.
+        """
         with self._lock:
-            if run.rounds and site in self._lines:
+            before = self._lines.get(site)
+            if before is not None and (run.rounds or before.pace == pace or not self._budget(site).take(at)):
                 return
             line = PaceLine(site=site, at=at, pace_key=pace_key(run.plan.recipe), pace=pace)
             self._lines = {**self._lines, site: line}
@@ -66,6 +75,9 @@ class Paces:
                 write_whole(self._file, _text(self._lines.values()))
             except StorageError as error:
                 self._log.warning("what a site has measured was not written down", site=site, what=error.what)
+
+    def _budget(self, site: str) -> Budget:
+        return self._budgets.setdefault(site, Budget(AGAIN_PER_S, AGAIN_BURST))
 
 
 def _text(lines: Iterable[PaceLine]) -> bytes:

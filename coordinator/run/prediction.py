@@ -64,6 +64,11 @@ def ended_s(run: Run) -> list[float]:
     return [one.ended_at - one.begun_at for one in run.rounds if one.ended_at]
 
 
+def ended_rounds(run: Run) -> int:
+    """Return how many rounds have ended."""
+    return len(run.rounds) - bool(run.rounds and not run.current.ended_at)
+
+
 def words_of(found: RunPrediction, rounds_max: int) -> str:
     """Return a prediction in one sentence; empty where no step was timed."""
     if found.round_low_s is None or found.round_high_s is None or found.run_low_s is None or found.run_high_s is None:

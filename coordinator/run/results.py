@@ -18,7 +18,7 @@ from fedcervix.disk.reserve import Reserve
 from fedcervix.disk.storage import damaged, disk, read_file
 from fedcervix.errors import RunError
 from fedcervix.json_text import parsed
-from fedcervix.runtime.record import LedgerLine, RecordedRun, SoftwareLine, stored_record
+from fedcervix.runtime.record import LedgerLine, RecordedRun, RoundTraffic, SoftwareLine, stored_record
 from fedcervix.runtime.typed_json import to_text
 
 if TYPE_CHECKING:
@@ -34,11 +34,14 @@ def ledger(run: Run) -> tuple[LedgerLine, ...]:
 
 
 def record(
-    run: Run, lines: tuple[LedgerLine, ...] | None = None, paces: Mapping[str, SitePace] = MappingProxyType({})
+    run: Run,
+    lines: tuple[LedgerLine, ...] | None = None,
+    paces: Mapping[str, SitePace] = MappingProxyType({}),
+    traffic: tuple[RoundTraffic, ...] = (),
 ) -> RecordedRun:
     """Return the run's record; `lines` is its ledger, which is made here where it is not given.
 
-    `paces`: what the sites had measured.
+    `paces`: what the sites had measured; `traffic`: what moved.
     """
     return RecordedRun(
         run=run.run,
@@ -52,11 +55,18 @@ def record(
         model=run.best.candidate if run.best_round else None,
         adopted=tuple(run.adopted),
         prediction=prediction(run, paces),
+        traffic=traffic,
         ledger=ledger(run) if lines is None else lines,
     )
 
 
-def store(run: Run, blobs: BlobStore, results: Path, paces: Mapping[str, SitePace] = MappingProxyType({})) -> Path:
+def store(
+    run: Run,
+    blobs: BlobStore,
+    results: Path,
+    paces: Mapping[str, SitePace] = MappingProxyType({}),
+    traffic: tuple[RoundTraffic, ...] = (),
+) -> Path:
     """Write model and record of an ended run to its folder; done twice, it does the same. Raises StorageError.
 
     On a full disk, too: the model becomes a second name of the file in the blob store, the record takes of the reserve.
@@ -65,7 +75,7 @@ def store(run: Run, blobs: BlobStore, results: Path, paces: Mapping[str, SitePac
     folder = reserve.spend(lambda: make_folder(results / run.run))
     if run.best_round and not run.plan.terms.sealed:  # which the sites alone have
         _link(blobs.path(run.best.candidate), folder / MODEL_FILE)
-    text = to_text(record(run, paces=paces), indent=2).encode()
+    text = to_text(record(run, paces=paces, traffic=traffic), indent=2).encode()
     reserve.spend(lambda: write_whole(folder / RECORD_FILE, text))
     return folder
 

@@ -27,7 +27,15 @@ from fedcervix.core.rounds.scores import mean_loss
 from fedcervix.core.rounds.state import Phase, Presence, Round, Run
 from fedcervix.core.rounds.waits import OnTimeout, Wait, waits
 from fedcervix.printable import in_columns
-from fedcervix.runtime.record import AlarmLine, ContributionLine, DroppedLine, LedgerLine, MissingLine, ScoreLine
+from fedcervix.runtime.record import (
+    AlarmLine,
+    ContributionLine,
+    DroppedLine,
+    LedgerLine,
+    MissingLine,
+    RoundTraffic,
+    ScoreLine,
+)
 from fedcervix.runtime.worker_protocol import WorkProgress
 from fedcervix.transport.backoff import SIGN_S
 
@@ -39,6 +47,8 @@ UNHEARD_S = 2 * SIGN_S
 NOT_BACK = "it has not connected since the coordinator started"
 REASON_CHARS_MAX = 700
 """of a site's reason; the whole of a failure stands under `failures`"""
+TRAFFIC_ROUNDS = 12
+"""of which it says what moved; the record has all"""
 WAIT_CHARS_MAX = 300
 """of the reason of a wait, or of a site's absence from a round"""
 
@@ -55,11 +65,12 @@ def overview(
     trouble: str = "",
     since: int = 0,
     paces: Mapping[str, SitePace] = MappingProxyType({}),
+    traffic: tuple[RoundTraffic, ...] = (),
 ) -> StatusDocument:
     """Return the document.
 
     `lines`: how each site's line is, and `held`: what it holds of the listener; empty where no coordinator is running.
-    `since`: the ledger begins with the round after this one. `paces`: what sites have measured.
+    `since`: the ledger begins with the round after this one. `paces`: what sites have measured. `traffic`: what moved.
     """
     recipe = run.plan.recipe
     sites = {name: _site(run, name, lines.get(name), held.get(name, NOTHING), now) for name in run.plan.sites}
@@ -82,6 +93,7 @@ def overview(
         ledger=tuple(_shortened(ledger_line(run, round_)) for round_ in run.rounds[since:]),
         failures=_failures(run),
         prediction=prediction_status(run, paces, now),
+        traffic=traffic[-TRAFFIC_ROUNDS:],
         collapse_loss=collapse_loss(recipe.batch_images, recipe.loss) if recipe.batch_images > 1 else 0.0,
     )
 

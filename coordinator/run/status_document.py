@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fedcervix.core.events import SiteFailed
-from fedcervix.runtime.record import LedgerLine, RunPrediction
+from fedcervix.runtime.record import LedgerLine, RoundTraffic, RunPrediction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,5 +111,7 @@ class StatusDocument:
     failures: tuple[FailureStatus, ...]
     prediction: PredictionStatus | None = None
     """None where no site has measured anything"""
+    traffic: tuple[RoundTraffic, ...] = ()
+    """what moved in the last rounds that have ended"""
     collapse_loss: float = 0.0
     """the loss of a model that tells no image from another, by the plan; 0: not known"""

@@ -17,6 +17,7 @@ from fedcervix.core.pace import Span, pace_key
 from fedcervix.core.plan import Plan
 from fedcervix.core.profiles import PROFILES
 from fedcervix.disk.locks import is_held
+from fedcervix.disk.reserve import FREE_BYTES_MIN
 from fedcervix.errors import FedcervixError, RunError
 from fedcervix.runtime.cli_runtime import stdout_console
 from fedcervix.runtime.pace_lines import PaceLine, pace_text
@@ -30,7 +31,7 @@ from site_agent.federation.connecting import connect, welcome
 from site_agent.federation.line_probe import LinePace, measured
 from site_agent.federation.privacy import pace as leaving
 from site_agent.home import SiteHome
-from site_agent.worker.preflight import Cost
+from site_agent.worker.preflight import Cost, disk_words
 from site_agent.worker.worker import Worker
 
 
@@ -121,8 +122,8 @@ def _rows(cost: Cost, found: SiteForecast, line: LinePace) -> Iterator[tuple[str
         yield "all rounds", f"{durations(found.whole.times(cost.rounds_max))} for {cost.rounds_max} rounds"
     if pace.decode_high_s:
         yield "before", f"{durations(pace.decode)} to decode the other images, once"
-    yield "memory", _room(pace.memory_bytes, pace.memory_free_bytes)
-    yield "disk", _room(pace.disk_bytes, pace.disk_free_bytes)
+    yield "memory", _room(size(pace.memory_bytes), pace.memory_bytes, pace.memory_free_bytes)
+    yield "disk", _room(disk_words(pace), pace.disk_bytes + FREE_BYTES_MIN, pace.disk_free_bytes)
 
 
 def _moved(span: Span, count_bytes: int, pace: Span, line: LinePace) -> str:
@@ -131,5 +132,5 @@ def _moved(span: Span, count_bytes: int, pace: Span, line: LinePace) -> str:
     return f"{durations(span)} for {count_bytes:,} bytes at {rates(pace)}"
 
 
-def _room(needed: int, free: int) -> str:
-    return f"{size(needed)}; {size(free)} are free" + (": TOO LITTLE" if needed > free else "")
+def _room(words: str, needed: int, free: int) -> str:
+    return f"{words}; {size(free)} are free" + (": TOO LITTLE" if needed > free else "")

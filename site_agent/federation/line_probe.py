@@ -7,7 +7,7 @@ beyond the one before it is free of the time in which a call begins.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -64,15 +64,24 @@ def measured(link: ProbeLink, clock: Callable[[], float] = time.monotonic) -> Li
 
 
 def _bytes_per_s(attempt: Callable[[int], None], clock: Callable[[], float]) -> Span:
-    size_bytes, before_bytes, before_s = FIRST_BYTES, 0, 0.0
+    size_bytes, taken = FIRST_BYTES, list[tuple[int, float]]()
     while True:
         started_s = clock()
         attempt(size_bytes)
-        taken_s = max(1e-6, clock() - started_s)
-        if taken_s >= LONG_ENOUGH_S or size_bytes >= PROBE_BYTES_MAX:
-            break
-        before_bytes, before_s, size_bytes = size_bytes, taken_s, min(size_bytes * TIMES, PROBE_BYTES_MAX)
-    rates_found = [size_bytes / taken_s]
-    if before_bytes and taken_s > before_s:
-        rates_found.append((size_bytes - before_bytes) / (taken_s - before_s))
-    return Span(min(rates_found) * (1 - SLOWER), max(rates_found) * (1 + FASTER))
+        taken.append((size_bytes, max(1e-6, clock() - started_s)))
+        if taken[-1][1] >= LONG_ENOUGH_S or size_bytes >= PROBE_BYTES_MAX:
+            return _range(taken)
+        size_bytes = min(size_bytes * TIMES, PROBE_BYTES_MAX)
+
+
+def _range(taken: Sequence[tuple[int, float]]) -> Span:
+    """Return the rate, by (bytes, seconds) of tries of growing length.
+
+    What the last one took beyond an earlier one is free of the time in which a call begins. It is compared with the
+    first and with the one before it: where one of them stalled, the other one tells.
+    """
+    size_bytes, last_s = taken[-1]
+    beyond = [(size_bytes - less) / (last_s - less_s) for less, less_s in (taken[0], taken[-2:][0]) if less_s < last_s]
+    whole = size_bytes / last_s
+    found = (whole, min(beyond, default=whole))
+    return Span(min(found) * (1 - SLOWER), max(found) * (1 + FASTER))

@@ -305,7 +305,7 @@ class GrpcLink:
         if self._egress:
             self._egress.talk("probe", size_bytes, self._run)
         size = ((rpc.SIZE_KEY, str(size_bytes)),)
-        chunk = bytes(range(256)) * (codec.CHUNK_BYTES_UNSAID // 256)
+        chunk = codec.probe_bytes(codec.CHUNK_BYTES_UNSAID)
         chunks = (chunk[: size_bytes - start] for start in range(0, size_bytes, len(chunk)))
         self._begin(rpc.PROBE_UP, chunks, timeout=PROBE_S, metadata=(*self._who, *size))
 

@@ -11,6 +11,7 @@ import shutil
 from collections import Counter
 
 import torch
+from torch import Tensor
 
 from fedcervix.core.pace import NOTHING, SitePace, Span
 from fedcervix.core.plan import Plan
@@ -22,18 +23,14 @@ from site_agent.data.collection import Collection, can, require
 from site_agent.data.memory import available_bytes
 from site_agent.data.remarks import of_recipe, remarks
 from site_agent.network.devices import name_of
+from site_agent.network.encoder import Encoder
 from site_agent.network.precision import resolve_precision
 from site_agent.training import step_timing
 from site_agent.training.context import TrainingContext
 from site_agent.worker import measuring
+from site_agent.worker.disk_need import CHECKPOINTS_MOST, DiskNeed, FileBytes, disk_need
 from site_agent.worker.preflight import Cost, Findings
-from site_agent.worker.tasks import TaskContext
-
-MODELS_AT_ONCE = 5
-"""files of the model's size that lie on the disk in a round: base, update, result, the best so far, and the one that is
-being written or fetched"""
-CHECKPOINT_MODELS = 4
-"""the same of two checkpoints, each with momentum, where a training is long enough for any"""
+from site_agent.worker.tasks import TaskContext, local_names
 
 
 def examine(bench: TaskContext, plan: Plan | None) -> Findings:
@@ -75,7 +72,7 @@ def _cost(bench: TaskContext, used: Collection, plan: Plan) -> Cost:
         step = step_timing.step_s(learner, context, len(train))
         bench.on_progress(WorkProgress("timing a score"))
         score = step_timing.score_s(learner, context, len(valid), _labelled(used))
-    model = measuring.model_file(BlobStore(bench.home.blobs), learner.encoder.state_dict(), plan.terms.compression)
+    model = measuring.model_file(BlobStore(bench.home.blobs), learner.encoder.state_dict(), plan.terms)
     memory_bytes = _memory_bytes(bench.device)  # before images are decoded
     bench.on_progress(WorkProgress("decoding"))
     decoding = measuring.decoding(bench.home, used, (*train, *valid), recipe, bench.counted("decoding"))
@@ -86,6 +83,7 @@ def _cost(bench: TaskContext, used: Collection, plan: Plan) -> Cost:
         patients=tuple(image.woman for image in train),
         avoid_same_patient=recipe.avoid_same_patient,
     )
+    room = _room(bench, plan, learner.encoder, model, step.high * len(steps) * plan.terms.epochs_per_round)
     return Cost(
         device=name_of(bench.device),
         epochs_per_round=plan.terms.epochs_per_round,
@@ -97,12 +95,16 @@ def _cost(bench: TaskContext, used: Collection, plan: Plan) -> Cost:
             **_ends("score", score + Span(model.load_s, model.load_s) if score.high else score),
             **_ends("decode", decoding.seconds),
             model_bytes=model.size_bytes,
-            packed_bytes=model.packed_bytes,
+            packed_bytes=model.packed_bytes or model.vector_bytes,
             memory_bytes=memory_bytes + _images_bytes(bench, used, recipe.image_px),
             memory_free_bytes=memory_free_bytes,
-            disk_bytes=_models_bytes(bench, plan, model, step.high * len(steps)) + decoding.size_bytes,
+            disk_bytes=room.most + decoding.size_bytes,
+            disk_left_bytes=room.left + decoding.size_bytes,
             disk_free_bytes=shutil.disk_usage(bench.home.folder).free,
             gpu=bench.device.type == "cuda",
+            vector_s=model.vector_s,
+            mask_s=model.mask_s,
+            sum_s=model.sum_s,
         ),
     )
 
@@ -117,12 +119,24 @@ def _context(bench: TaskContext, plan: Plan) -> TrainingContext:
     )
 
 
-def _models_bytes(bench: TaskContext, plan: Plan, model: measuring.ModelFile, epoch_s: float) -> int:
-    """Return what models and checkpoints take on the disk in a round; an untimed training has checkpoints."""
-    trains_s = epoch_s * plan.terms.epochs_per_round
-    has_checkpoints = not trains_s or trains_s > bench.home.config().hardware.checkpoint_s
-    models = MODELS_AT_ONCE + CHECKPOINT_MODELS * has_checkpoints + 2 * (plan.terms.compression == "int8")  # residuals
-    return models * model.size_bytes + MODELS_AT_ONCE * model.packed_bytes
+def _room(bench: TaskContext, plan: Plan, encoder: Encoder, model: measuring.ModelFile, train_s: float) -> DiskNeed:
+    """Return what models and checkpoints take on the disk. `train_s`: of a round; 0 where it was not timed."""
+    state, numbers = encoder.state_dict(), sum(map(_bytes_of, encoder.parameters()))
+    own = sum(_bytes_of(state[name]) for name in local_names(encoder, plan.terms.batch_norm))
+    size = FileBytes(
+        model=model.size_bytes,
+        packed=model.packed_bytes,
+        residual=model.size_bytes if plan.terms.compression == "int8" else 0,
+        vector=model.vector_bytes,
+        own=own + (numbers if plan.terms.optimiser_state == "keep" else 0),
+        checkpoint=model.size_bytes + numbers,
+    )
+    checkpoints = int(train_s / bench.home.config().hardware.checkpoint_s) if train_s else CHECKPOINTS_MOST
+    return disk_need(plan, bench.site, size, checkpoints)
+
+
+def _bytes_of(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
 
 
 def _ends(name: str, span: Span) -> dict[str, float]:

@@ -6,17 +6,23 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import Tensor
 
 from fedcervix.core.pace import NOTHING, Span
-from fedcervix.core.plan import Compression, Recipe
+from fedcervix.core.plan import Recipe, Terms
 from fedcervix.models.blobs import BlobStore
 from fedcervix.models.quantization import Origin, pack
+from fedcervix.models.secure_averages import Summed, derive
+from fedcervix.models.secure_sums import check_sum, mask
+from fedcervix.models.secure_updates import quantise
+from fedcervix.models.secure_vectors import vector_form
 from fedcervix.models.step_norms import vet_step
 from fedcervix.models.weights import read_layout, vet, vet_values
+from fedcervix.trust.fixed_point import Share
+from fedcervix.trust.mask_streams import KEY_BYTES, MaskSecret
 from site_agent.data import dataset, pixel_cache
 from site_agent.data.collection import Collection, Image
 from site_agent.data.pixel_store import Kind, opened
@@ -28,6 +34,8 @@ from site_agent.training.step_timing import around
 DECODED_IMAGES, DECODED_AT_ONCE = 200, 50
 DECODING_S_MOST = 30.0
 """of trying; a slow disk is tried with fewer images"""
+
+TIMED_MASKS = 4
 
 Clock = Callable[[], float]
 
@@ -42,6 +50,14 @@ class ModelFile:
     task_s: float
     """of loading a model, checking it, writing the next one and checking that"""
     load_s: float
+    vector_bytes: int = 0
+    """of the vector of a secure sum; 0 here and below where the plan has none"""
+    vector_s: float = 0.0
+    """of making a vector, and writing it without its masks and with them"""
+    mask_s: float = 0.0
+    """of one mask"""
+    sum_s: float = 0.0
+    """of checking a sum, and deriving its model"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +69,10 @@ class Decoding:
     """of the squares that it will add to the disk"""
 
 
-def model_file(
-    blobs: BlobStore, state: Mapping[str, Tensor], compression: Compression, clock: Clock = time.monotonic
-) -> ModelFile:
+def model_file(blobs: BlobStore, state: Mapping[str, Tensor], terms: Terms, clock: Clock = time.monotonic) -> ModelFile:
     """Write a model, check it as a site does before and after training, and delete it. Raises StorageError."""
     made, packed = blobs.scratch("tried"), blobs.scratch("tried-packed")
+    compression = terms.compression
     try:
         began_s = clock()
         digest = save_weights(made, state)
@@ -71,10 +86,39 @@ def model_file(
             pack(made, packed, compression, Origin(digest, made) if compression == "int8" else None)
         task_s = clock() - began_s
         packed_bytes = packed.stat().st_size if compression != "none" else 0
-        return ModelFile(made.stat().st_size, packed_bytes, task_s, loaded_s - written_s)
+        found = ModelFile(made.stat().st_size, packed_bytes, task_s, loaded_s - written_s)
+        return _with_sum(blobs, made, terms, found, clock) if terms.secure_sum else found
     finally:
         for file in (made, packed):
             file.unlink(missing_ok=True)
+
+
+def _with_sum(blobs: BlobStore, model: Path, terms: Terms, found: ModelFile, clock: Clock) -> ModelFile:
+    """Add what a secure sum takes: of a model as the update of itself, under secrets of no meaning."""
+    plain, masked, derived = (blobs.scratch(f"tried-{name}") for name in ("vector", "masked", "derived"))
+    secret, alone = MaskSecret(bytes(KEY_BYTES), b"timing"), Share(1, 1)
+    form = vector_form(read_layout(model))
+    try:
+        began_s = clock()
+        quantise(model, model, plain, alone, terms.batch_norm, secret, round_=1)
+        quantised_s = clock()
+        mask(plain, masked, form.model, [])
+        made_s = clock()
+        mask(plain, masked, form.model, [secret] * TIMED_MASKS)
+        masked_s = clock()
+        check_sum(plain, model, 1, secret)
+        derive(plain, model, derived, Summed(alone, 1), terms.batch_norm, round_=1)
+        ended_s = clock()
+    finally:
+        for file in (plain, masked, derived):
+            file.unlink(missing_ok=True)
+    return replace(
+        found,
+        vector_bytes=form.bytes,
+        vector_s=made_s - began_s,
+        mask_s=max(0.0, (masked_s - made_s) - (made_s - quantised_s)) / TIMED_MASKS,
+        sum_s=ended_s - masked_s,
+    )
 
 
 def decoding(

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from fedcervix.core.pace import SitePace, Span
+from fedcervix.disk.reserve import FREE_BYTES_MIN
 from fedcervix.errors import StorageError
 from fedcervix.runtime.quantities import durations, size
 
@@ -26,11 +27,12 @@ class Cost:
     """what was measured; the line to the coordinator is not in it"""
 
     def check(self, folder: object) -> None:
-        """Raise StorageError where the disk has no room for a round."""
+        """Raise StorageError where the disk has no room for a run: a transfer would wait for it without end."""
         needed, free = self.pace.disk_bytes, self.pace.disk_free_bytes
-        if needed > free:
+        if needed + FREE_BYTES_MIN > free:
             raise StorageError(
-                f"a round needs {size(needed)} at {folder}; {size(free)} are free",
+                f"a run needs {size(needed)} at {folder}, and {size(FREE_BYTES_MIN)} that stay free; "
+                f"{size(free)} are free",
                 cause="models, checkpoints and decoded images are in the home folder",
                 next_step=f"free some space (df -h {folder}), or move the home folder to a larger disk",
             )
@@ -41,7 +43,7 @@ class Cost:
         return (
             ("time", self._time()),
             ("memory", f"{size(pace.memory_bytes)} for training; {size(pace.memory_free_bytes)} were available"),
-            ("disk", f"{size(pace.disk_bytes)} for a round; {size(pace.disk_free_bytes)} are free"),
+            ("disk", f"{disk_words(pace)}; {size(pace.disk_free_bytes)} are free"),
         )
 
     def _time(self) -> str:
@@ -56,6 +58,11 @@ class Cost:
             f"a round takes {durations(round_s)} on {self.device} ({each}, scoring {durations(pace.score)})"
             f"{all_rounds if self.rounds_max > 1 else ''}{decoding}"
         )
+
+
+def disk_words(pace: SitePace) -> str:
+    """Return how much room a run needs."""
+    return f"{size(pace.disk_bytes)} at once, {size(pace.disk_left_bytes)} stay after the run"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

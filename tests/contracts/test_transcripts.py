@@ -87,7 +87,11 @@ PACE = SitePace(
     memory_free_bytes=2**33,
     disk_bytes=2**28,
     disk_free_bytes=2**36,
+    disk_left_bytes=2**27,
     gpu=True,
+    vector_s=0.25,
+    mask_s=0.125,
+    sum_s=0.5,
 )
 
 HIDDEN: dict[str, tuple[Mode, tuple[str, ...], dict[str, Any]]] = {

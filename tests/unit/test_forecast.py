@@ -76,6 +76,22 @@ def test_in_a_ring_a_round_is_the_sum_of_the_hops() -> None:
     assert (found.low, found.high) == pytest.approx((want.low, want.high))
 
 
+def test_masks_take_time_at_every_site_then_at_the_holders_and_sums_are_checked_before_a_score() -> None:
+    planned = plan(sites=4, secure_sum=True, holders=("site-0", "site-1"))
+    timed = {"vector_s": 0.25, "mask_s": 8.0, "sum_s": 64.0, "packed_bytes": 2 * MODEL}
+    sums = forecast(planned, same(planned, **timed))
+    found, want = sums.round, forecast(planned, same(planned, packed_bytes=2 * MODEL)).round
+    assert found is not None
+    assert want is not None
+    # a mask for each of two holders; then a holder has masks of four sites; each of the last two terms at one site
+    assert found.low - want.low == pytest.approx(0.25 + 2 * 8 + 4 * 8 + 64)
+    assert found.high - want.high == pytest.approx(0.25 + 2 * 8 + 4 * 8 + 64)
+    [holder, _, other, _] = sums.sites
+    assert (holder.up_bytes, other.up_bytes) == (4 * MODEL, 2 * MODEL)
+    assert holder.release == Span(4 * 8 + 20, 4 * 8 + 40)
+    assert other.release == NOTHING
+
+
 def test_a_whole_run_is_a_range_from_early_stopping_to_all_rounds() -> None:
     planned = plan(patience_rounds=4)
     found = forecast(planned, same(planned, decode_low_s=7.0, decode_high_s=9.0))

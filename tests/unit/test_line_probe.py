@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass, field
 
 import pytest
 
 from fedcervix.core.pace import SitePace
 from fedcervix.errors import LinkError, NoSuchMethodError, RemoteError
-from fedcervix.transport.codec import PROBE_BYTES_MAX
+from fedcervix.transport.codec import PROBE_BYTES_MAX, probe_bytes
 from site_agent.federation.line_probe import FIRST_BYTES, LinePace, measured
 
 pytestmark = pytest.mark.timeout(20)
@@ -81,3 +82,24 @@ def test_a_pace_takes_the_line_in() -> None:
     assert 0 < found.down_low < found.down_high
     assert found.up_high < found.down_low
     assert "Mbit/s" in str(LinePace(measured(line, lambda: line.now_s).down))
+
+
+@pytest.mark.parametrize("stalled", [0, 2], ids=["first", "last-but-one"])
+def test_one_try_that_stalls_does_not_make_the_line_look_many_times_as_fast(stalled: int) -> None:
+    """Before: what the last try took beyond one that had stalled was nearly nothing."""
+    line = Line(4e6, 4e6)
+    tries = iter(range(100))
+
+    def clock() -> float:
+        look = next(tries)
+        if look == 2 * stalled + 1:
+            line.now_s += 3.8 - line.tried[-1] / 4e6 if stalled else 1.3
+        return line.now_s
+
+    assert measured(line, clock).down.high <= 4e6 * 1.2
+
+
+def test_what_a_probe_sends_cannot_be_made_shorter_on_the_way() -> None:
+    sent = probe_bytes(2**19)
+    assert len(sent) == 2**19
+    assert len(zlib.compress(sent, 9)) > 0.99 * len(sent)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from fedcervix.core.pace import SitePace, Span
-from fedcervix.core.plan import Recipe
+from fedcervix.core.plan import Recipe, Terms
 from fedcervix.models.blobs import BlobStore
 from site_agent.network.devices import Machine
 from site_agent.network.encoder import build_encoder
@@ -27,7 +27,7 @@ from site_agent.training.step_timing import (
     step_s,
 )
 from site_agent.training.steps import Learner, make_learner
-from site_agent.worker.measuring import model_file
+from site_agent.worker.measuring import TIMED_MASKS, model_file
 
 torch.set_num_threads(1)
 pytestmark = pytest.mark.timeout(120)
@@ -92,10 +92,20 @@ def test_a_model_s_file_has_the_bytes_that_travel_and_nothing_of_it_stays(
     learner: Learner, tmp_path: Path, compression: str, share: float
 ) -> None:
     blobs, state = BlobStore(tmp_path), learner.encoder.state_dict()
-    found = model_file(blobs, state, compression, Clock(1.0))  # type: ignore[arg-type]
+    found = model_file(blobs, state, Terms(compression=compression), Clock(1.0))  # type: ignore[arg-type]
     numbers = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
     assert numbers < found.size_bytes < numbers + 64 * 1024
     assert found.packed_bytes == pytest.approx(share * found.size_bytes, rel=0.05)
     assert found.task_s > found.load_s > 0
     assert not [file for file in tmp_path.rglob("*") if file.is_file()]
     assert dataclasses.replace(SitePace(), model_bytes=found.size_bytes)
+
+
+def test_the_masks_of_a_secure_sum_are_timed_and_nothing_of_them_stays(learner: Learner, tmp_path: Path) -> None:
+    terms = Terms(secure_sum=True, holders=("a", "b"))
+    looks = Clock(*[1.0] * 4, 1.0, 2.0, 4.0, 2.0 + 4 * TIMED_MASKS, 8.0)  # looks of the file; then of the sum
+    found = model_file(BlobStore(tmp_path), learner.encoder.state_dict(), terms, looks)
+    assert (found.vector_s, found.mask_s, found.sum_s) == (6.0, (4 * TIMED_MASKS - 2.0) / TIMED_MASKS, 8.0)
+    assert found.size_bytes < found.vector_bytes < 1.01 * found.size_bytes
+    assert not [file for file in tmp_path.rglob("*") if file.is_file()]
+    assert model_file(BlobStore(tmp_path), learner.encoder.state_dict(), Terms()).vector_bytes == 0

@@ -53,6 +53,17 @@ def test_the_newest_of_each_site_counts_with_a_recipe_that_costs_the_same(tmp_pa
     assert paces.newest(tmp_path / "none", PLAN.sites, key) == {}
 
 
+def test_a_site_that_measures_again_and_again_makes_no_file_each_time(tmp_path: Path) -> None:
+    kept, file = Paces(RUN.run, tmp_path), tmp_path / f"{RUN.run}.json"
+    written = set()
+    for number in range(100):
+        kept.note(RUN, FIRST, dataclasses.replace(PACE, steps=number), 1.0)
+        written.add(file.read_bytes())
+    assert len(written) <= 1 + paces.AGAIN_BURST
+    kept.note(RUN, FIRST, SLOW, 1.0 + 1 / paces.AGAIN_PER_S)
+    assert kept.known[FIRST] == SLOW
+
+
 @pytest.mark.parametrize("text", ["", "[]", '{"format":1,"sites":[{"site":"a"}]}', '{"format":99}'], ids=range(4))
 def test_a_damaged_file_costs_the_prediction_and_not_the_run(tmp_path: Path, text: str) -> None:
     (tmp_path / f"{RUN.run}.json").write_text(text)
@@ -137,6 +148,9 @@ MOST = SitePace(
     up_high=1.0,
     model_bytes=2**38,
     packed_bytes=2**38,
+    vector_s=1e9,
+    mask_s=1e9,
+    sum_s=1e9,
 )
 
 

@@ -3,7 +3,10 @@
 Where sites train at once, a round lasts until the slowest one has sent its model, and then until the slowest one has
 scored the average. In a ring the hops follow each other, and then all sites score.
 
-What is not in it: the time in which masks of secure sums are made and sent, and a site that is away.
+With secure sums, a site masks its vector once for each holder before it sends it; then the holders release as many
+masks as there are sites; then each site checks the sum and makes the model of it before it scores.
+
+What is not in it: a site that is away, and an attempt that is made again without it.
 """
 
 from __future__ import annotations
@@ -37,11 +40,15 @@ class SiteForecast:
     site: str
     pace: SitePace
     train: Span
-    """seconds"""
+    """seconds; with the making of what is sent"""
+    release: Span
+    """of a holder's masks, with their way to the coordinator; nothing of any other site"""
     score: Span
+    """with the making of the model where it comes as a sum"""
     down: Span
     """of all models that it fetches in a round; 0 where the line was not measured"""
     up: Span
+    """of what it sends after a training"""
     down_bytes: int
     up_bytes: int
     straggles: str = ""
@@ -50,7 +57,12 @@ class SiteForecast:
     @property
     def whole(self) -> Span:
         """All that it does in a round."""
-        return self.train + self.score + self.down + self.up
+        return self.train + self.release + self.score + self.down + self.up
+
+    @property
+    def line(self) -> Span:
+        """What of it is the line's."""
+        return self.down + self.up
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,17 +107,30 @@ def forecast(plan: Plan, paces: Mapping[str, SitePace]) -> RunForecast:
 def site_forecast(plan: Plan, site: str, pace: SitePace) -> SiteForecast:
     """Return what a usual round takes at one site."""
     down, up = moved(plan, site, pace)
-    steps = pace.steps * plan.terms.epochs_per_round
+    steps, holders = pace.steps * plan.terms.epochs_per_round, len(plan.terms.holders)
+    beside_s = pace.task_s + pace.vector_s + pace.mask_s * holders
     return SiteForecast(
         site=site,
         pace=pace,
-        train=pace.step.times(steps) + Span(pace.task_s, pace.task_s),
-        score=pace.score,
+        train=pace.step.times(steps) + _exactly(beside_s),
+        release=_released(plan, site, pace),
+        score=pace.score + _exactly(pace.sum_s),
         down=pace.down_s(sum(down)),
-        up=pace.up_s(up),
+        up=pace.up_s(pace.packed_bytes or pace.model_bytes),
         down_bytes=sum(down),
         up_bytes=up,
     )
+
+
+def _released(plan: Plan, site: str, pace: SitePace) -> Span:
+    """Return the seconds in which a holder makes and sends its masks: one for each site, in one vector."""
+    if site not in plan.terms.holders:
+        return NOTHING
+    return _exactly(pace.mask_s * len(plan.sites)) + pace.up_s(pace.packed_bytes or pace.model_bytes)
+
+
+def _exactly(seconds: float) -> Span:
+    return Span(seconds, seconds)
 
 
 def moved(plan: Plan, site: str, pace: SitePace) -> tuple[tuple[int, int], int]:
@@ -116,7 +141,7 @@ def moved(plan: Plan, site: str, pace: SitePace) -> tuple[tuple[int, int], int]:
     """
     model, packed = pace.model_bytes, pace.packed_bytes or pace.model_bytes
     if not plan.mode_rules.in_turns:
-        masks = model if site in plan.terms.holders else 0
+        masks = packed if site in plan.terms.holders else 0
         return (0, packed), packed + masks
     place, last = plan.sites.index(site) if site in plan.sites else 0, len(plan.sites) - 1
     differs = plan.terms.compression == "int8"  # only who has the base can read the packed form
@@ -134,7 +159,7 @@ def _round(plan: Plan, sites: Sequence[SiteForecast]) -> Span:
     if plan.mode_rules.in_turns:
         hops = sum(trained, NOTHING) + BETWEEN_S.times(len(sites))
         return hops + scoring + (_averaging(sites) if plan.averages else NOTHING)
-    return slowest(trained) + _averaging(sites) + scoring + BETWEEN_S
+    return slowest(trained) + slowest(one.release for one in sites) + _averaging(sites) + scoring + BETWEEN_S
 
 
 def _averaging(sites: Sequence[SiteForecast]) -> Span:
@@ -160,7 +185,7 @@ def _cure(plan: Plan, one: SiteForecast, others: Sequence[SiteForecast]) -> str:
     """Say what makes a site slow, by what weighs most, and which options change it."""
     usual_steps = max(1, statistics.median(other.pace.steps for other in others))
     usual_step_s = statistics.median(other.pace.step.middle for other in others)
-    if one.down.middle + one.up.middle > one.train.middle + one.score.middle:
+    if one.line.middle > one.whole.middle - one.line.middle:
         wanted = "bfloat16" if plan.terms.compression == "none" else "int8"
         if plan.terms.compression == "int8":
             return "Its line is slow, and models are compressed already: a faster line, or more epochs_per_round"

@@ -84,16 +84,24 @@ class SitePace:
     model_bytes: Annotated[int, Within(0, MODEL_BYTES_MOST)] = 0
     """of the file of a model: exact, and the same at every site"""
     packed_bytes: Annotated[int, Within(0, MODEL_BYTES_MOST)] = 0
-    """of its packed form; 0 where the plan does not compress"""
+    """of what travels in its place: its packed form, or the vector of a secure sum; 0 where the model itself does"""
     memory_bytes: Bytes = 0
     """that the training process needs, at most"""
     memory_free_bytes: Bytes = 0
     """that were available before"""
     disk_bytes: Bytes = 0
-    """that a round needs in the home folder beside what lies there already"""
+    """that a run needs in the home folder at once, beside what lies there before it"""
+    disk_left_bytes: Bytes = 0
+    """of them, what stays when the run is over"""
     disk_free_bytes: Bytes = 0
     gpu: bool = False
     """it trains on a GPU"""
+    vector_s: Seconds = 0.0
+    """of a secure sum: of making a vector of an update; 0 where the plan has none"""
+    mask_s: Seconds = 0.0
+    """of one mask of such a vector"""
+    sum_s: Seconds = 0.0
+    """of checking a sum, and deriving its model"""
 
     def __post_init__(self) -> None:
         check_values(self)

@@ -196,6 +196,28 @@ class RunPrediction:
     sites: Annotated[tuple[SitePrediction, ...], Field(max_length=SITES_MAX)] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class SiteTraffic:
+    """What moved between the coordinator and a site in a round: bytes of models; those sent again count again."""
+
+    site: Site
+    down_bytes: Count
+    up_bytes: Count
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundTraffic:
+    """What moved in a round."""
+
+    round: Annotated[int, Field(ge=1, le=ROUND_MAX)]
+    sites: Annotated[tuple[SiteTraffic, ...], Field(max_length=SITES_MAX)]
+
+    @property
+    def total_bytes(self) -> int:
+        """Of all sites."""
+        return sum(one.down_bytes + one.up_bytes for one in self.sites)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordedRun:
     """A run's record: how the run came about, and how it ended."""
@@ -217,6 +239,8 @@ class RecordedRun:
     """sites that have the model"""
     prediction: RunPrediction | None = None
     """None where no site had measured anything"""
+    traffic: Annotated[tuple[RoundTraffic, ...], Field(max_length=ROUND_MAX)] = ()
+    """what moved in its rounds, as far as the coordinator has counted it; it does not tell the sites"""
     ledger: Annotated[tuple[LedgerLine, ...], Field(max_length=ROUND_MAX)]
 
     @property

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -1087,6 +1088,11 @@ def read_probe(size_bytes: int) -> int:
     """Return how many bytes a site wants to see on its line, or to send over it."""
     check(1 <= size_bytes <= PROBE_BYTES_MAX, f"a probe has 1 to {PROBE_BYTES_MAX:,} bytes; found {size_bytes:,}")
     return size_bytes
+
+
+def probe_bytes(count: int) -> bytes:
+    """Return bytes of no meaning that a line which compresses cannot make shorter: models do not shrink either."""
+    return hashlib.shake_256(b"probe").digest(count)
 
 
 @_reads

@@ -376,7 +376,7 @@ class Ready(_message.Message):
     def __init__(self, run: _Optional[str] = ..., plan_digest: _Optional[str] = ..., opening: _Optional[_Union[Opening, _Mapping]] = ..., pace: _Optional[_Union[Pace, _Mapping]] = ...) -> None: ...
 
 class Pace(_message.Message):
-    __slots__ = ("steps", "step_low_s", "step_high_s", "task_s", "score_low_s", "score_high_s", "decode_low_s", "decode_high_s", "down_low", "down_high", "up_low", "up_high", "model_bytes", "packed_bytes", "memory_bytes", "memory_free_bytes", "disk_bytes", "disk_free_bytes", "gpu")
+    __slots__ = ("steps", "step_low_s", "step_high_s", "task_s", "score_low_s", "score_high_s", "decode_low_s", "decode_high_s", "down_low", "down_high", "up_low", "up_high", "model_bytes", "packed_bytes", "memory_bytes", "memory_free_bytes", "disk_bytes", "disk_free_bytes", "gpu", "disk_left_bytes", "vector_s", "mask_s", "sum_s")
     STEPS_FIELD_NUMBER: _ClassVar[int]
     STEP_LOW_S_FIELD_NUMBER: _ClassVar[int]
     STEP_HIGH_S_FIELD_NUMBER: _ClassVar[int]
@@ -396,6 +396,10 @@ class Pace(_message.Message):
     DISK_BYTES_FIELD_NUMBER: _ClassVar[int]
     DISK_FREE_BYTES_FIELD_NUMBER: _ClassVar[int]
     GPU_FIELD_NUMBER: _ClassVar[int]
+    DISK_LEFT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    VECTOR_S_FIELD_NUMBER: _ClassVar[int]
+    MASK_S_FIELD_NUMBER: _ClassVar[int]
+    SUM_S_FIELD_NUMBER: _ClassVar[int]
     steps: int
     step_low_s: float
     step_high_s: float
@@ -415,7 +419,11 @@ class Pace(_message.Message):
     disk_bytes: int
     disk_free_bytes: int
     gpu: bool
-    def __init__(self, steps: _Optional[int] = ..., step_low_s: _Optional[float] = ..., step_high_s: _Optional[float] = ..., task_s: _Optional[float] = ..., score_low_s: _Optional[float] = ..., score_high_s: _Optional[float] = ..., decode_low_s: _Optional[float] = ..., decode_high_s: _Optional[float] = ..., down_low: _Optional[float] = ..., down_high: _Optional[float] = ..., up_low: _Optional[float] = ..., up_high: _Optional[float] = ..., model_bytes: _Optional[int] = ..., packed_bytes: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., memory_free_bytes: _Optional[int] = ..., disk_bytes: _Optional[int] = ..., disk_free_bytes: _Optional[int] = ..., gpu: _Optional[bool] = ...) -> None: ...
+    disk_left_bytes: int
+    vector_s: float
+    mask_s: float
+    sum_s: float
+    def __init__(self, steps: _Optional[int] = ..., step_low_s: _Optional[float] = ..., step_high_s: _Optional[float] = ..., task_s: _Optional[float] = ..., score_low_s: _Optional[float] = ..., score_high_s: _Optional[float] = ..., decode_low_s: _Optional[float] = ..., decode_high_s: _Optional[float] = ..., down_low: _Optional[float] = ..., down_high: _Optional[float] = ..., up_low: _Optional[float] = ..., up_high: _Optional[float] = ..., model_bytes: _Optional[int] = ..., packed_bytes: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., memory_free_bytes: _Optional[int] = ..., disk_bytes: _Optional[int] = ..., disk_free_bytes: _Optional[int] = ..., gpu: _Optional[bool] = ..., disk_left_bytes: _Optional[int] = ..., vector_s: _Optional[float] = ..., mask_s: _Optional[float] = ..., sum_s: _Optional[float] = ...) -> None: ...
 
 class Boxed(_message.Message):
     __slots__ = ("task", "roster", "boxes")
