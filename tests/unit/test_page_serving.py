@@ -20,7 +20,7 @@ from fedcervix.errors import RunError
 from fedcervix.page.app import PageContent
 from fedcervix.page.board import Board, Part
 from fedcervix.page.doors import Door, TlsFiles
-from fedcervix.page.serving import BoundedConnection, serve
+from fedcervix.page.serving import BrowserConnection, serve
 from fedcervix.transport import identity
 from fedcervix.transport.address import Address
 from fedcervix.transport.identity import Authority, Identity
@@ -135,7 +135,7 @@ def test_a_page_that_cannot_tell_its_browsers_any_more_ends_with_the_reason() ->
 
 
 def test_a_connection_that_asks_nothing_is_closed_and_a_stream_is_not() -> None:
-    class Impatient(BoundedConnection):
+    class Impatient(BrowserConnection):
         ask_s = 0.05
 
     async def app(scope: object, receive: object, send: Callable[..., object]) -> None:

@@ -78,7 +78,7 @@ async def _served(
     return feeding.failed
 
 
-class BoundedConnection(H11Protocol):
+class BrowserConnection(H11Protocol):
     """One that has asked nothing for `ASK_S` is closed, also where it sends a byte now and then.
 
     Else whoever reaches the port could take all places, and uvicorn would keep them for ever.
@@ -117,7 +117,7 @@ def _server(app: Guard, context: ssl.SSLContext | None) -> uvicorn.Server:
         app,
         lifespan="off",
         ws="none",
-        http=BoundedConnection,
+        http=BrowserConnection,
         loop="asyncio",
         log_config=None,
         access_log=False,
