@@ -30,7 +30,7 @@ from coordinator.run.engine import Engine
 from coordinator.run.paces import Paces
 from coordinator.run.prediction import ended_rounds
 from coordinator.run.run_ledger import first_entries
-from coordinator.run.traffic import Traffic
+from coordinator.run.traffic import RunTraffic
 from fedcervix.core.events import SiteRevoked
 from fedcervix.core.modes import Mode
 from fedcervix.core.plan import differences
@@ -251,7 +251,7 @@ def start(home: Home, mode: Mode | None, bind: str, *, new: bool, force_retired:
         home.reserve.spend(lambda: certify_self(home, datetime.now(UTC)))
         journal, blobs = Journal(home.journal), BlobStore(home.blobs)
         record = _run_to_do(home, journal, blobs, mode, new=new, force_retired=force_retired)
-        paces, traffic = Paces(record.run, home.paces), Traffic(record.run, home.paces)
+        paces, traffic = Paces(record.run, home.paces), RunTraffic(record.run, home.paces)
         engine = Engine(journal, blobs, record, paces=paces, traffic=traffic)
         _check_ledger(home, engine)
         _apply_revocations(home, engine)

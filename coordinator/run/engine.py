@@ -31,7 +31,7 @@ from coordinator.run.run_state import RunState
 from coordinator.run.secure_rounds import SecureRounds
 from coordinator.run.site_streams import SiteStreams
 from coordinator.run.streams import Stream
-from coordinator.run.traffic import Traffic
+from coordinator.run.traffic import RunTraffic
 from fedcervix.core.events import Answer, AverageUnusable, Event, RunAborted, Tick
 from fedcervix.core.rounds.coordinator_work import AverageWork, coordinator_work
 from fedcervix.core.rounds.state import Presence, Run
@@ -62,9 +62,9 @@ class Engine:
         clock_s: Callable[[], float] = time.time,
         steady_s: Callable[[], float] = time.monotonic,
         paces: Paces | None = None,
-        traffic: Traffic | None = None,
+        traffic: RunTraffic | None = None,
     ) -> None:
-        self.paces, self.traffic = paces or Paces(record.run), traffic or Traffic(record.run)
+        self.paces, self.traffic = paces or Paces(record.run), traffic or RunTraffic(record.run)
         self._journal, self._blobs, self._clock_s, self._steady_s = journal, blobs, clock_s, steady_s
         self._log = logger(run=record.run)
         self._allowances = Allowances(record.plan.sites)

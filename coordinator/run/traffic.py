@@ -22,7 +22,7 @@ from fedcervix.runtime.record import COUNT_MAX, RoundTraffic, SiteTraffic
 from fedcervix.runtime.typed_json import from_json, to_text
 
 
-class Traffic:
+class RunTraffic:
     """What moves in one run. Thread-safe. Without a folder, it is kept in memory alone."""
 
     def __init__(self, run: str, folder: Path | None = None) -> None:

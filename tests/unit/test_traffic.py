@@ -12,7 +12,7 @@ from coordinator.commands.status_view import render
 from coordinator.run.results import record
 from coordinator.run.status import TRAFFIC_ROUNDS, overview
 from coordinator.run.status_document import StatusDocument
-from coordinator.run.traffic import Traffic, stored
+from coordinator.run.traffic import RunTraffic, stored
 from fedcervix.core.pace import SitePace
 from fedcervix.runtime.record import COUNT_MAX, RoundTraffic, SiteTraffic, stored_record
 from fedcervix.runtime.typed_json import to_text
@@ -30,7 +30,7 @@ def line(number: int, *sites: tuple[str, int, int]) -> RoundTraffic:
 
 
 def test_a_round_has_what_moved_since_the_one_before_it(tmp_path: Path) -> None:
-    traffic = Traffic(RUN.run, tmp_path / "paces")
+    traffic = RunTraffic(RUN.run, tmp_path / "paces")
     traffic.moved(FIRST, down_bytes=5)
     traffic.moved(FIRST, down_bytes=5)
     traffic.moved(SECOND, up_bytes=7)
@@ -45,7 +45,7 @@ def test_a_round_has_what_moved_since_the_one_before_it(tmp_path: Path) -> None:
 
 def test_a_round_in_which_the_coordinator_was_stopped_is_counted_together(tmp_path: Path) -> None:
     for moved_bytes in (5, 6):
-        traffic = Traffic(RUN.run, tmp_path)
+        traffic = RunTraffic(RUN.run, tmp_path)
         traffic.moved(FIRST, down_bytes=moved_bytes)
         traffic.keep(1)
     assert traffic.rounds == stored(tmp_path, RUN.run) == (line(1, (FIRST, 11, 0)),)
@@ -53,7 +53,7 @@ def test_a_round_in_which_the_coordinator_was_stopped_is_counted_together(tmp_pa
 
 @pytest.mark.parametrize("torn", ["{", "[]", '{"round": 0, "sites": []}', "\x00"], ids=range(4))
 def test_a_line_that_cannot_be_read_costs_that_line(tmp_path: Path, torn: str) -> None:
-    traffic = Traffic(RUN.run, tmp_path)
+    traffic = RunTraffic(RUN.run, tmp_path)
     traffic.moved(FIRST, up_bytes=3)
     traffic.keep(1)
     [file] = tmp_path.iterdir()
@@ -64,7 +64,7 @@ def test_a_line_that_cannot_be_read_costs_that_line(tmp_path: Path, torn: str) -
 
 def test_a_disk_that_takes_nothing_hinders_no_round(tmp_path: Path) -> None:
     (tmp_path / "paces").write_text("a file in the place of the folder")
-    traffic = Traffic(RUN.run, tmp_path / "paces")
+    traffic = RunTraffic(RUN.run, tmp_path / "paces")
     traffic.moved(FIRST, up_bytes=2**50)
     traffic.keep(1)
     assert traffic.rounds == (line(1, (FIRST, 0, COUNT_MAX)),)
