@@ -112,6 +112,7 @@ def test_a_site_that_is_stopped_and_killed_while_its_coordinator_is_away_trains_
     assert_as_undisturbed(federation, reference(federation.plan("csfssl")))
 
 
+@pytest.mark.long
 def test_ctrl_c_ends_either_role_in_order_and_it_goes_on_afterwards(
     federate: Federate, collections: dict[str, Path], reference: Reference
 ) -> None:
@@ -225,7 +226,7 @@ def test_a_site_that_rested_longer_than_its_lease_is_not_passed_over_when_its_tu
 
 
 def test_a_coordinator_killed_before_it_wrote_its_results_writes_them_at_the_next_start(federate: Federate) -> None:
-    federation = federate(sites=("nhs",), terms={"rounds": 1})
+    federation = federate(sites=("nhs",), terms={"rounds": 1, "lease_s": 2.0})
     coordinator = federation.coordinate("--mode", "csfssl")
     federation.enrol("nhs")
     federation.finish(coordinator, federation.light("nhs"))

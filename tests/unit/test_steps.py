@@ -91,7 +91,10 @@ def test_fifty_steps_give_the_same_curve(device: str, acceleration: Acceleration
 
 @pytest.mark.parametrize(
     ("device", "acceleration"),
-    [("cpu", "eager"), *(pytest.param("cuda", how, marks=NEEDS_GPU) for how in ("eager", "graph", "compile"))],
+    [
+        pytest.param("cpu", "eager", marks=pytest.mark.long),
+        *(pytest.param("cuda", how, marks=NEEDS_GPU) for how in ("eager", "graph", "compile")),
+    ],
 )
 def test_eight_images_are_learned_to_twice_the_floor_of_the_loss(device: str, acceleration: Acceleration) -> None:
     """Eight orthogonal directions with perfect pairs cost log(1 + 14 exp(-10)) at tau = .1."""
