@@ -112,7 +112,6 @@ def test_a_site_that_is_stopped_and_killed_while_its_coordinator_is_away_trains_
     assert_as_undisturbed(federation, reference(federation.plan("csfssl")))
 
 
-@pytest.mark.long
 def test_ctrl_c_ends_either_role_in_order_and_it_goes_on_afterwards(
     federate: Federate, collections: dict[str, Path], reference: Reference
 ) -> None:
