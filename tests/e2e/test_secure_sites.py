@@ -109,6 +109,7 @@ def test_a_restored_home_takes_no_part_and_says_why(federate: Federate) -> None:
     assert made.events("SiteRefused"), "the coordinator is told"
 
 
+@pytest.mark.long
 def test_check_names_the_pins_that_a_run_with_secure_sums_needs(federate: Federate) -> None:
     made = begun(federate)
     made.settle("nhs")

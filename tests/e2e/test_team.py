@@ -118,6 +118,7 @@ def nothing_is_left(site: Site) -> None:
     until("all have ended", lambda: not seen(site.home.folder), timeout_s=60, seen=lambda: seen(site.home.folder))
 
 
+@pytest.mark.long
 def test_two_processes_do_a_site_s_tasks_as_one_does(site: Callable[..., Site]) -> None:
     found = []
     for processes in (1, 2):

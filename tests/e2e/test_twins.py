@@ -92,6 +92,7 @@ def test_a_second_agent_is_refused_while_the_first_one_works_and_changes_nothing
     assert_right(federation, right)
 
 
+@pytest.mark.long
 def test_a_second_agent_takes_over_once_the_first_one_is_gone(federate: Federate, right: str) -> None:
     federation = federate(terms={**TERMS, "lease_s": 2.0})
     coordinator, alts = begin(federation)
@@ -129,6 +130,7 @@ def test_an_agent_that_restarts_is_let_in_at_once_though_its_old_line_still_stan
     assert_right(federation, right)
 
 
+@pytest.mark.long
 def test_an_agent_that_was_replaced_ends_and_says_why(federate: Federate, right: str) -> None:
     """A machine and its clone: the copy has the folder's number too, so it passes for a restart."""
     federation = federate(terms=TERMS)

@@ -212,6 +212,7 @@ PHASES: dict[Mode, tuple[tuple[str, int], ...]] = {
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("mode", RING)
+@pytest.mark.long
 def test_what_is_killed_in_any_phase_goes_on_in_another_version(
     mode: Mode, federate: Federate, next_one: Version, right: Callable[[Mode], str]
 ) -> None:

@@ -12,7 +12,10 @@ pytestmark = pytest.mark.timeout(120)
 PAGE = Path(__file__).parents[2] / "docs" / "security.md"
 
 
-@pytest.mark.parametrize("kind", KINDS)
+KIND_MARKS = {"csfssl": pytest.mark.long, "ppfssl": pytest.mark.long}
+
+
+@pytest.mark.parametrize("kind", [pytest.param(kind, marks=KIND_MARKS.get(kind, ())) for kind in KINDS])
 def test_the_page_says_what_each_actor_could_read(kind: str, tmp_path: Path) -> None:
     seen, assets = play(tmp_path, KINDS[kind])
     found = table(seen, assets)

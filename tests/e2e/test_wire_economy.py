@@ -97,7 +97,7 @@ def metered(federate: Federate, proxies: list[Line], mode: str, compression: str
     ("mode", "compression"),
     [
         ("csfssl", "bfloat16"),
-        ("ppfssl", "int8"),
+        pytest.param("ppfssl", "int8", marks=pytest.mark.long),
         pytest.param("csfssl", "int8", marks=pytest.mark.long),
         pytest.param("ppfssl", "bfloat16", marks=pytest.mark.long),
     ],

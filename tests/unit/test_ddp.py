@@ -87,6 +87,7 @@ def test_the_steps_that_are_compared_do_train() -> None:
     assert min(moved) > 1e-7
 
 
+@pytest.mark.long
 def test_all_ranks_hold_the_same_bits(joint: Path) -> None:
     for name in joint_steps.RECIPES:
         one, other = (safetensors.torch.load_file(joint / f"{name}-{rank}.safetensors") for rank in range(RANKS))
