@@ -25,7 +25,9 @@ started=()
 page_pid=
 finish() {
   for pid in "${started[@]:-}" "$page_pid"; do
-    [ -n "$pid" ] && kill "$pid" 2>/dev/null && wait "$pid" 2>/dev/null
+    if [ -n "$pid" ] && kill "$pid" 2>/dev/null; then
+      wait "$pid" 2>/dev/null || true # what we ended ourselves is no failure of the demo
+    fi
   done
   return 0
 }
